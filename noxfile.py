@@ -1,0 +1,187 @@
+"""How everything is run: ``.ci/nox`` runs all but bench, ``.ci/nox -s NAME`` runs one session.
+
+Whatever executes vrrpkit does so from the built wheel: a module that the wheel lacks, or that only
+works beside the source tree, fails here and not at the user's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = [
+    "lint",
+    "types",
+    "imports",
+    "tests",
+    "docs",
+    "examples",
+    "demo",
+    "system",
+]
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+EXAMPLE_TESTS = ["tests/test_examples.py", "tests/test_readme.py"]
+
+# SAFEPATH keeps ./vrrpkit out of sys.path, for child processes of the tests too.
+ENV = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+INSTALLED = """
+import sysconfig, vrrpkit
+where, site = vrrpkit.__file__, sysconfig.get_path("purelib")
+assert where.startswith(site), f"vrrpkit was imported from {where}, not from {site}"
+print("testing", where)
+"""
+
+wheels: list[str] = []
+
+
+def group(name: str) -> list[str]:
+    """The requirements of one dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def pure_modules() -> list[str]:
+    """The modules that the import contract declares pure."""
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    (pure,) = [c["source_modules"] for c in contracts if c["name"].startswith("Pure modules")]
+    return [str(module) for module in pure]
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the wheel, built once per run of nox, and the dependency groups."""
+    if not wheels:
+        target = tempfile.mkdtemp(prefix="vrrpkit-wheel-")
+        atexit.register(shutil.rmtree, target)
+        session.run_install(
+            "python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, str(ROOT)
+        )
+        wheels.extend(str(path) for path in Path(target).glob("*.whl"))
+    (wheel,) = wheels
+    requirements = [line for name in groups for line in group(name)]
+    session.install(wheel, *requirements)
+    # Two builds have the same version, so a reused environment must be told to replace it.
+    session.install("--force-reinstall", "--no-deps", wheel)
+    session.run("python", "-c", INSTALLED, env=ENV)
+
+
+def as_root(session: nox.Session, *command: str, **env: str) -> None:
+    """Run the environment's Python with root's rights."""
+    prefix = [] if os.geteuid() == 0 else ["sudo"]
+    settings = [f"{name}={value}" for name, value in (ENV | env).items()]
+    python = str(Path(session.bin) / "python")
+    session.run(*prefix, "env", *settings, python, *command, external=True)
+
+
+def debian_packages(session: nox.Session) -> None:
+    """Install the real peers and the network tools, if they are missing."""
+    session.run(str(ROOT / ".ci" / "packages"), external=True)
+
+
+def pytest(*arguments: str) -> list[str]:
+    """The pytest command line; no cache, so that a run as root leaves no files of root's behind."""
+    return ["-m", "pytest", "-p", "no:cacheprovider", *arguments]
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """A failover to watch: two routers on the in-memory bus. No root, no network."""
+    install(session)
+    session.run("python", "examples/01_two_nodes.py", env=ENV)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that needs neither root nor a network, with coverage."""
+    install(session, "test")
+    data = Path(session.create_tmp()).resolve()
+    env = ENV | {"COVERAGE_FILE": str(data / "coverage")}
+    ignored = [f"--ignore={path}" for path in EXAMPLE_TESTS]
+    chosen = ["-m", "not system and not kernel and not bench"]
+    session.run("coverage", "erase", env=env)
+    session.run(
+        "python", "-m", "coverage", "run", *pytest(*ignored, *chosen, *session.posargs), env=env
+    )
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", env=env)
+    if not session.posargs:
+        pure = ",".join(f"*/{module.replace('.', '/')}.py" for module in pure_modules())
+        session.run("coverage", "report", f"--include={pure}", "--fail-under=100", env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and that the formatter has nothing to say."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", "--no-cache", ".")
+    session.run("ruff", "format", "--no-cache", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy and pyright, both strict on the package."""
+    session.install(*PYPROJECT["project"]["dependencies"], *group("types"))
+    session.run("mypy", f"--cache-dir={session.create_tmp()}/mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """The import rule: who may import whom."""
+    session.install(*group("imports"))
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": str(ROOT)})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "docs")
+    out = Path(session.create_tmp()).resolve() / "html"
+    session.run(
+        "python",
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-E",
+        "-b",
+        "html",
+        "docs",
+        str(out),
+        env=ENV,
+    )
+    session.log(f"open {out}/index.html")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples and the README's code; those that need root run in the system session."""
+    install(session, "test")
+    session.run("python", *pytest(*EXAMPLE_TESTS, "-m", "not system", *session.posargs), env=ENV)
+
+
+@nox.session
+def system(session: nox.Session) -> None:
+    """Real sockets, addresses and peers in network namespaces. Uses sudo unless run as root."""
+    debian_packages(session)
+    install(session, "test")
+    as_root(session, *pytest("-m", "system", *session.posargs))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed beside keepalived on this machine, as a table. Uses sudo unless run as root."""
+    debian_packages(session)
+    install(session, "test")
+    as_root(session, "tests/bench/run.py", *session.posargs, PYTHONPATH=str(ROOT / "tests"))

@@ -1,0 +1,56 @@
+"""Speed beside keepalived on this machine, in one run and on the same kind of link.
+
+    PYTHONPATH=tests python tests/bench/run.py [figure ...] [--quick]
+
+Needs root, iproute2 and keepalived. The exit status is 1 if a target is missed. Figures of
+different runs do not compare, and those of a busy machine mean little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from bench.failover import crowd, single
+from bench.load import cpu, memory, steady
+from bench.startup import startup
+from bench.table import Figure, render
+from system.lab import require_root_and
+
+FIGURES: dict[str, Callable[[bool], Iterator[Figure]]] = {
+    "cpu": cpu,
+    "steady": steady,
+    "single": single,
+    "crowd": crowd,
+    "memory": memory,
+    "startup": startup,
+}
+
+
+def main() -> int:
+    """Take the figures that were asked for, and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", nargs="*", metavar="figure", help=", ".join(FIGURES))
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements")
+    options = parser.parse_args()
+    unknown = set(options.figures) - set(FIGURES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(FIGURES)}")
+    if reason := require_root_and("keepalived"):
+        parser.error(reason)
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}", flush=True)
+    found: list[Figure] = []
+    for name in options.figures or FIGURES:
+        start = time.monotonic()
+        figures = list(FIGURES[name](options.quick))
+        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        found += figures
+    print(render(found))
+    return 0 if all(figure.ok for figure in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The heap of deadlines: what fires when, and how often the alarm is touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from vrrpkit.host.deadlines import Deadlines, LoopAlarm
+from vrrpkit.testing.virtual import run_virtual, virtual_time
+
+
+class ManualAlarm:
+    """An alarm that the test rings itself."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.order: tuple[float, Callable[[], None]] | None = None
+        self.armed = 0
+
+    def now(self) -> float:
+        return self.time
+
+    def arm(self, when: float, wake: Callable[[], None]) -> None:
+        self.order = (when, wake)
+        self.armed += 1
+
+    def close(self) -> None:
+        self.order = None
+
+    def go(self, until: float) -> None:
+        """Let time pass, ringing whenever it is due."""
+        while self.order is not None and self.order[0] <= until:
+            self.time = max(self.time, self.order[0])
+            wake = self.order[1]
+            self.order = None
+            wake()
+        self.time = until
+
+
+@pytest.fixture
+def alarm() -> ManualAlarm:
+    return ManualAlarm()
+
+
+@pytest.fixture
+def deadlines(alarm: ManualAlarm) -> Deadlines:
+    return Deadlines(alarm)
+
+
+def test_fires_in_order_of_time(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[tuple[str, float]] = []
+
+    def note(name: str) -> None:
+        fired.append((name, alarm.time))
+
+    for name, when in (("late", 103.0), ("early", 101.0), ("middle", 102.0)):
+        deadlines.new(partial(note, name)).set(when)
+    alarm.go(110)
+    assert fired == [("early", 101.0), ("middle", 102.0), ("late", 103.0)]
+
+
+def test_moving_later_does_not_touch_the_alarm(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    deadline.set(101)
+    for step in range(100):
+        deadline.set(102 + step / 100)
+    assert alarm.armed == 1
+    alarm.go(110)
+    assert fired == [102.99]
+
+
+def test_moving_earlier_counts_at_once(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    deadline.set(105)
+    deadline.set(101)
+    alarm.go(110)
+    assert fired == [101]
+
+
+def test_earlier_then_later_fires_once_at_the_last_time(
+    alarm: ManualAlarm, deadlines: Deadlines
+) -> None:
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    for when in (105.0, 101.0, 105.0):
+        deadline.set(when)
+    alarm.go(110)
+    assert fired == [105]
+
+
+def test_unset_never_fires_and_can_be_set_again(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    deadline.set(101)
+    deadline.set(None)
+    alarm.go(102)
+    assert fired == []
+    deadline.set(103)
+    alarm.go(110)
+    assert fired == [103]
+
+
+def test_a_callback_may_set_its_own_deadline(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+
+    def tick() -> None:
+        fired.append(alarm.time)
+        if len(fired) < 3:
+            deadline.set(alarm.time + 1)
+
+    deadline = deadlines.new(tick)
+    deadline.set(101)
+    alarm.go(110)
+    assert fired == [101, 102, 103]
+
+
+def test_slack_lets_one_wake_up_serve_many(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    for when in (101.0, 101.004, 101.006):
+        deadlines.new(lambda: fired.append(alarm.time)).set(when, slack=0.005)
+    alarm.go(110)
+    assert fired == [101.0, 101.0, 101.006]
+
+
+def test_slack_never_makes_late(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    deadlines.new(lambda: fired.append(alarm.time)).set(101.0, slack=0.005)
+    alarm.go(110)
+    assert fired == [101.0]
+
+
+def test_drains_run_before_anything_fires(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    deadline.set(101)
+    drained: list[float] = []
+
+    def drain() -> None:
+        if not drained:
+            deadline.set(104)
+        drained.append(alarm.time)
+
+    deadlines.drains["socket"] = drain
+    alarm.go(110)
+    assert (drained[0], fired) == (101, [104])
+
+
+def test_a_failing_callback_stops_none_of_the_others(
+    alarm: ManualAlarm, deadlines: Deadlines
+) -> None:
+    fired: list[str] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    deadlines.new(fail).set(101)
+    deadlines.new(lambda: fired.append("other")).set(101)
+    with pytest.raises(ZeroDivisionError):
+        alarm.go(110)
+    alarm.go(110)
+    assert fired == ["other"]
+
+
+def test_close_forgets_everything(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    deadlines.new(lambda: fired.append(alarm.time)).set(101)
+    deadlines.close()
+    alarm.go(110)
+    assert fired == []
+
+
+@virtual_time()
+async def test_the_loop_alarm_follows_the_loop() -> None:
+    deadlines = Deadlines(LoopAlarm())
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(deadlines.now()))
+    deadline.set(1002.5)
+    deadlines.new(lambda: fired.append(deadlines.now())).set(1001.25)
+    await asyncio.sleep(10)
+    assert fired == [1001.25, 1002.5]
+    deadlines.close()
+
+
+def test_the_loop_alarm_needs_a_loop() -> None:
+    with pytest.raises(RuntimeError):
+        LoopAlarm()
+
+    async def main() -> float:
+        return LoopAlarm().now()
+
+    assert run_virtual(main(), start=5.0) == 5.0

@@ -1,0 +1,422 @@
+"""vrrpkit takes turns with keepalived and with FRR on one link, in both roles."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from system.lab import NETNS_DIRECTORY, Host, require_root_and, wait_until
+from system.ours import Vrrpkit
+from system.peers import FRR, FRR_PROGRAMS, KEEPALIVED, Keepalived, Peer, keepalived_conf
+from system.scenario import (
+    HIGH,
+    LOW,
+    VIP4,
+    VIP6,
+    VRID,
+    Bench,
+    announced,
+    family_of,
+    goodbyes,
+    last_advert,
+    reached,
+    skew,
+    virtual_mac,
+)
+from system.wire import Advert, socket_in
+
+REASON = require_root_and(KEEPALIVED, *FRR_PROGRAMS, "ping") or ""
+
+pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(REASON), reason=REASON)]
+
+VIPS = {4: (f"{VIP4}/24",), 6: ("fe80::51:10/64", f"{VIP6}/64")}
+TWENTY = tuple(f"192.0.2.{number}/32" for number in range(100, 120))
+
+#: How early a takeover may seem: clocks are read on both sides of a wire, and FRR counts whole
+#: centiseconds.
+EARLY = 0.002
+EARLY_FRR = 0.012
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """How the two routers are set up."""
+
+    peer: str = "keepalived"
+    family: int = 4
+    version: int = 3
+    interval: float = 0.3
+    password: str | None = None
+    unicast: bool = False
+    our_virtual_mac: bool = False
+    their_virtual_mac: bool = False
+    vips: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The virtual addresses with prefix lengths."""
+        return self.vips or VIPS[self.family]
+
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """The same without prefix lengths."""
+        return tuple(vip.split("/")[0] for vip in self.addresses)
+
+
+CASES = {
+    "v3-ipv4": Case(),
+    "v3-ipv6": Case(family=6),
+    "v3-ipv4-frr": Case(peer="frr"),
+    "v3-ipv6-frr": Case(peer="frr", family=6),
+    "v2": Case(version=2, interval=1),
+    "v2-password": Case(version=2, interval=1, password="secret"),
+    "unicast": Case(unicast=True),
+    "100ms": Case(interval=0.1),
+    "our-virtual-mac": Case(our_virtual_mac=True, vips=(f"{VIP4}/32",)),
+    "their-virtual-mac": Case(their_virtual_mac=True, vips=(f"{VIP4}/32",)),
+    "virtual-macs": Case(our_virtual_mac=True, their_virtual_mac=True, vips=(f"{VIP4}/32",)),
+    "virtual-macs-ipv6": Case(family=6, our_virtual_mac=True, their_virtual_mac=True),
+    "20-vips": Case(vips=TWENTY),
+}
+
+
+@dataclass(frozen=True)
+class Router:
+    """One of the two, and what is to be expected of it."""
+
+    peer: Peer
+    priority: int
+    #: Where neighbours find the VIP when this one is master.
+    mac: str
+    early: float
+    #: Whether its first advert comes an interval after its takeover only.
+    slow: bool = False
+
+    @property
+    def host(self) -> Host:
+        """Where it runs."""
+        return self.peer.host
+
+
+def our_router(case: Case, host: Host, other: Host, priority: int) -> Router:
+    options: dict[str, object] = {}
+    if case.unicast:
+        options |= {"source": host.address, "peers": [other.address]}
+    if case.password is not None:
+        options["password"] = case.password
+    peer = Vrrpkit(
+        host,
+        vrid=VRID,
+        vips=case.addresses,
+        priority=priority,
+        version=case.version,
+        interval=case.interval,
+        virtual_mac=case.our_virtual_mac,
+        announcements={"delay": 1},
+        **options,
+    )
+    mac = virtual_mac(case.family) if case.our_virtual_mac else host.mac
+    return Router(peer, priority, mac, EARLY)
+
+
+def their_router(case: Case, host: Host, other: Host, priority: int) -> Router:
+    if case.peer == "frr":
+        peer = FRR(
+            host, vrid=VRID, vips=case.addresses, priority=priority, interval=case.interval
+        )
+        slow = case.family == 6
+        return Router(peer, priority, virtual_mac(case.family), EARLY_FRR, slow)
+    if case.their_virtual_mac:
+        # Otherwise eth0 asks for a client's address with the VIP as sender, and the client learns
+        # the physical MAC.
+        host.sysctl({"net/ipv4/conf/all/arp_announce": 2})
+    config = keepalived_conf(
+        vrid=VRID,
+        priority=priority,
+        vips=case.addresses,
+        interval=case.interval,
+        version=case.version,
+        auth_pass=case.password,
+        unicast_src=host.address if case.unicast else None,
+        unicast_peers=[other.address] if case.unicast else (),
+        use_vmac=case.their_virtual_mac,
+        options={"garp_master_delay": 1},
+    )
+    mac = virtual_mac(case.family) if case.their_virtual_mac else host.mac
+    return Router(Keepalived(host, config), priority, mac, EARLY)
+
+
+def state_of(router: Router, family: int) -> str | None:
+    peer = router.peer
+    if isinstance(peer, FRR):
+        return peer.state(family)
+    assert isinstance(peer, Keepalived | Vrrpkit)
+    return peer.state()
+
+
+class Scenario:
+    """Two routers on a bench, and what is measured of them."""
+
+    def __init__(self, bench: Bench, case: Case, ours_high: bool) -> None:
+        self.bench, self.case = bench, case
+        makes = (our_router, their_router) if ours_high else (their_router, our_router)
+        self.high = makes[0](case, bench.a, bench.b, HIGH)
+        self.low = makes[1](case, bench.b, bench.a, LOW)
+        self.ours, self.theirs = (self.high, self.low) if ours_high else (self.low, self.high)
+        #: The address that the watcher talks to; a link-local one would need a scope.
+        self.address = case.bare[-1]
+        self.skew = skew(LOW, case.interval, case.version)
+        self.down = 3 * case.interval + self.skew
+        #: Far less than what is told apart, and more than a stalled machine takes.
+        self.late = 2.5 * case.interval
+
+    def expect_master(self, router: Router, since: float) -> float:
+        """Wait until all VIPs are announced by a router and reached there; the first's time."""
+        times = [announced(self.bench, vip, since, router.mac) for vip in self.case.bare]
+        reached(self.bench, self.address, router.host, router.mac)
+        return min(times)
+
+    def settled(self, other: Router | None = None) -> None:
+        """The higher one has all VIPs, and the lower one none."""
+        high, low = self.high, self.low
+        for vip in self.case.bare:
+            wait_until(lambda vip=vip: not low.peer.owns(vip), 10, f"{low.host.name} without {vip}")
+            assert high.peer.owns(vip)
+        wait_until(lambda: state_of(low, self.case.family) == "BACKUP", 5, "one BACKUP")
+        assert state_of(high, self.case.family) == "MASTER"
+
+    def takeover(self, since: float, silent: float, wait: float) -> tuple[float, float]:
+        """The lower one takes over ``wait`` after ``silent``: its advert and announcement."""
+        low, case = self.low, self.case
+        announced_at = self.expect_master(low, since) - silent
+        first = self.bench.wire.wait_for(
+            Advert, lambda seen: seen.priority == LOW and seen.vrid == VRID, since=since
+        )
+        advert_at = first.time - silent
+        assert wait - low.early < announced_at < wait + self.late
+        if low.slow:
+            wait += case.interval
+        assert wait - low.early < advert_at < wait + self.late
+        assert all(low.peer.owns(vip) for vip in case.bare)
+        assert state_of(low, case.family) == "MASTER"
+        return advert_at, announced_at
+
+
+@pytest.mark.parametrize("ours_high", [True, False], ids=["ours-high", "ours-low"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_takes_turns(
+    bench: Bench, case: Case, ours_high: bool, record_property: pytest.FixtureRequest
+) -> None:
+    scenario = Scenario(bench, case, ours_high)
+    high, low, wire = scenario.high, scenario.low, bench.wire
+
+    # FRR wants to be the first on a link, and its first IPv6 advert comes late.
+    started = time.monotonic()
+    scenario.theirs.peer.start()
+    scenario.expect_master(scenario.theirs, started)
+    wire.wait_for(Advert)
+    joined = time.monotonic()
+    scenario.ours.peer.start()
+    if ours_high:
+        scenario.expect_master(high, joined)
+    else:
+        # Deaf to the master, it would take over now.
+        time.sleep(scenario.down + case.interval)
+    scenario.settled()
+    check_adverts(bench, scenario)
+
+    stopped = time.monotonic()
+    high.peer.stop()
+    released = wire.wait_for(Advert, lambda seen: seen.priority == 0, since=stopped)
+    after_stop = scenario.takeover(stopped, released.time, scenario.skew)
+    assert [seen.source for seen in goodbyes(bench, stopped)] == [released.source]
+    assert not any(high.peer.owns(vip) for vip in case.bare)
+
+    restarted = time.monotonic()
+    high.peer.start()
+    scenario.expect_master(high, restarted)
+    scenario.settled()
+
+    wire.wait_for(Advert, lambda seen: seen.priority == HIGH, since=restarted)
+    killed = time.monotonic()
+    high.peer.kill9()
+    silent = last_advert(bench, HIGH, time.monotonic()).time
+    after_kill = scenario.takeover(killed, silent, scenario.down)
+    # Nobody cleaned up behind the dead one.
+    assert all(high.peer.owns(vip) for vip in case.bare)
+
+    revived = time.monotonic()
+    high.peer.start()
+    scenario.expect_master(high, revived)
+    scenario.settled()
+    assert not goodbyes(bench, killed)
+    print(
+        f"TIMES {scenario.low.peer.__class__.__name__:10} takes over, skew {scenario.skew:.3f}:"
+        f" advert {after_stop[0]:.4f} announcement {after_stop[1]:.4f};"
+        f" down {scenario.down:.3f}: {after_kill[0]:.4f} {after_kill[1]:.4f}"
+    )
+
+
+def check_adverts(bench: Bench, scenario: Scenario) -> None:
+    """Ours look as they should, and on the wire like the others'."""
+    case = scenario.case
+    group = "224.0.0.18" if case.family == 4 else "ff02::12"
+    since = time.monotonic()
+    if scenario.ours is scenario.high:
+        other = scenario.low.host
+        advert = bench.wire.wait_for(Advert, since=since)
+        unit = 100 if case.version == 3 else 1
+        assert (advert.version, advert.ttl, advert.priority) == (case.version, 255, HIGH)
+        assert advert.interval == round(case.interval * unit)
+        assert advert.addresses == case.bare
+        assert advert.destination == (other.address if case.unicast else group)
+        assert advert.source not in advert.addresses
+        assert advert.source_mac == scenario.ours.mac
+        assert (family_of(advert.source) == 6) == (case.family == 6)
+
+
+# --- adverts that are wrong
+
+
+def keepalived_with(host: Host, **options: object) -> Keepalived:
+    settings = {"vrid": VRID, "priority": HIGH, "vips": VIPS[4], "interval": 0.3}
+    return Keepalived(host, keepalived_conf(**{**settings, **options}))
+
+
+def vrrpkit_with(host: Host, **options: object) -> Vrrpkit:
+    settings = {"vrid": VRID, "priority": LOW, "vips": VIPS[4], "interval": 0.3}
+    return Vrrpkit(host, **{**settings, **options})
+
+
+def test_another_password_is_rejected_and_silences_nobody(bench: Bench) -> None:
+    version_2 = {"version": 2, "interval": 1}
+    theirs = keepalived_with(bench.a, auth_pass="other", **version_2)
+    ours = vrrpkit_with(bench.b, password="secret", **version_2)
+    theirs.start()
+    wait_until(lambda: theirs.state() == "MASTER", 10)
+    started = time.monotonic()
+    ours.start()
+    # What it hears is no master's: it takes over as if there were none.
+    wait_until(lambda: ours.state() == "MASTER", 10)
+    assert time.monotonic() - started < 3 + skew(LOW, 1, 2) + 1
+    rejected = ours.events("AdvertRejected")
+    assert {(line["reason"], line["peer"]) for line in rejected} == {
+        ("auth-failure", bench.a.address)
+    }
+    assert "other" not in str(rejected[0]["got"]).split()
+    assert "secret" not in ours.log().replace('"password": "secret"', "")
+    time.sleep(1.2)
+    statistics = ours.report()["statistics"]
+    heard = len([advert for advert in bench.wire.adverts(VRID) if advert.source == bench.a.address])
+    counted = statistics["rejected"]["auth-failure"]
+    assert heard - 4 <= counted + round((started - bench.wire.adverts(VRID)[0].time) / 1) <= heard + 2
+    assert statistics["peers"][bench.a.address]["rejected"] == {"auth-failure": counted}
+    assert statistics["advertisement_rcvd"] == 0
+
+
+def test_another_version_is_rejected(bench: Bench) -> None:
+    theirs = keepalived_with(bench.a, version=2, interval=1)
+    ours = vrrpkit_with(bench.b)
+    theirs.start()
+    ours.start()
+    wait_until(lambda: bool(ours.events("AdvertRejected")), 10, "a rejection")
+    rejected = ours.events("AdvertRejected")[0]
+    assert (rejected["reason"], rejected["peer"]) == ("version", bench.a.address)
+    assert (rejected["got"], rejected["want"]) == ("2", "3")
+    statistics = ours.report()["statistics"]
+    assert statistics["version_errors"] == statistics["rejected"]["version"] >= 1
+
+
+def test_another_list_of_addresses_is_accepted_and_told(bench: Bench) -> None:
+    theirs = keepalived_with(bench.a, vips=[*VIPS[4], "192.0.2.77/32"])
+    ours = vrrpkit_with(bench.b)
+    theirs.start()
+    wait_until(lambda: theirs.state() == "MASTER", 10)
+    ours.start()
+    time.sleep(1.5)
+    assert ours.state() == "BACKUP"
+    first, *later = ours.events("AdvertAnomaly")
+    assert (first["anomaly"], first["peer"]) == ("address-list", bench.a.address)
+    assert (first["got"], first["want"]) == ("192.0.2.77", "nothing else")
+    assert len(later) <= 1, "once a second"
+    report = ours.report()
+    assert report["master"] == bench.a.address
+    assert report["statistics"]["address_list_errors"] >= 4
+    assert report["statistics"]["anomalies"] == {
+        "address-list": report["statistics"]["address_list_errors"]
+    }
+
+
+@pytest.fixture
+def forger(bench: Bench) -> Iterator[socket.socket]:
+    """A raw socket of the watcher's, to send anything as an advert."""
+    with socket_in(bench.watch.namespace, socket.AF_INET, socket.SOCK_RAW, 112) as sock:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+        interface = IPv4Address(bench.watch.address).packed
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
+        yield sock
+
+
+def forge(sock: socket.socket, seconds: float, every: float = 0.5) -> int:
+    """Send adverts of the highest priority with a wrong checksum; how many."""
+    end, sent = time.monotonic() + seconds, 0
+    payload = struct.pack("!BBBBHH4s", 0x31, VRID, 254, 1, 30, 0xBAD, IPv4Address(VIP4).packed)
+    while time.monotonic() < end:
+        sock.sendto(payload, ("224.0.0.18", 0))
+        sent += 1
+        time.sleep(every)
+    return sent
+
+
+def test_bad_checksums_neither_stop_a_master_nor_keep_one_alive(
+    bench: Bench, forger: socket.socket
+) -> None:
+    ours = vrrpkit_with(bench.b)
+    theirs = keepalived_with(bench.a)
+    theirs.start()
+    wait_until(lambda: theirs.state() == "MASTER", 10)
+    ours.start()
+    wait_until(lambda: len(bench.wire.adverts(VRID)) > 3, 5)
+    assert ours.state() == "BACKUP"
+    theirs.kill9()
+    silent = last_advert(bench, HIGH, time.monotonic()).time
+    sent = forge(forger, 2.5)
+    first = bench.wire.wait_for(Advert, lambda seen: seen.priority == LOW, timeout=1)
+    down = 0.9 + skew(LOW, 0.3)
+    assert down - EARLY < first.time - silent < down + 0.3
+    since = time.monotonic()
+    sent += forge(forger, 2)
+    assert ours.state() == "MASTER"
+    own = [seen.time for seen in bench.wire.adverts(VRID, since) if seen.priority == LOW]
+    assert 5 <= len(own) <= 8
+    assert max(later - sooner for sooner, later in zip(own, own[1:], strict=False)) < 0.45
+    statistics = ours.report()["statistics"]
+    assert statistics["checksum_errors"] == sent
+    assert statistics["peers"][bench.watch.address]["rejected"] == {"checksum": sent}
+    events = ours.events("AdvertRejected")
+    assert {(line["reason"], line["peer"]) for line in events} == {
+        ("checksum", bench.watch.address)
+    }
+    # At most one a second, each with the number that it stands for.
+    assert 3 <= len(events) <= 6
+    assert sent - 3 <= sum(line["count"] for line in events) <= sent
+
+
+def test_a_rejecting_pair_recovers_when_the_password_is_mended(bench: Bench) -> None:
+    version_2 = {"version": 2, "interval": 1}
+    config = {"vrid": VRID, "priority": HIGH, "vips": VIPS[4], **version_2}
+    theirs = keepalived_with(bench.a, auth_pass="other", **version_2)
+    ours = vrrpkit_with(bench.b, password="secret", **version_2)
+    theirs.start()
+    ours.start()
+    wait_until(lambda: ours.state() == theirs.state() == "MASTER", 10)
+    theirs.reload(keepalived_conf(**config, auth_pass="secret"))
+    wait_until(lambda: ours.state() == "BACKUP", 10)
+    assert not ours.owns(VIP4)
+    assert ours.transitions()[-1] == ("BACKUP", "higher-priority")

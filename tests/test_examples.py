@@ -1,0 +1,151 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from system.lab import Host, Lab, require_root_and, wait_until
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_is_short_enough_to_copy(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 40
+
+
+def test_two_nodes() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "01_two_nodes.py"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    happened = re.findall(r"^ *(\d+\.\d+) s  (.*)$", done.stdout, re.MULTILINE)
+    assert [what for _when, what in happened] == [
+        "a: BACKUP -> MASTER: no-response",
+        "the cable of a is pulled",
+        "a: MASTER -> FAULT: fault (interface-down)",
+        "b: BACKUP -> MASTER: no-response",
+        "the cable of a is plugged in again",
+        "a: FAULT -> BACKUP: fault-cleared",
+        "a: BACKUP -> MASTER: preempted",
+        "b: MASTER -> BACKUP: higher-priority",
+        "both leave",
+        "b: BACKUP -> INIT: shutdown",
+        "a: MASTER -> INIT: shutdown",
+    ]
+    # Master_Down_Interval at priority 150 is 3.414 s, at 100 it is 3.609 s.
+    started, failed_over = float(happened[0][0]), float(happened[3][0])
+    assert 3.41 <= started < 4.4
+    assert 3.60 <= failed_over - started < 4.6
+
+
+def test_two_nodes_end_well_on_sigterm() -> None:
+    running = subprocess.Popen(
+        [sys.executable, EXAMPLES / "01_two_nodes.py"], stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(1.5)
+    running.send_signal(signal.SIGTERM)
+    output, _ = running.communicate(timeout=20)
+    assert running.returncode == 0
+    assert "INIT: shutdown" in output
+
+
+def test_application_test_runs_both_ways() -> None:
+    path = EXAMPLES / "05_test_failover.py"
+    script = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60)
+    assert (script.returncode, script.stderr) == (0, "")
+    assert script.stdout == "b took over within 3.7 simulated seconds\n"
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        path,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+# --- on real interfaces -------------------------------------------------------------------------
+
+needs_root = pytest.mark.skipif(
+    require_root_and("ping") is not None, reason=require_root_and("ping") or ""
+)
+
+
+def start(host: Host, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    return host.python(str(EXAMPLES / name), *arguments, log=host.directory / "example.log")
+
+
+def output(host: Host) -> str:
+    return (host.directory / "example.log").read_text()
+
+
+@pytest.mark.system
+@needs_root
+def test_real_vip_moves() -> None:
+    with Lab() as lab:
+        a, b = lab.host("a", "192.0.2.1/24"), lab.host("b", "192.0.2.2/24")
+        first = start(a, "02_real_vip.py", "eth0", "192.0.2.10/32", "150")
+        start(b, "02_real_vip.py", "eth0", "192.0.2.10/32", "100")
+        wait_until(lambda: a.has("192.0.2.10"), 10, output(a))
+        assert not b.has("192.0.2.10")
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(10) == 0
+        assert not a.has("192.0.2.10")
+        wait_until(lambda: b.has("192.0.2.10"), 3, "b takes over after its skew")
+        assert "MASTER -> INIT: shutdown" not in output(b)
+
+
+@pytest.mark.system
+@needs_root
+def test_unicast_hmac() -> None:
+    with Lab() as lab:
+        a, b = lab.host("a", "192.0.2.1/24"), lab.host("b", "192.0.2.2/24")
+        key = a.directory / "vrrp.key"
+        key.write_text("hex:" + "5a" * 32 + "\n")
+        key.chmod(0o600)
+        vip = "192.0.2.10/32"
+        first = start(
+            a, "03_unicast_hmac.py", "eth0", vip, "192.0.2.1", "192.0.2.2", str(key), "150"
+        )
+        start(b, "03_unicast_hmac.py", "eth0", vip, "192.0.2.2", "192.0.2.1", str(key), "100")
+        wait_until(lambda: a.has("192.0.2.10"), 10, output(a))
+        wait_until(lambda: "MasterChanged" in output(b), 5, output(b))
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(10) == 0
+        wait_until(lambda: b.has("192.0.2.10"), 3, output(b))
+        assert "AdvertRejected" not in output(a) + output(b)
+
+
+@pytest.mark.system
+@needs_root
+def test_service_runs_where_the_vip_is() -> None:
+    with Lab() as lab:
+        a, b = lab.host("a", "192.0.2.1/24"), lab.host("b", "192.0.2.2/24")
+        client = lab.host("client", "192.0.2.9/24")
+        vip = "192.0.2.10/32"
+        first = start(a, "04_service_on_vip.py", "eth0", vip, "8080", "150")
+        start(b, "04_service_on_vip.py", "eth0", vip, "8080", "100")
+        url = "http://192.0.2.10:8080"
+        code = f"import urllib.request as u; print(u.urlopen('{url}', timeout=5).read())"
+        client.ip("route", "replace", "192.0.2.0/24", "dev", "eth0")
+        wait_until(lambda: "serving" in output(a), 10, output(a))
+        assert "behind the virtual address" in client.run([sys.executable, "-c", code])
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(10) == 0
+        wait_until(lambda: "serving" in output(b), 5, output(b))
+        assert "behind the virtual address" in client.run([sys.executable, "-c", code])

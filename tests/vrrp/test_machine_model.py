@@ -1,0 +1,244 @@
+"""Any sequence of events: what always holds, and a twin that never takes the fast path."""
+
+from __future__ import annotations
+
+import math
+from ipaddress import ip_address
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from builders import PRIMARY, machine_config
+from vrrpkit.values import State
+from vrrpkit.vrrp.machine import Machine
+from vrrpkit.vrrp.notices import Transition, TransitionReason
+from vrrpkit.vrrp.profile import LostPolicy
+from vrrpkit.vrrp.vocabulary import (
+    AddressesInPlace,
+    AdvertReceived,
+    AdvertsLost,
+    Demote,
+    DropAddresses,
+    Effect,
+    Event,
+    FaultsNow,
+    KernelRefusedAddresses,
+    LostAddress,
+    PrimaryAddress,
+    Promote,
+    Publish,
+    SendAdvert,
+    SetPriority,
+    Shutdown,
+    Startup,
+    TakeAddresses,
+    TimerFired,
+)
+
+PEERS = [ip_address(f"192.0.2.{n}") for n in (0, 2, 3)]
+LONGEST = 5.0
+INTERVALS = st.sampled_from([0.1, 1.0, LONGEST])
+PRIORITIES = st.sampled_from([1, 50, 99, 100, 101, 150, 254])
+FAULTS = st.frozensets(st.sampled_from(["link", "source"]))
+SILENT = {
+    TransitionReason.HIGHER_PRIORITY,
+    TransitionReason.TIE,
+    TransitionReason.STALLED,
+}
+"""Why a MASTER leaves without priority 0: somebody else is master, or may be."""
+
+
+class Twins(RuleBasedStateMachine):
+    """``fast`` takes the fast path wherever it may; ``slow`` hears every advert in full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.holding = False
+        self.accepted: AdvertReceived | None = None
+
+    @initialize(
+        config=st.builds(
+            machine_config,
+            profile=st.sampled_from(["default", "keepalived", "strict"]),
+            version=st.sampled_from([2, 3]),
+            priority=st.one_of(PRIORITIES, st.just(255)),
+            interval=st.sampled_from([0.1, 1.0]),
+            preempt=st.booleans(),
+            preempt_delay=st.sampled_from([0.0, 0.0, 4.0]),
+            down_factor=st.sampled_from([1, 3]),
+            startup_delay=st.sampled_from([0.0, 0.0, 3.0]),
+            address_lost=st.sampled_from(LostPolicy),
+        ),
+        faults=FAULTS,
+    )
+    def begin(self, config: object, faults: frozenset[str]) -> None:
+        self.fast, self.slow = Machine(config), Machine(config)  # type: ignore[arg-type]
+        self.give(Startup(primary=PRIMARY, faults=faults))
+
+    def give(self, event: Event) -> list[Effect]:
+        before = self.fast.state
+        effects = self.fast.handle(event, self.now)
+        assert effects == self.slow.handle(event, self.now)
+        self.check(before, effects)
+        return effects
+
+    def check(self, state: State, effects: list[Effect]) -> None:
+        """Effects make sense in the order in which they are carried out."""
+        farewell = dropped = False
+        for effect in effects:
+            match effect:
+                case SendAdvert(priority=0):
+                    assert state is State.MASTER
+                    farewell = True
+                case SendAdvert():
+                    assert effect.priority == self.fast.priority
+                    assert self.fast.state is State.MASTER
+                case TakeAddresses():
+                    self.holding = True
+                case DropAddresses():
+                    assert self.holding
+                    self.holding, dropped = False, True
+                case Publish(notice=Transition() as change):
+                    assert change.previous is state
+                    if state is State.MASTER:
+                        assert dropped
+                        assert farewell is (change.reason not in SILENT)
+                    if change.state is State.MASTER:
+                        assert self.holding
+                    state = change.state
+                case _:
+                    pass
+        assert state is self.fast.state
+        assert not farewell or dropped
+        assert self.holding is (state is State.MASTER)
+
+    # --- time
+
+    @rule(late=st.sampled_from([0.0, 0.0, 0.0, 0.05, 2.0, 20.0]))
+    def the_timer(self, late: float) -> None:
+        if self.fast.deadline is not None:
+            self.now = max(self.now, self.fast.deadline - self.fast.slack) + late
+        self.give(TimerFired())
+        deadline = self.fast.deadline
+        assert deadline is None or deadline > self.now - 1e-6
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 1.0]))
+    def nothing(self, seconds: float) -> None:
+        self.now += seconds
+        if self.fast.deadline is not None:
+            self.now = min(self.now, self.fast.deadline - self.fast.slack)
+        self.give(TimerFired())
+
+    # --- adverts
+
+    @rule(
+        source=st.sampled_from([PRIMARY, *PEERS]),
+        priority=st.one_of(PRIORITIES, st.sampled_from([0, 255])),
+        interval=INTERVALS,
+        age=st.sampled_from([0.0, 0.0, 0.02]),
+    )
+    def an_advert(self, source: object, priority: int, interval: float, age: float) -> None:
+        at = max(0.0, self.now - age)
+        event = AdvertReceived(
+            source=source,  # type: ignore[arg-type]
+            priority=priority,
+            interval=interval,
+            at=at,
+        )
+        self.give(event)
+        if self.slow.state is State.BACKUP and self.slow.deadline is not None:
+            followed = self.slow.master == source and self.slow.master_priority == priority
+            learnt = self.slow.config.version == 2 or self.slow.master_interval == interval
+            if followed and learnt:
+                self.accepted = event
+
+    @precondition(lambda self: self.accepted is not None and self.fast.refreshable)
+    @rule(again=st.integers(1, 3))
+    def the_same_advert(self, again: int) -> None:
+        assert self.accepted is not None
+        for _ in range(again):
+            self.now += 0.01
+            event = AdvertReceived(
+                source=self.accepted.source,
+                priority=self.accepted.priority,
+                interval=self.accepted.interval,
+                at=self.now,
+            )
+            self.fast.refreshed(self.now)
+            assert self.slow.handle(event, self.now) == []
+
+    @rule()
+    def adverts_were_lost(self) -> None:
+        self.give(AdvertsLost())
+
+    # --- what users and hosts do
+
+    @rule(priority=PRIORITIES)
+    def another_priority(self, priority: int) -> None:
+        if self.fast.config.priority != 255:
+            self.give(SetPriority(priority))
+
+    @rule(seconds=st.sampled_from([0.5, 30.0]))
+    def demote(self, seconds: float) -> None:
+        if self.fast.state is not State.INIT:
+            self.give(Demote(seconds))
+            assert self.fast.state is not State.MASTER
+
+    @rule()
+    def promote(self) -> None:
+        obstacle = self.fast.promotion_obstacle()
+        self.give(Promote())
+        assert (obstacle is None) is (self.fast.state is State.MASTER)
+
+    @rule(faults=FAULTS)
+    def fitness(self, faults: frozenset[str]) -> None:
+        self.give(FaultsNow(faults=faults))
+
+    @rule(address=st.sampled_from([PRIMARY, ip_address("192.0.2.9")]))
+    def another_source(self, address: object) -> None:
+        self.give(PrimaryAddress(address))  # type: ignore[arg-type]
+
+    @rule()
+    def an_address_is_lost(self) -> None:
+        self.give(LostAddress(ip_address("192.0.2.10")))
+
+    @rule(works=st.booleans())
+    def the_kernel_answers(self, works: bool) -> None:
+        self.give(AddressesInPlace() if works else KernelRefusedAddresses(("no",)))
+
+    @rule(faults=FAULTS)
+    def restart(self, faults: frozenset[str]) -> None:
+        self.give(Shutdown())
+        assert (self.fast.state, self.fast.deadline) == (State.INIT, None)
+        assert not self.fast.demoted
+        self.give(Startup(primary=PRIMARY, faults=faults))
+
+    # --- what always holds
+
+    @invariant()
+    def the_twins_agree(self) -> None:
+        names = ("state", "priority", "deadline", "master", "master_priority", "master_interval")
+        for name in (*names, "faults", "slack", "skew", "down_interval", "demoted", "refreshable"):
+            assert getattr(self.fast, name) == getattr(self.slow, name), name
+
+    @invariant()
+    def somebody_will_wake_it(self) -> None:
+        machine = self.fast
+        if machine.state in (State.BACKUP, State.MASTER):
+            assert machine.deadline is not None
+        if machine.state is State.MASTER:
+            assert machine.deadline is not None
+            assert machine.deadline <= self.now + machine.config.interval
+            assert machine.master is None
+        if machine.deadline is not None and machine.state is State.BACKUP:
+            longest = max(machine.config.interval, machine.master_interval)
+            bound = machine.config.down_factor * longest + max(1.0, longest)
+            assert machine.deadline <= self.now + bound + machine.config.startup_delay
+        assert machine.state is State.FAULT or not machine.faults
+        assert math.isfinite(machine.deadline or 0.0)
+
+
+Twins.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestTwins = Twins.TestCase

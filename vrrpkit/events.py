@@ -1,0 +1,233 @@
+"""How anything here publishes what happens: to callbacks at once, to streams when they are read.
+
+Publishing never waits and never fails, and costs next to nothing when nobody listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+
+from vrrpkit.errors import Closed, ConfigError
+
+__all__ = ["EventsLost", "Hub"]
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
+
+LIMIT = 1000
+"""Events that a stream keeps for a reader that is behind."""
+
+
+@attrs.frozen
+class EventsLost:
+    """Stands in a stream where the oldest events were dropped: the reader was too far behind."""
+
+    count: int
+    """How many, at least 1."""
+
+
+class _Listener(Protocol[E_contra]):
+    def deliver(self, event: E_contra) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Hub(Generic[E]):
+    """Passes the events of one object on to whoever listens.
+
+    Everything is to be called on the event loop, and nothing blocks. A callback may publish,
+    subscribe, unsubscribe and close: what it publishes is delivered after the present event has
+    reached everybody.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[object, _Listener[E]] = {}
+        self._pending: deque[E] = deque()
+        self._delivering = False
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether no event can come any more."""
+        return self._closed
+
+    def publish(self, event: E) -> None:
+        """Deliver ``event``; without effect after :meth:`close`."""
+        if not self._listeners or self._closed:
+            return
+        self._pending.append(event)
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self._pending:
+                self._deliver(self._pending.popleft())
+        finally:
+            self._delivering = False
+            if self.closed:
+                self._end()
+
+    def subscribe(self, callback: Callable[[E], None]) -> Callable[[], None]:
+        """Call ``callback`` with every event from now on; returns what ends it.
+
+        What ``callback`` raises is logged and goes no further.
+        """
+        return self._listen(_Callback(callback))
+
+    def stream(self, limit: int = LIMIT) -> AsyncIterator[E | EventsLost]:
+        """Iterate over every event from this call on, until the hub closes. For one reader.
+
+        :param limit: events kept for a reader that is behind, at least 1; past that the oldest are
+            dropped, and :class:`EventsLost` stands in their place.
+        :raises ConfigError: ``limit`` is less than 1.
+        """
+        if limit < 1:
+            raise ConfigError(f"limit {limit} must be 1 event or more")
+        stream: _Stream[E] = _Stream(limit)
+        feed = _Feed(stream)
+        stop = self._listen(feed)
+        # A loop that was left with "break" just drops its stream.
+        weakref.finalize(stream, stop).atexit = False
+        return stream
+
+    async def wait_for(self, predicate: Callable[[E], bool]) -> E:
+        """Wait for the next event for which ``predicate`` is true; what that raises is raised here.
+
+        :raises Closed: the hub closed before one came.
+        """
+        found: asyncio.Future[E] = asyncio.get_running_loop().create_future()
+        stop = self._listen(_Waiter(predicate, found))
+        try:
+            return await found
+        finally:
+            stop()
+
+    def close(self) -> None:
+        """End every stream once it is read, and every wait with ``Closed``."""
+        self._closed = True
+        if not self._delivering:
+            self._end()
+
+    def _listen(self, listener: _Listener[E]) -> Callable[[], None]:
+        key = object()
+        if self._closed:
+            listener.close()
+        else:
+            self._listeners[key] = listener
+
+        def stop() -> None:
+            self._listeners.pop(key, None)
+
+        return stop
+
+    def _deliver(self, event: E) -> None:
+        for key, listener in list(self._listeners.items()):
+            # An earlier listener may have ended this one.
+            if key in self._listeners:
+                listener.deliver(event)
+
+    def _end(self) -> None:
+        listeners = list(self._listeners.values())
+        self._listeners.clear()
+        for listener in listeners:
+            listener.close()
+
+
+class _Callback(Generic[E]):
+    def __init__(self, callback: Callable[[E], None]) -> None:
+        self._callback = callback
+
+    def deliver(self, event: E) -> None:
+        try:
+            self._callback(event)
+        except Exception:
+            log.exception("the callback %r failed on %s", self._callback, event)
+
+    def close(self) -> None:
+        """A callback is not told."""
+
+
+class _Waiter(Generic[E]):
+    def __init__(self, predicate: Callable[[E], bool], found: asyncio.Future[E]) -> None:
+        self._predicate = predicate
+        self._found = found
+
+    def deliver(self, event: E) -> None:
+        if self._found.done():
+            return
+        try:
+            if self._predicate(event):
+                self._found.set_result(event)
+        except Exception as problem:
+            self._found.set_exception(problem)
+
+    def close(self) -> None:
+        if not self._found.done():
+            self._found.set_exception(
+                Closed("no such event can come any more: what publishes them has ended")
+            )
+
+
+class _Stream(AsyncIterator[E | EventsLost]):
+    def __init__(self, limit: int) -> None:
+        self._events: deque[E] = deque(maxlen=limit)
+        self._limit = limit
+        self._lost = 0
+        self._ended = False
+        self._reader: asyncio.Future[None] | None = None
+
+    def deliver(self, event: E) -> None:
+        if len(self._events) == self._limit:
+            self._lost += 1
+        self._events.append(event)
+        self._wake()
+
+    def close(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def __anext__(self) -> E | EventsLost:
+        if self._reader is not None:
+            raise RuntimeError("this stream is being read already; ask for one stream per reader")
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            return EventsLost(lost)
+        return self._events.popleft()
+
+
+class _Feed(Generic[E]):
+    """Brings events to a stream without keeping it alive."""
+
+    def __init__(self, stream: _Stream[E]) -> None:
+        self._stream = weakref.ref(stream)
+
+    def deliver(self, event: E) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.deliver(event)
+
+    def close(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.close()

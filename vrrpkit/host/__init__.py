@@ -1,0 +1,1 @@
+"""What a router finds and changes on its machine: interfaces, addresses, announcements."""

@@ -1,0 +1,172 @@
+"""What a virtual router asks of the machine it runs on; ``memory.py`` and ``interface.py`` provide
+it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Protocol
+
+import attrs
+
+from vrrpkit.errors import DuplicateRouter
+from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.transport.base import Transport
+from vrrpkit.values import VIP, Announcements, IPAddress
+
+__all__ = ["AddressHold", "AddressListener", "AddressManager", "Announcements", "Interface", "Link"]
+
+
+@attrs.frozen(kw_only=True)
+class Link:
+    """One network interface as the kernel sees it now."""
+
+    name: str
+    ifindex: int
+    up: bool
+    """Administratively up and with carrier."""
+    mac: bytes = b""
+    mtu: int = 1500
+    addresses: tuple[tuple[IPAddress, int], ...] = ()
+    """Usable addresses with their prefix lengths, in the kernel's order: primary ones first, no
+    tentative ones."""
+
+    def source(
+        self, family: int, exclude: Iterable[IPAddress] = (), link_local: bool = True
+    ) -> IPAddress | None:
+        """The address that adverts leave from: the primary IPv4 address, or the IPv6 link-local
+        one, never one of ``exclude`` (RFC 9568 section 5.1.1.1 and 5.1.2.1). ``link_local=False``
+        takes a global IPv6 address, which unicast across routers needs."""
+        barred = set(exclude)
+        for address, _prefix in self.addresses:
+            fits = family == 4 or address.is_link_local is link_local
+            if address.version == family and fits and address not in barred:
+                return address
+        return None
+
+
+class AddressManager(Protocol):
+    """Puts addresses on one interface and takes them off. The reconciler is its only caller."""
+
+    async def apply(
+        self, add: Sequence[VIP], remove: Sequence[VIP], lease: float | None
+    ) -> list[tuple[VIP, OSError]]:
+        """Remove, then add, in as few system calls as possible; return what the kernel refused.
+
+        Adding what is there and removing what is gone succeed. The added addresses vanish ``lease``
+        seconds after they were last added; ``None`` means never.
+        """
+        ...
+
+    def present(self, vip: VIP) -> bool:
+        """Whether the address is on the interface now, whoever put it there."""
+        ...
+
+    def ours(self, vip: VIP) -> bool:
+        """Whether the address is on the interface now and carries the mark of this library."""
+        ...
+
+
+class AddressListener(Protocol):
+    """Who hears how the kernel took a wish. Called on the event loop."""
+
+    def acquired(self) -> None:
+        """Every address is in place and was announced for the first time."""
+
+    def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
+        """The kernel refused some addresses."""
+
+    def lost(self, vip: VIP) -> None:
+        """Somebody else removed an address that is wanted."""
+
+
+class AddressHold(ABC):
+    """The addresses of one router on one interface. The last wish wins; the kernel follows."""
+
+    @abstractmethod
+    def acquire(self) -> None:
+        """Want the addresses in place, then announced."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Want them gone, and no announcement to leave any more."""
+
+    @abstractmethod
+    def announce(self, repeat: int) -> None:
+        """Announce the addresses again, ``repeat`` packets each, if they are in place."""
+
+    @abstractmethod
+    async def settled(self) -> None:
+        """Wait until the kernel agrees with the last wish."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release, wait for it, and forget the addresses."""
+
+
+class Interface(ABC):
+    """One network interface. Several virtual routers share it; the last to leave closes it."""
+
+    name: str
+    deadlines: Deadlines
+    transport: Transport
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._claims: set[Hashable] = set()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Take a reference and start watching the interface.
+
+        :raises PermissionMissing: a capability is missing.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give the reference back."""
+
+    @property
+    @abstractmethod
+    def link(self) -> Link | None:
+        """What the interface is now; ``None`` while there is no such interface."""
+
+    @abstractmethod
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after each change of :attr:`link`; returns what ends it."""
+
+    @abstractmethod
+    async def hold(
+        self,
+        vips: Sequence[VIP],
+        announcements: Announcements,
+        listener: AddressListener,
+        lease: float | None = None,
+    ) -> AddressHold:
+        """Make a hold on ``vips``: none is put in place yet, and leftovers of a killed run are
+        removed.
+
+        ``lease`` is the finite valid lifetime in seconds that the addresses get, renewed while they
+        are wanted.
+        """
+
+    @abstractmethod
+    async def virtual(self, vrid: int, family: int, name: str | None) -> Interface:
+        """The interface with the virtual MAC of ``vrid`` on top of this one, made when it is not
+        there (RFC 9568 section 7.3; keepalived: ``use_vmac``)."""
+
+    def claim(self, key: Hashable) -> None:
+        """Reserve the identity of a virtual router.
+
+        :raises DuplicateRouter: it is taken.
+        """
+        if key in self._claims:
+            raise DuplicateRouter(
+                f"a virtual router with {key} runs on {self.name} already; choose another VRID, "
+                "group or set of peers"
+            )
+        self._claims.add(key)
+
+    def unclaim(self, key: Hashable) -> None:
+        """Give the identity back."""
+        self._claims.discard(key)

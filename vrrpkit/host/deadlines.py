@@ -1,0 +1,144 @@
+"""One heap of deadlines for everything on a host, and the alarm that wakes it.
+
+Deadlines move far more often than they fire: every advert heard pushes one back. So moving one
+later costs an attribute; the heap learns of it when the old time surfaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Alarm", "Deadline", "Deadlines", "LoopAlarm"]
+
+
+class Alarm(Protocol):
+    """Wakes a heap of deadlines, and owns the clock that they are told in."""
+
+    def now(self) -> float:
+        """Seconds of the clock."""
+        ...
+
+    def arm(self, when: float, wake: Callable[[], None]) -> None:
+        """Call ``wake`` at ``when``, and forget any earlier order."""
+        ...
+
+    def close(self) -> None:
+        """Forget the order and free what the alarm holds."""
+        ...
+
+
+class LoopAlarm:
+    """An alarm on the running loop's own clock: right for memory and for virtual time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def arm(self, when: float, wake: Callable[[], None]) -> None:
+        self.close()
+        self._handle = self._loop.call_at(when, wake)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+class Deadline:
+    """One moment at which a callback is due; made by :meth:`Deadlines.new`."""
+
+    __slots__ = ("_heap", "_queued", "callback", "slack", "when")
+
+    def __init__(self, heap: Deadlines, callback: Callable[[], None]) -> None:
+        self._heap = heap
+        self._queued: float | None = None
+        self.callback = callback
+        self.when: float | None = None
+        self.slack = 0.0
+
+    def set(self, when: float | None, slack: float = 0.0) -> None:
+        """Be due at ``when``, or never. Up to ``slack`` seconds earlier will do, so that one
+        wake-up serves many."""
+        self.when = when
+        self.slack = slack
+        if when is not None and (self._queued is None or when < self._queued):
+            self._heap.push(self, when)
+            self._queued = when
+
+    def surfaced(self, when: float) -> bool:
+        """Whether the heap entry at ``when`` is the live one of this deadline."""
+        if self._queued != when:
+            return False
+        self._queued = None
+        return True
+
+
+class Deadlines:
+    """All deadlines of one host. ``drains`` are called before any may fire: an advert that waits in
+    a socket counts before the silence that its lateness would mean."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+        self._heap: list[tuple[float, int, Deadline]] = []
+        self._serial = 0
+        self._armed: float | None = None
+        self._waking = False
+        self.drains: dict[object, Callable[[], None]] = {}
+
+    def now(self) -> float:
+        """Seconds of the host's clock: it runs while the machine sleeps, and never jumps back."""
+        return self._alarm.now()
+
+    def new(self, callback: Callable[[], None]) -> Deadline:
+        """A deadline that is not set yet."""
+        return Deadline(self, callback)
+
+    def push(self, deadline: Deadline, when: float) -> None:
+        """Queue one entry; called by :class:`Deadline`."""
+        self._serial += 1
+        heapq.heappush(self._heap, (when, self._serial, deadline))
+        if not self._waking and (self._armed is None or when < self._armed):
+            self._arm(when)
+
+    def _arm(self, when: float) -> None:
+        self._armed = when
+        self._alarm.arm(when, self._wake)
+
+    def _wake(self) -> None:
+        self._armed = None
+        self._waking = True
+        try:
+            for drain in list(self.drains.values()):
+                drain()
+            self._fire(self.now())
+        finally:
+            self._waking = False
+            if self._heap:
+                self._arm(self._heap[0][0])
+
+    def _fire(self, now: float) -> None:
+        heap = self._heap
+        while heap:
+            queued, _serial, deadline = heap[0]
+            if queued > now + deadline.slack:
+                return
+            heapq.heappop(heap)
+            if not deadline.surfaced(queued) or deadline.when is None:
+                continue
+            if deadline.when > now + deadline.slack:
+                deadline.set(deadline.when, deadline.slack)
+                continue
+            deadline.when = None
+            deadline.callback()
+
+    def close(self) -> None:
+        """Forget every deadline."""
+        self._heap.clear()
+        self._alarm.close()
+        self._armed = None

@@ -1,0 +1,282 @@
+"""A network interface of this machine, shared by the virtual routers on it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from vrrpkit.errors import Closed, HostError
+from vrrpkit.host import messages, notices
+from vrrpkit.host.addresses import Addresses, key_of
+from vrrpkit.host.announcer import FrameSender
+from vrrpkit.host.announcing import Announcer
+from vrrpkit.host.base import AddressHold, AddressListener, Announcements, Interface, Link
+from vrrpkit.host.leftovers import SETTLE
+from vrrpkit.host.macvlan import Macvlan, default_name, virtual_mac
+from vrrpkit.host.monitor import Removal
+from vrrpkit.host.netlink import CHUNK
+from vrrpkit.host.notices import AddressKey
+from vrrpkit.host.parts import Parts
+from vrrpkit.host.reconciler import Reconciler
+from vrrpkit.values import VIP
+
+if TYPE_CHECKING:
+    from vrrpkit.host.host import Host
+
+__all__ = ["KernelInterface"]
+
+log = logging.getLogger(__name__)
+
+
+class _Held(NamedTuple):
+    vips: tuple[VIP, ...]
+    announcements: Announcements
+
+
+@attrs.frozen(eq=False)
+class _Open:
+    """What an interface has while it is open."""
+
+    parts: Parts
+    addresses: Addresses
+    frames: FrameSender
+    announcer: Announcer
+    reconciler: Reconciler
+
+
+class KernelInterface(Interface):
+    """One network interface by name; made by :meth:`vrrpkit.host.host.Host.interface`.
+
+    There need not be an interface of that name: it may come later, and go.
+    """
+
+    def __init__(self, host: Host, name: str) -> None:
+        super().__init__(name)
+        self._host = host
+        self._users = 0
+        self._open: _Open | None = None
+        self._lock = asyncio.Lock()
+        self._holds: WeakKeyDictionary[AddressHold, _Held] = WeakKeyDictionary()
+        self._macvlan: Macvlan | None = None
+        self._carried: dict[str, KernelInterface] = {}
+
+    # --- life
+
+    async def open(self) -> None:
+        async with self._lock:
+            if self._open is None:
+                self._open = self._start(self._host.acquire(self))
+            self._users += 1
+
+    def _start(self, parts: Parts) -> _Open:
+        self.deadlines = parts.deadlines
+        self.transport = parts.transport
+        addresses = Addresses(self.name, parts.netlink, parts.monitor)
+        frames = FrameSender(
+            parts.namespace,
+            addresses.device,
+            parts.monitor.record,
+            addresses.tentative,
+            lambda name: parts.sysctls.read(f"ipv6/conf/{name}/forwarding") == 1,
+        )
+        announcer = Announcer(parts.deadlines, frames.send)
+        reconciler = Reconciler(addresses, announcer, parts.deadlines)
+        return _Open(parts, addresses, frames, announcer, reconciler)
+
+    async def close(self) -> None:
+        async with self._lock:
+            if self._open is None:
+                return
+            self._users -= 1
+            if self._users:
+                return
+            opened = self._open
+            try:
+                await opened.reconciler.close()
+            finally:
+                self._stop(opened)
+
+    def _stop(self, opened: _Open) -> None:
+        self._open = None
+        opened.announcer.close()
+        opened.frames.close()
+        for interface in list(self._carried.values()):
+            if interface._open is None:
+                interface._drop_macvlan()
+        self._carried.clear()
+        self._drop_macvlan()
+        self._host.release(self)
+
+    def _drop_macvlan(self) -> None:
+        if self._macvlan is not None:
+            self._macvlan.close()
+            self._macvlan = None
+
+    @property
+    def _required(self) -> _Open:
+        if self._open is None:
+            raise Closed(f"interface {self.name} is not open; 'await interface.open()' first")
+        return self._open
+
+    # --- the link
+
+    @property
+    def link(self) -> Link | None:
+        return None if self._open is None else self._open.parts.monitor.link(self.name)
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        return self._required.parts.monitor.watch(self.name, changed)
+
+    async def virtual(self, vrid: int, family: int, name: str | None) -> Interface:
+        parts = self._required.parts
+        mac = virtual_mac(vrid, family)
+        name = default_name(vrid, family) if name is None else name
+        interface = self._host.interface(name)
+        macvlan = interface._macvlan
+        if macvlan is None:
+            macvlan = Macvlan(
+                self.name,
+                name,
+                mac,
+                netlink=parts.netlink,
+                monitor=parts.monitor,
+                sysctls=parts.sysctls,
+                deadlines=parts.deadlines,
+            )
+            try:
+                macvlan.ensure()
+            except BaseException:
+                macvlan.close()
+                raise
+            interface._macvlan = macvlan
+        elif (macvlan.parent, macvlan.mac) != (self.name, mac):
+            raise HostError(
+                f"{name} is in use on {macvlan.parent} with MAC {macvlan.mac.hex(':')}; choose "
+                'another name with virtual_mac="NAME"'
+            )
+        self._carried[name] = interface
+        return interface
+
+    # --- addresses
+
+    async def hold(
+        self,
+        vips: Sequence[VIP],
+        announcements: Announcements,
+        listener: AddressListener,
+        lease: float | None = None,
+    ) -> AddressHold:
+        opened = self._required
+        kept = [vip for held in list(self._holds.values()) for vip in held.vips]
+        opened.addresses.keep([*kept, *vips])
+        opened.frames.keep([*kept, *vips])
+        opened.addresses.prepare(vips, lease)
+        self._advise(vips)
+        for name in {self.name, *map(opened.addresses.device, vips)}:
+            self._note_leftovers(name)
+        hold = await opened.reconciler.hold(vips, announcements, listener, lease)
+        self._holds[hold] = _Held(tuple(vips), announcements)
+        return hold
+
+    def held(self, name: str) -> set[AddressKey]:
+        """The addresses on the interface ``name`` that virtual routers here hold."""
+        return {
+            key_of(vip)
+            for held in list(self._holds.values())
+            for vip in held.vips
+            if (vip.dev or self.name) == name
+        }
+
+    def removed(self, removals: Sequence[Removal]) -> None:
+        """Learn from the link monitor that addresses are gone, on whatever interface."""
+        if self._open is None:
+            return
+        devices = {vip.dev for held in list(self._holds.values()) for vip in held.vips}
+        for name, (octets, prefix) in removals:
+            for dev in {None, name} if name == self.name else {name}:
+                if dev in devices:
+                    address = notices.to_address(octets)
+                    self._open.reconciler.removed(address, prefix, dev)
+
+    def usable(self, name: str, key: AddressKey) -> None:
+        """Learn that an address has passed duplicate address detection: until then it was not
+        announced."""
+        for hold, held in list(self._holds.items()):
+            if any((vip.dev or self.name, key_of(vip)) == (name, key) for vip in held.vips):
+                hold.announce(held.announcements.repeat)
+
+    def _advise(self, vips: Sequence[VIP]) -> None:
+        parts = self._required.parts
+        for name in {vip.dev or self.name for vip in vips}:
+            link = parts.monitor.link(name)
+            own = () if link is None else link.addresses
+            networks = {
+                ip_interface(address).network: address[0]
+                for address in own
+                if address[0].version == 4
+            }
+            inside = [
+                str(vip)
+                for vip in vips
+                if (vip.dev or self.name) == name
+                and vip.family == 4
+                and vip.interface.network in networks
+                and vip.address not in networks.values()
+            ]
+            if not inside:
+                continue
+            places = ("ipv4/conf/all", f"ipv4/conf/{name}")
+            log.warning(
+                "%s on %s: in the prefix of the interface's own address; write /32, so that the "
+                "host never takes it for a source address%s",
+                ", ".join(inside),
+                name,
+                ""
+                if any(parts.sysctls.read(f"{place}/promote_secondaries") for place in places)
+                else " and it stays when the interface's own address goes (sysctl "
+                "promote_secondaries is 0)",
+            )
+
+    # --- leftovers (see leftovers.py)
+
+    def _note_leftovers(self, name: str) -> None:
+        parts = self._required.parts
+        if name in parts.swept:
+            return
+        parts.swept.add(name)
+        monitor = parts.monitor
+        noted = {
+            key for key, record in monitor.addresses(name).items() if monitor.mine(record)
+        } - self._host.held(name)
+        if noted:
+            deadline = parts.deadlines.new(lambda: self._sweep(parts, name, noted))
+            deadline.set(parts.deadlines.now() + SETTLE)
+
+    def _sweep(self, parts: Parts, name: str, noted: set[AddressKey]) -> None:
+        link = parts.monitor.record(name)
+        noted = (noted & parts.monitor.addresses(name).keys()) - self._host.held(name)
+        if link is None or not noted:
+            return
+        if not parts.liveness.alone():
+            log.info("addresses on %s may be another process's: none is removed", name)
+            return
+        vips = [VIP(ip_interface((notices.to_address(key[0]), key[1]))) for key in sorted(noted)]
+        requests = [messages.delete_address(vip) for vip in vips]
+        for request in requests:
+            messages.set_index(request, link.ifindex)
+        log.warning(
+            "removing %s from %s, left behind by a run that was killed",
+            ", ".join(map(str, vips)),
+            name,
+        )
+        for start in range(0, len(requests), CHUNK):
+            for problem in parts.netlink.exchange(requests[start : start + CHUNK]):
+                if problem is not None and problem.errno != errno.EADDRNOTAVAIL:
+                    log.warning("%s: %s", name, problem)

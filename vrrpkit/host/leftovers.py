@@ -1,0 +1,59 @@
+"""Addresses that a killed run left behind, and how runs know of each other.
+
+A run that was killed leaves its addresses on the interface, marked by their IFA_PROTO value. The
+next run with the same configuration finds them among its own. After a change of configuration
+they belong to nobody, and are removed when it is certain that no live process holds them:
+
+* Every process shows that it lives by an abstract unix socket ``vrrpkit/PID/...`` in the network
+  namespace. It is bound before the process touches any address, and the kernel removes it when the
+  process dies, however that happens; a stopped process keeps it.
+* The first hold on an interface notes the marked addresses that are there already. One second
+  later, when the other virtual routers of the program have made their holds too, those that still
+  nobody holds are removed, unless another process lives. An address that appears in between is not
+  among those noted. The look at the sockets and the removal follow each other without a pause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+
+from vrrpkit.host.netns import Namespace
+from vrrpkit.host.sysctl import read_proc
+
+__all__ = ["SETTLE", "Liveness"]
+
+SETTLE = 1.0
+"""Seconds that the other virtual routers of a program have to claim what an earlier run left."""
+
+_NAME = re.compile(r" @(vrrpkit/\d+/[0-9a-f]+)$", re.MULTILINE)
+
+
+class Liveness:
+    """This run's sign of life in a network namespace, from construction until :meth:`close`."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        # Random too, for processes in different PID namespaces may share a number.
+        self._name = f"vrrpkit/{os.getpid()}/{secrets.token_hex(4)}"
+        self._namespace = namespace
+        self._socket = namespace.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
+        )
+        try:
+            self._socket.bind(f"\0{self._name}")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def alone(self) -> bool:
+        """Whether nobody else in the namespace gives a sign of life."""
+        with contextlib.suppress(OSError), self._namespace.inside():
+            return set(_NAME.findall(read_proc("/proc/thread-self/net/unix"))) <= {self._name}
+        return False
+
+    def close(self) -> None:
+        """Be gone; calling it twice is harmless."""
+        self._socket.close()

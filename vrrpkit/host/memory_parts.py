@@ -1,0 +1,139 @@
+"""What an interface in memory is made of: its addresses, and an alarm that can be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import TypeAlias
+
+import attrs
+
+from vrrpkit.host.deadlines import LoopAlarm
+from vrrpkit.values import VIP, IPAddress
+
+__all__ = ["IPInterface", "MemoryAddresses", "PausableAlarm"]
+
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+
+
+@attrs.define(eq=False)
+class _Entry:
+    """One address on one interface."""
+
+    address: IPInterface
+    ours: bool
+    until: asyncio.TimerHandle | None = None
+
+
+class PausableAlarm:
+    """An alarm that stays silent while the process that it belongs to is stopped."""
+
+    def __init__(self) -> None:
+        self._alarm = LoopAlarm()
+        self._order: tuple[float, Callable[[], None]] | None = None
+        self.paused = False
+
+    def now(self) -> float:
+        return self._alarm.now()
+
+    def arm(self, when: float, wake: Callable[[], None]) -> None:
+        self._order = (when, wake)
+        if not self.paused:
+            self._alarm.arm(when, wake)
+
+    def close(self) -> None:
+        self._order = None
+        self._alarm.close()
+
+    def pause(self) -> None:
+        self.paused = True
+        self._alarm.close()
+
+    def resume(self) -> None:
+        self.paused = False
+        if self._order is not None:
+            self._alarm.arm(*self._order)
+
+
+class MemoryAddresses:
+    """The addresses on one interface (an :class:`vrrpkit.host.base.AddressManager`)."""
+
+    def __init__(self, removed: Callable[[IPInterface], None], changed: Callable[[], None]) -> None:
+        self.delay = 0.0
+        """Seconds that each request takes."""
+        self.failures: dict[IPAddress, OSError] = {}
+        """What the kernel answers to requests that name these addresses."""
+        self.requests = 0
+        """How many requests were made."""
+        self.table: dict[IPInterface, _Entry] = {}
+        self.dead = False
+        """The machine has no power: requests have no effect."""
+        self.running = asyncio.Event()
+        """Cleared while the process is stopped: it makes no requests then."""
+        self.running.set()
+        self._removed = removed
+        self._changed = changed
+
+    async def apply(
+        self, add: Sequence[VIP], remove: Sequence[VIP], lease: float | None
+    ) -> list[tuple[VIP, OSError]]:
+        await asyncio.sleep(self.delay)
+        await self.running.wait()
+        if self.dead:
+            return []
+        self.requests += 1
+        failures: list[tuple[VIP, OSError]] = []
+        for vip in (*remove, *add):
+            problem = self.failures.get(vip.address)
+            if problem is not None:
+                failures.append((vip, problem))
+        refused = {vip for vip, _problem in failures}
+        for vip in remove:
+            if vip not in refused:
+                self.remove(vip.interface)
+        for vip in add:
+            if vip not in refused:
+                self.put(vip.interface, lease, ours=True)
+        self._changed()
+        return failures
+
+    def present(self, vip: VIP) -> bool:
+        return vip.interface in self.table
+
+    def ours(self, vip: VIP) -> bool:
+        entry = self.table.get(vip.interface)
+        return entry is not None and entry.ours
+
+    def put(self, address: IPInterface, lease: float | None, *, ours: bool) -> None:
+        """Add an address, or give the one that is there a new lease."""
+        entry = self.table.setdefault(address, _Entry(address, ours))
+        self._forget_lease(entry)
+        if lease is not None:
+            loop = asyncio.get_running_loop()
+            entry.until = loop.call_later(lease, self.remove, address)
+
+    def remove(self, address: IPInterface) -> None:
+        """Take an address off, whoever put it there."""
+        entry = self.table.pop(address, None)
+        if entry is not None:
+            self._forget_lease(entry)
+            self._removed(address)
+
+    def start(self) -> None:
+        """Serve a process on the present event loop."""
+        self.running = asyncio.Event()
+        self.running.set()
+
+    def die(self) -> None:
+        """Lose every address that is ours, as in a power failure: nobody is told."""
+        self.dead = True
+        self.running.set()
+        for entry in [entry for entry in self.table.values() if entry.ours]:
+            self._forget_lease(entry)
+            del self.table[entry.address]
+
+    def _forget_lease(self, entry: _Entry) -> None:
+        if entry.until is not None:
+            entry.until.cancel()
+            entry.until = None

@@ -1,0 +1,308 @@
+"""The links and addresses of one network namespace as the kernel last told, and who wants to know.
+
+Interfaces are known by name, because a name is what a configuration holds: one that vanishes and
+returns is followed to its new index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vrrpkit.host import notices
+from vrrpkit.host.base import Link
+from vrrpkit.host.netlink import Message, Netlink, Overrun, Subscription
+from vrrpkit.host.netns import Namespace
+from vrrpkit.host.notices import AddressKey, AddressRecord, LinkRecord
+
+__all__ = ["LinkMonitor", "Removal"]
+
+log = logging.getLogger(__name__)
+
+GROUPS = 0x1 | 0x10 | 0x100
+"""RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR."""
+
+READS = 1024
+"""Datagrams read in one go, so that no storm of notices keeps the event loop for long."""
+
+MARKS_SINCE = (5, 18)
+"""The Linux version that brought IFA_PROTO."""
+
+
+class Removal(NamedTuple):
+    """An address that was on the interface ``name`` and is gone."""
+
+    name: str
+    key: AddressKey
+
+
+class LinkMonitor:
+    """Follows links and addresses from :meth:`start` until :meth:`close`.
+
+    :param removed: called with the addresses that went, after all watchers have heard of links:
+        an interface that goes down takes its IPv6 addresses with it, and that is a fault of the
+        link, not of the addresses.
+    :param usable: called with the name of an interface on which a tentative address became usable.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        netlink: Netlink,
+        removed: Callable[[list[Removal]], None],
+        usable: Callable[[str, AddressKey], None],
+    ) -> None:
+        self._netlink = netlink
+        self._removed = removed
+        self._usable = usable
+        self._subscription = Subscription(namespace, GROUPS)
+        self._links: dict[int, LinkRecord] = {}
+        self._indexes: dict[str, int] = {}
+        self._addresses: dict[int, dict[AddressKey, AddressRecord]] = {}
+        self._unmarked: set[tuple[int, AddressKey]] = set()
+        self._seen: dict[str, Link | None] = {}
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
+        self._dirty: set[str] = set()
+        self._removals: list[Removal] = []
+        self._arrivals: list[tuple[str, AddressKey]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = False
+        self.marks = _release() >= MARKS_SINCE
+        """Whether this kernel keeps the mark on an address."""
+
+    # --- life
+
+    def start(self) -> None:
+        """Learn what there is, then follow changes on the running event loop."""
+        self._read_all()
+        self._dirty.clear()
+        self._removals.clear()
+        # Kept because a reader must be removed from the loop that has it, whoever closes.
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._subscription.fileno(), self.drain)
+
+    def close(self) -> None:
+        """Stop following; calling it twice is harmless."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._subscription.fileno())
+            self._loop = None
+        self._subscription.close()
+        self._watchers.clear()
+
+    # --- questions
+
+    def record(self, name: str) -> LinkRecord | None:
+        """The link of that name."""
+        return self._links.get(self._indexes.get(name, 0))
+
+    def link(self, name: str) -> Link | None:
+        """The link of that name, as virtual routers see it: without the addresses that this
+        library put there, for none of them may become a source of adverts."""
+        if name not in self._seen:
+            self._seen[name] = self._describe(name)
+        return self._seen[name]
+
+    def addresses(self, name: str) -> dict[AddressKey, AddressRecord]:
+        """The addresses on the link of that name."""
+        return self._addresses.get(self._indexes.get(name, 0), {})
+
+    def mine(self, record: AddressRecord) -> bool:
+        """Whether the address was put there by this library, as far as the kernel lets us know."""
+        return record.marked or (record.ifindex, record.key) in self._unmarked
+
+    def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after each change of :meth:`link`; returns what ends it."""
+        # Asked now, so that the next change is seen as one.
+        self.link(name)
+        watchers = self._watchers.setdefault(name, [])
+        watchers.append(changed)
+
+        def unwatch() -> None:
+            if changed in watchers:
+                watchers.remove(changed)
+
+        return unwatch
+
+    # --- what this library did itself
+
+    def added(self, record: AddressRecord) -> None:
+        """Take an address in that the kernel has just confirmed. (Its notice of an IPv6 address
+        comes later, from a kernel thread.)"""
+        if not record.marked:
+            self._unmarked.add((record.ifindex, record.key))
+        self._addresses.setdefault(record.ifindex, {}).setdefault(record.key, record)
+
+    # --- what the kernel says
+
+    def drain(self) -> None:
+        """Take in every notice that waits, then tell whom it concerns."""
+        if self._loop is None or self._draining:
+            return
+        self._draining = True
+        try:
+            self._read_notices()
+            # Links first: has one gone down, of which the notice is still to come?
+            for name in {removal.name for removal in self._removals}:
+                self._ask(name)
+        finally:
+            self._draining = False
+        self._tell()
+
+    def _read_notices(self) -> None:
+        try:
+            for _read in range(READS):
+                messages = self._subscription.read()
+                if not messages:
+                    return
+                for message in messages:
+                    self._take(message)
+        except Overrun:
+            log.warning("notices of the kernel were lost: reading all links and addresses anew")
+            # What still waits is older than what is read next.
+            self._subscription.discard()
+            self._read_all()
+
+    def _ask(self, name: str) -> None:
+        record = self.record(name)
+        if record is None:
+            return
+        try:
+            self._take(self._netlink.get(notices.RTM_GETLINK, notices.link_body(record.ifindex)))
+        except OSError as problem:
+            log.debug("%s is going: %s", name, problem)
+
+    def _tell(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        for name in dirty & self._seen.keys():
+            now = self._describe(name)
+            if now == self._seen[name]:
+                continue
+            self._seen[name] = now
+            for changed in list(self._watchers.get(name, ())):
+                changed()
+        if self._removals:
+            removals, self._removals = self._removals, []
+            self._removed(removals)
+        if self._arrivals:
+            arrivals, self._arrivals = self._arrivals, []
+            for name, key in arrivals:
+                self._usable(name, key)
+
+    def _take(self, message: Message) -> None:
+        kind, payload = message.kind, message.payload
+        if kind == notices.RTM_NEWADDR:
+            self._new_address(payload)
+        elif kind == notices.RTM_DELADDR:
+            record = notices.parse_address_notice(payload)
+            if record is not None:
+                self._gone(record.ifindex, record.key)
+        elif kind in (notices.RTM_NEWLINK, notices.RTM_DELLINK):
+            link = notices.parse_link(payload)
+            if link is not None and kind == notices.RTM_NEWLINK:
+                self._new_link(link)
+            elif link is not None:
+                self._lost_link(link.ifindex)
+
+    def _new_link(self, link: LinkRecord) -> None:
+        before = self._links.get(link.ifindex)
+        if link == before:
+            return
+        if before is not None and before.name != link.name:
+            self._forget_name(before)
+        self._links[link.ifindex] = link
+        self._indexes[link.name] = link.ifindex
+        self._dirty.add(link.name)
+
+    def _lost_link(self, index: int) -> None:
+        link = self._links.get(index)
+        if link is None:
+            return
+        for key in list(self._addresses.get(index, ())):
+            self._gone(index, key)
+        self._addresses.pop(index, None)
+        del self._links[index]
+        self._forget_name(link)
+
+    def _forget_name(self, link: LinkRecord) -> None:
+        # A renamed link and a new one may have passed each other.
+        if self._indexes.get(link.name) == link.ifindex:
+            del self._indexes[link.name]
+        self._dirty.add(link.name)
+
+    def _new_address(self, payload: bytes) -> None:
+        record = notices.parse_address_notice(payload)
+        if record is None:
+            return
+        there = self._addresses.setdefault(record.ifindex, {})
+        before = there.get(record.key)
+        if before == record:
+            return
+        there[record.key] = record
+        link = self._links.get(record.ifindex)
+        if link is None:
+            return
+        if before is not None and record.usable and not before.usable:
+            self._arrivals.append((link.name, record.key))
+        if not self.mine(record):
+            self._dirty.add(link.name)
+
+    def _gone(self, index: int, key: AddressKey) -> None:
+        record = self._addresses.get(index, {}).pop(key, None)
+        self._unmarked.discard((index, key))
+        link = self._links.get(index)
+        if record is None or link is None:
+            return
+        self._removals.append(Removal(link.name, key))
+        if not record.marked:
+            self._dirty.add(link.name)
+
+    def _read_all(self) -> None:
+        """Read everything anew, and find out what has changed."""
+        links = self._netlink.dump(notices.RTM_GETLINK, bytes(16))
+        addresses = self._netlink.dump(notices.RTM_GETADDR, bytes(8))
+        old, self._addresses = self._addresses, {}
+        left = set(self._links)
+        for message in links:
+            self._take(message)
+            left.discard(_index(message))
+        for message in addresses:
+            self._take(message)
+        for index, records in old.items():
+            now = self._addresses.setdefault(index, {})
+            for key, record in records.items():
+                if key not in now:
+                    now[key] = record
+                    self._gone(index, key)
+        for index in left:
+            self._lost_link(index)
+        self._dirty.update(self._indexes)
+
+    def _describe(self, name: str) -> Link | None:
+        link = self.record(name)
+        if link is None:
+            return None
+        records = self._addresses.get(link.ifindex, {}).values()
+        fit = [record for record in records if record.usable and not self.mine(record)]
+        fit.sort(key=lambda record: record.rank)
+        return Link(
+            name=link.name,
+            ifindex=link.ifindex,
+            up=link.up,
+            mac=link.mac,
+            mtu=link.mtu,
+            addresses=tuple((notices.to_address(record.key[0]), record.key[1]) for record in fit),
+        )
+
+
+def _release() -> tuple[int, ...]:
+    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return tuple(int(number) for number in numbers.groups()) if numbers else (0, 0)
+
+
+def _index(message: Message) -> int:
+    link = notices.parse_link(message.payload)
+    return 0 if link is None else link.ifindex

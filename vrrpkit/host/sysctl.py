@@ -1,0 +1,111 @@
+"""Kernel settings of one network namespace, put back when the last who wanted them is done."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from vrrpkit.host.netns import Namespace
+
+__all__ = ["Sysctls", "read_proc"]
+
+log = logging.getLogger(__name__)
+
+
+def read_proc(path: str) -> str:
+    """The text of a file in /proc.
+
+    :raises OSError: it cannot be read.
+    """
+    # Not open(): proc never makes anybody wait, and detectors of blocking calls know that only
+    # of descriptors that say so.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        parts: list[bytes] = []
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode(errors="replace")
+
+
+def _write(path: str, value: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+class _Loan:
+    """One setting that was changed: by how many, from what, to what."""
+
+    def __init__(self, before: str, value: str) -> None:
+        self.before = before
+        self.value = value
+        self.holders = 1
+
+
+class Sysctls:
+    """Reads and borrows settings below ``/proc/sys/net``.
+
+    Names are paths, as in ``ipv4/conf/eth0/arp_ignore``, for interface names may contain dots.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._loans: dict[str, _Loan] = {}
+
+    def read(self, name: str) -> int | None:
+        """The value of a setting that is a number; ``None`` where the kernel has none such."""
+        try:
+            with self._namespace.inside():
+                return int(read_proc(f"/proc/sys/net/{name}"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, name: str, value: int) -> None:
+        """Set a setting for good. One that this kernel does not have is passed over.
+
+        :raises OSError: the kernel refused.
+        """
+        try:
+            with self._namespace.inside():
+                _write(f"/proc/sys/net/{name}", str(value))
+        except FileNotFoundError:
+            log.debug("this kernel has no setting net/%s", name)
+
+    def borrow(self, name: str, value: int) -> None:
+        """Set a setting until :meth:`give_back`. Others may borrow it too, at the same value.
+
+        :raises OSError: the kernel refused.
+        """
+        loan = self._loans.get(name)
+        before = self.read(name)
+        if loan is not None:
+            loan.holders += 1
+            if before is not None and str(before) != loan.value:
+                # The interface is another one of the same name by now.
+                loan.before = str(before)
+                self.write(name, value)
+        elif before is not None:
+            self.write(name, value)
+            self._loans[name] = _Loan(str(before), str(value))
+
+    def give_back(self, name: str) -> None:
+        """End one loan; with the last one the old value returns, unless somebody has changed it
+        since."""
+        loan = self._loans.get(name)
+        if loan is None:
+            return
+        loan.holders -= 1
+        if loan.holders:
+            return
+        del self._loans[name]
+        now = self.read(name)
+        if now is None or str(now) != loan.value:
+            return
+        try:
+            self.write(name, int(loan.before))
+        except OSError as problem:
+            log.warning("net/%s was %s and cannot be restored: %s", name, loan.before, problem)

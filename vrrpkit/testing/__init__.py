@@ -1,0 +1,41 @@
+"""Tools for testing failover: virtual time, a link in memory, invariants, recordings.
+
+Importing this costs a program that only runs routers nothing: nothing else imports it.
+"""
+
+from __future__ import annotations
+
+from vrrpkit.testing.invariants import Invariant, InvariantBroken, Violation, violations
+from vrrpkit.testing.lan import Lan
+from vrrpkit.testing.recorder import Recorder
+from vrrpkit.testing.replay import RecordingUnreadable, Replay, ReplayMismatch, replay
+from vrrpkit.testing.timeline import Entry, Timeline
+from vrrpkit.testing.virtual import (
+    BlockedForever,
+    TasksLeft,
+    VirtualLoop,
+    randomness,
+    run_virtual,
+    virtual_time,
+)
+
+__all__ = [
+    "BlockedForever",
+    "Entry",
+    "Invariant",
+    "InvariantBroken",
+    "Lan",
+    "Recorder",
+    "RecordingUnreadable",
+    "Replay",
+    "ReplayMismatch",
+    "TasksLeft",
+    "Timeline",
+    "Violation",
+    "VirtualLoop",
+    "randomness",
+    "replay",
+    "run_virtual",
+    "violations",
+    "virtual_time",
+]

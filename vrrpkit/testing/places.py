@@ -1,0 +1,252 @@
+"""The machines of a :class:`vrrpkit.testing.Lan`, and the routers that run on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TypeAlias, TypedDict
+
+import attrs
+
+from vrrpkit.events import EventsLost
+from vrrpkit.host.memory import MemoryBus, MemoryInterface
+from vrrpkit.testing.timeline import Happening, Noted, Started, Step
+from vrrpkit.values import VIP, Announcements, IPAddress, Peer
+from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
+from vrrpkit.vrrp.driver import InstanceRecorder
+from vrrpkit.vrrp.instance import VRRPInstance
+from vrrpkit.vrrp.machine import Machine
+from vrrpkit.vrrp.notices import AdvertAnomaly, AdvertRejected, Anomaly, ClockSkew, SendFailed
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.profile import Profile
+from vrrpkit.vrrp.vocabulary import Effect, Event, Refreshed
+
+__all__ = ["Log", "Place", "Probe", "RouterHost", "RouterOptions", "own_address"]
+
+Log: TypeAlias = Callable[[str | None, Happening], None]
+"""Writes down what happened to whom."""
+
+_SPARE: dict[int, IPv4Network | IPv6Network] = {
+    4: IPv4Network("198.51.100.0/24"),
+    6: IPv6Network("2001:db8:0:1::/64"),
+}
+_ROOM = 8
+"""Addresses that a prefix must have to be of use for the routers' own."""
+
+
+class RouterOptions(TypedDict, total=False):
+    """Options of :class:`vrrpkit.VRRPInstance` that a router on a Lan may be given."""
+
+    excluded_vips: Iterable[str | VIP]
+    priority: int
+    version: int
+    interval: float
+    preempt: bool
+    preempt_delay: float
+    startup_delay: float
+    down_factor: int
+    source: str | IPAddress | None
+    peers: Iterable[str | IPAddress | Peer]
+    group: str | IPAddress | None
+    auth: PasswordAuth | HMACAuth | None
+    profile: str | Profile
+    checksum: str | None
+    insist_checksum: str | None
+    announcements: Announcements | None
+    on_address_lost: str | None
+    vip_lease: int | None
+    virtual_mac: bool | str
+    adverts_on_base: bool
+    wait_for_interface: bool
+
+
+class Probe:
+    """Watches one run of one router, for the Lan and for the recorder that a user attached."""
+
+    def __init__(self, router: str, log: Log, recorder: InstanceRecorder | None) -> None:
+        self.dead = False
+        """A dead process does nothing that anybody could see."""
+        self._router = router
+        self._log = log
+        self._recorder = recorder
+
+    def record(self, machine: Machine, event: Event, now: float, effects: Sequence[Effect]) -> None:
+        """See :class:`vrrpkit.vrrp.driver.InstanceRecorder`."""
+        if self.dead:
+            return
+        if not isinstance(event, Refreshed):
+            step = Step(event, tuple(effects), machine.state, machine.priority)
+            self._log(self._router, step)
+        if self._recorder is not None:
+            self._recorder.record(machine, event, now, effects)
+
+    def note(self, notice: object) -> None:
+        """Write down what only the driver publishes: the rest came with :meth:`record`."""
+        by_machine = (
+            isinstance(notice, AdvertAnomaly) and notice.anomaly is Anomaly.DUPLICATE_ADDRESS
+        )
+        if self.dead or by_machine:
+            return
+        if isinstance(notice, AdvertRejected | AdvertAnomaly | SendFailed | ClockSkew | EventsLost):
+            self._log(self._router, Noted(notice))
+
+
+@attrs.define(eq=False)
+class RouterHost:
+    """One machine: an interface, and what befell it."""
+
+    name: str
+    interface: MemoryInterface
+    places: list[Place] = attrs.Factory(list["Place"])
+    plugged: bool = True
+    paused: bool = False
+    crashed: bool = False
+    killed: bool = False
+    held: frozenset[IPAddress] = frozenset()
+    """What routers had put on it when it was last looked at."""
+    _watched: set[MemoryInterface] = attrs.Factory(set[MemoryInterface])
+
+    @property
+    def station(self) -> str:
+        """What the bus calls it."""
+        return self.interface.station.name
+
+    def look(self, changed: Callable[[], None]) -> frozenset[IPAddress]:
+        """The addresses that routers have put on it; ``changed`` is called when they change."""
+        held: set[IPAddress] = set()
+        for interface in self.interface.family():
+            if interface not in self._watched:
+                self._watched.add(interface)
+                interface.watch(changed)
+            for address, entry in interface.manager.table.items():
+                if entry.ours:
+                    held.add(address.ip)
+        return frozenset(held)
+
+    def die(self) -> None:
+        """Kill the process: it can do nothing any more, and what it did stays."""
+        self.killed = True
+        self.interface.station.plugged = False
+        for interface in self.interface.family():
+            interface.manager.dead = True
+            interface.manager.running.set()
+
+    def revive(self, bus: MemoryBus) -> None:
+        """Get a host ready for new processes, once the old ones are gone."""
+        if self.crashed:
+            bus.restart(self.station)
+        if self.killed:
+            for interface in self.interface.family():
+                interface.manager.dead = False
+        if self.crashed or self.killed:
+            self.interface.station.plugged = self.plugged
+        self.crashed = self.killed = False
+
+
+class Place:
+    """A router by name, through all its runs."""
+
+    def __init__(
+        self,
+        name: str,
+        host: RouterHost,
+        *,
+        vrid: int,
+        vips: Sequence[str | VIP],
+        recorder: InstanceRecorder | None,
+        options: RouterOptions,
+        log: Log,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self._log = log
+        self._vrid = vrid
+        self._vips = tuple(vips)
+        self._recorder = recorder
+        self._options = options
+        self._task: asyncio.Task[None] | None = None
+        self._ending = False
+        self.probe, self.instance = self._build()
+
+    def _build(self) -> tuple[Probe, VRRPInstance]:
+        probe = Probe(self.name, self._log, self._recorder)
+        instance = VRRPInstance(
+            self.name,
+            self.host.interface,
+            vrid=self._vrid,
+            vips=self._vips,
+            recorder=probe,
+            **self._options,
+        )
+        return probe, instance
+
+    @property
+    def options(self) -> Options:
+        """The router's options."""
+        return self.instance.options
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and nobody has ended it."""
+        return self._task is not None and not self._ending and not self._task.done()
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether its process can act now."""
+        return self.runs and not self.host.paused
+
+    def start(self, tasks: asyncio.TaskGroup, bus: MemoryBus) -> VRRPInstance:
+        """Begin a run; one that is ending ends first."""
+        if self._task is not None:
+            self.probe, self.instance = self._build()
+        before = [place._task for place in self.host.places if place._task and not place.runs]
+        self._ending = False
+        self._task = tasks.create_task(
+            self._run(self.instance, self.probe, before, bus), name=f"vrrpkit Lan: {self.name}"
+        )
+        return self.instance
+
+    async def _run(
+        self,
+        instance: VRRPInstance,
+        probe: Probe,
+        before: Sequence[asyncio.Task[None]],
+        bus: MemoryBus,
+    ) -> None:
+        if before:
+            await asyncio.wait(before)
+        self.host.revive(bus)
+        events = instance.events()
+        self._log(self.name, Started(self.host.name, instance.options))
+        async with instance:
+            async for notice in events:
+                probe.note(notice)
+
+    def end(self) -> asyncio.Task[None] | None:
+        """Have the run leave; returns what to wait for."""
+        self._ending = True
+        if self._task is not None:
+            self._task.cancel()
+        return self._task
+
+
+def own_address(vip: VIP, owner: bool, taken: Iterable[IPAddress]) -> str:
+    """An address of its own for the interface of a router that serves ``vip``."""
+    barred = frozenset(taken)
+    if owner:
+        return str(vip)
+    for address in _candidates(vip):
+        if address not in barred:
+            return f"{address}/{_network(vip).prefixlen}"
+    raise AssertionError("the spare networks have room for more routers than memory")
+
+
+def _network(vip: VIP) -> IPv4Network | IPv6Network:
+    network = ip_network(vip.interface.network)
+    small = network.num_addresses < _ROOM or vip.address.is_link_local
+    return _SPARE[vip.family] if small else network
+
+
+def _candidates(vip: VIP) -> Iterator[IPAddress]:
+    return iter(_network(vip).hosts())

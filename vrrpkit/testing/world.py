@@ -1,0 +1,202 @@
+"""Who runs, who hears whom and who holds what, after each entry of a timeline. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from vrrpkit.testing.timeline import (
+    Addresses,
+    Conditioned,
+    Crashed,
+    Cut,
+    Entry,
+    Healed,
+    Killed,
+    Paused,
+    Plugged,
+    Resumed,
+    Started,
+    Step,
+    Unplugged,
+)
+from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.vocabulary import AdvertReceived, AdvertsLost, Startup
+
+__all__ = ["Host", "Router", "World"]
+
+
+@attrs.define
+class Host:
+    """One machine with one interface."""
+
+    name: str
+    powered: bool = True
+    plugged: bool = True
+    paused: bool = False
+    killed: bool = False
+    """Its process was killed, and nobody has cleaned up yet."""
+    held: frozenset[IPAddress] = frozenset()
+    """Addresses that virtual routers have put there."""
+    epoch: int = 0
+    """Counts pauses."""
+
+    @property
+    def awake(self) -> bool:
+        """Whether its process can act."""
+        return self.powered and not self.paused and not self.killed
+
+
+@attrs.define
+class Router:
+    """One virtual router."""
+
+    name: str
+    host: Host
+    options: Options
+    priority: int
+    state: State = State.INIT
+    ready_at: float = 0.0
+    """When startup_delay ends: until then it hears nothing and is no master."""
+    heard: float = 0.0
+    """The longest interval that it heard of since it is BACKUP."""
+    epoch: int = 0
+    """Counts what makes it wait afresh."""
+    moved: float = 0.0
+    """When its priority changed."""
+
+    @property
+    def able(self) -> bool:
+        """Whether it takes part in the election now."""
+        return self.host.awake and self.host.plugged and self.state in (State.BACKUP, State.MASTER)
+
+    @property
+    def master(self) -> bool:
+        """Whether it is a MASTER that others can hear."""
+        return self.able and self.state is State.MASTER
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a MASTER after which it must be one itself."""
+        options = self.options
+        learnt = max(options.interval, self.heard)
+        skew = (256 - self.priority) / 256 * (1.0 if options.version == 2 else learnt)
+        return options.down_factor * learnt + skew
+
+    def step(self, step: Step, at: float) -> None:
+        """Follow what its machine did."""
+        if step.state is not self.state or isinstance(step.event, AdvertsLost):
+            self.epoch += 1
+        if isinstance(step.event, Startup):
+            self.ready_at = at + self.options.startup_delay
+        if step.priority != self.priority:
+            self.moved = at
+        self.state, self.priority = step.state, step.priority
+        if step.state is not State.BACKUP:
+            self.heard = 0.0
+        elif isinstance(step.event, AdvertReceived):
+            self.heard = max(self.heard, step.event.interval)
+
+
+class World:
+    """All hosts and routers on one link."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.routers: dict[str, Router] = {}
+        self.transit = 0.0
+        """The most seconds that a message may have taken so far."""
+        self._cuts: set[tuple[str, str]] = set()
+
+    def apply(self, entry: Entry) -> None:
+        """Follow one more entry."""
+        what, who = entry.what, entry.who
+        match what:
+            case Started():
+                self._start(what)
+            case Step() if who in self.routers:
+                self.routers[who].step(what, entry.at)
+            case Conditioned():
+                self.transit = max(self.transit, what.transit)
+            case Healed():
+                self._heal(who, what.other)
+            case Cut() if who is not None:
+                self._cuts |= {(who, what.to)} if what.one_way else {(who, what.to), (what.to, who)}
+            case _ if who in self.hosts:
+                self._host(self.hosts[who], entry)
+            case _:
+                pass
+
+    def _start(self, started: Started) -> None:
+        options = started.options
+        host = self.hosts.setdefault(started.host, Host(started.host))
+        host.powered, host.killed = True, False
+        self.routers[options.name] = Router(options.name, host, options, options.priority)
+
+    def _host(self, host: Host, entry: Entry) -> None:
+        match entry.what:
+            case Crashed():
+                host.powered = host.paused = False
+                self._end(host)
+            case Killed():
+                host.killed, host.paused = True, False
+                self._end(host)
+            case Paused():
+                host.paused = True
+            case Resumed():
+                host.paused = False
+                host.epoch += 1
+                for router in self.on(host):
+                    router.epoch += 1
+            case Unplugged():
+                host.plugged = False
+            case Plugged():
+                host.plugged = True
+            case Addresses():
+                host.held = entry.what.held
+            case _:
+                pass
+
+    def _end(self, host: Host) -> None:
+        for router in self.on(host):
+            router.state = State.INIT
+            router.epoch += 1
+
+    def _heal(self, a: str | None, b: str | None) -> None:
+        self._cuts = {
+            pair
+            for pair in self._cuts
+            if (a is not None and a not in pair) or (b is not None and b not in pair)
+        }
+
+    def on(self, host: Host) -> Iterator[Router]:
+        """The routers of a host."""
+        return (router for router in self.routers.values() if router.host is host)
+
+    def hears(self, listener: Router, speaker: Router) -> bool:
+        """Whether the adverts of one reach the other and count there."""
+        return (
+            listener.able
+            and speaker.able
+            and (speaker.host.name, listener.host.name) not in self._cuts
+            and _understands(listener.options, speaker.options)
+        )
+
+
+def _understands(ours: Options, theirs: Options) -> bool:
+    if (ours.version, ours.vrid, ours.family, ours.destination, ours.auth) != (
+        theirs.version,
+        theirs.vrid,
+        theirs.family,
+        theirs.destination,
+        theirs.auth,
+    ):
+        return False
+    if ours.version == 2 and ours.interval != theirs.interval:
+        return False
+    if ours.owner and ours.profile.owner_deaf:
+        return False
+    same_list = {vip.address for vip in ours.vips} == {vip.address for vip in theirs.vips}
+    return same_list or not ours.profile.drop_address_list

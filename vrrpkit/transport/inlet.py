@@ -1,0 +1,373 @@
+"""One receive socket, shared by all virtual routers on it: reading, demultiplexing, when to wake.
+
+A socket is read at once, as a rule. While every member is *relaxed* and enough adverts are
+expected, it is read by the clock instead, and a second socket that hears only priority 0 wakes the
+reader early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Generic, TypeAlias, TypeVar
+
+import attrs
+
+from vrrpkit.transport import sockets
+from vrrpkit.transport.base import Datagram
+from vrrpkit.values import IPAddress
+
+__all__ = ["Counters", "Inlet", "Inlet4", "Inlet6", "Member"]
+
+SIZE = 8192
+"""Octets read of one packet: 255 IPv6 addresses and an authentication trailer need 4200."""
+LIMIT = 4096
+"""Packets read in one go, so that a flood cannot hold the event loop."""
+ROUTES = 4096
+"""Pairs of addresses and VRID remembered; forged ones must not fill the memory."""
+ADVERT = 1280
+"""Octets that one waiting advert is charged with; 768 to 1280 with common network cards."""
+BACKLOG = 8
+"""Adverts per router that must fit: two Master_Down_Intervals, each three intervals and a skew."""
+FULL = 3
+"""Fewer packets read prove that none was dropped: the smallest buffer holds four of the largest."""
+WORTHWHILE = 3.0
+"""Adverts per reading from which reading by the clock costs less than waking for each."""
+
+NO_OPTIONS = 0x45
+"""First octet of an IPv4 header of 20 octets."""
+
+_stamp = struct.Struct("=qq").unpack_from
+_wall = time.clock_gettime
+_REALTIME = time.CLOCK_REALTIME
+
+
+@attrs.define
+class Counters:
+    """What a transport could not hand to anybody, since it was made."""
+
+    short: int = 0
+    """Messages of less than two octets, which name no virtual router."""
+    unknown_vrid: int = 0
+    """Messages for a VRID that has no member here."""
+    dropped: int = 0
+    """Messages that the kernel dropped because a socket was full."""
+    errors: int = 0
+    """Errors reported by the kernel instead of a message."""
+
+
+class Member:
+    """One virtual router on one inlet; once it has left, it gets nothing more of a reading."""
+
+    __slots__ = ("deaf", "interval", "period", "take", "vrid")
+
+    def __init__(
+        self,
+        vrid: int,
+        interval: float,
+        take: Callable[[Datagram], None],
+        deaf: Callable[[], None],
+    ) -> None:
+        self.vrid = vrid
+        self.interval = interval
+        self.take = take
+        self.deaf = deaf
+        self.period: float | None = None
+
+    def leave(self) -> None:
+        self.take = _ignore
+        self.deaf = _nothing
+
+
+def _ignore(_datagram: Datagram) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+Key = TypeVar("Key", bound=Hashable)
+Route: TypeAlias = tuple[IPAddress, IPAddress, tuple[Member, ...]]
+"""Source, destination, and who gets it."""
+
+
+class Inlet(ABC, Generic[Key]):
+    """The common half of both address families.
+
+    ``build(urgent)`` makes a socket bound to ``address``: see :mod:`vrrpkit.transport.sockets`.
+    Needs a running loop.
+    """
+
+    def __init__(
+        self,
+        address: IPAddress,
+        build: Callable[[bool], socket.socket],
+        now: Callable[[], float],
+        counters: Counters,
+    ) -> None:
+        self._address = address
+        self._build = build
+        self._now = now
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._members: dict[Member, None] = {}
+        self._by_vrid: dict[int, tuple[Member, ...]] = {}
+        self._routes: dict[Key, Route] = {}
+        self._tense = 0
+        self._urgent: socket.socket | None = None
+        self._tick: asyncio.Handle | None = None
+        self._reading = False
+        self._sock = build(False)
+        self._room = 0
+        self._grow()
+        self._lost = sockets.drops(self._sock)
+        self._dry = now()
+        self._loop.add_reader(self._sock.fileno(), self.drain)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no member is left."""
+        return not self._members
+
+    def enter(self, member: Member) -> None:
+        """Deliver to ``member`` what carries its VRID; it is not relaxed at first."""
+        self._members[member] = None
+        self._by_vrid[member.vrid] = (*self._by_vrid.get(member.vrid, ()), member)
+        self._tense += 1
+        self._routes.clear()
+        self._grow()
+        self._read_at_once()
+
+    def leave(self, member: Member) -> None:
+        """Deliver nothing more to ``member``."""
+        if member not in self._members:
+            return
+        member.leave()
+        del self._members[member]
+        rest = tuple(other for other in self._by_vrid[member.vrid] if other is not member)
+        if rest:
+            self._by_vrid[member.vrid] = rest
+        else:
+            del self._by_vrid[member.vrid]
+        self._tense -= member.period is None
+        self._routes.clear()
+        self._choose()
+
+    def relax(self, member: Member, period: float | None) -> None:
+        """Let up to ``period`` seconds pass before ``member`` gets an advert, if all agree."""
+        if period == member.period or member not in self._members:
+            return
+        self._tense += (period is None) - (member.period is None)
+        member.period = period
+        self._choose()
+
+    def drain(self) -> None:
+        """Read until nothing is left, and tell the members if the kernel had to drop something."""
+        if self._reading:
+            return
+        self._reading = True
+        try:
+            count = self._read()
+        finally:
+            self._reading = False
+        if count >= FULL:
+            self._check_drops()
+
+    def close(self) -> None:
+        """Close the sockets; calling it twice is harmless."""
+        for member in self._members:
+            member.leave()
+        self._members.clear()
+        self._by_vrid.clear()
+        self._routes.clear()
+        if self._sock.fileno() < 0:
+            return
+        self._read_at_once()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    @abstractmethod
+    def _read(self) -> int:
+        """Deliver what waits, and return how many packets were read."""
+
+    def _route(self, key: Key, source: IPAddress, destination: IPAddress, vrid: int) -> Route:
+        if len(self._routes) >= ROUTES:
+            self._routes.clear()
+        route = (source, destination, self._by_vrid.get(vrid, ()))
+        self._routes[key] = route
+        return route
+
+    def _grow(self) -> None:
+        room = len(self._members) * BACKLOG * ADVERT
+        # Every setting is a system call: grow by halves, and not for each of 255 members.
+        if room > self._room or not self._room:
+            self._room = max(room + room // 2, sockets.RECEIVE_FLOOR)
+            sockets.enlarge(self._sock, self._room)
+
+    def _check_drops(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        lost = sockets.drops(self._sock)
+        if lost == self._lost:
+            return
+        self._counters.dropped += (lost - self._lost) & 0xFFFFFFFF
+        self._lost = lost
+        for member in list(self._members):
+            member.deaf()
+
+    def _failed(self) -> bool:
+        """Count an error of reading, and tell whether the socket is closed."""
+        if self._sock.fileno() < 0:
+            return True
+        self._counters.errors += 1
+        return False
+
+    def _choose(self) -> None:
+        if self._tense or not self._members:
+            self._read_at_once()
+            return
+        period = min(member.period or 0.0 for member in self._members)
+        expected = sum(period / member.interval for member in self._members)
+        if expected < WORTHWHILE:
+            self._read_at_once()
+        else:
+            self._read_every(period)
+
+    def _read_at_once(self) -> None:
+        if self._urgent is None:
+            return
+        assert self._tick is not None
+        self._tick.cancel()
+        self._tick = None
+        self._loop.remove_reader(self._urgent.fileno())
+        self._urgent.close()
+        self._urgent = None
+        self._loop.add_reader(self._sock.fileno(), self.drain)
+
+    def _read_every(self, period: float) -> None:
+        if self._urgent is None:
+            try:
+                self._urgent = self._build(True)
+            except OSError:  # nothing is lost but some speed
+                return
+            self._loop.add_reader(self._urgent.fileno(), self._wake)
+            # Not now, for this may be called while a member handles an advert. The next reading
+            # also finds an advert of priority 0 that came before the second socket was there.
+            self._tick = self._loop.call_soon(self._timed, period)
+        else:
+            assert self._tick is not None
+            self._tick.cancel()
+            self._tick = self._loop.call_later(period, self._timed, period)
+
+    def _timed(self, period: float) -> None:
+        self._tick = self._loop.call_later(period, self._timed, period)
+        self._loop.remove_reader(self._sock.fileno())
+        self.drain()
+
+    def _wake(self) -> None:
+        assert self._urgent is not None
+        try:
+            for _ in range(LIMIT):
+                self._urgent.recv(1)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._counters.errors += 1
+        # Its twin may reach the main socket later than this: watch that until the next reading.
+        self._loop.add_reader(self._sock.fileno(), self.drain)
+        self.drain()
+
+
+class Inlet4(Inlet[bytes]):
+    """A receive socket of IPv4: packets come with their IP header, less any padding of the link."""
+
+    def _read(self) -> int:
+        receive, routes = self._sock.recvmsg, self._routes
+        now, dry = self._now(), self._dry
+        offset = now - _wall(_REALTIME)
+        for count in range(LIMIT):
+            try:
+                packet, ancillary, _flags, _sender = receive(SIZE, 64)
+            except BlockingIOError:
+                self._dry = now
+                return count
+            except OSError:
+                if self._failed():
+                    return 0
+                continue
+            start = 20 if packet[0] == NO_OPTIONS else (packet[0] & 15) << 2
+            if len(packet) < start + 2:
+                self._counters.short += 1
+                continue
+            payload = packet[start:]
+            # Source, destination, and what names the virtual router.
+            key = packet[12:20] + payload[:2]
+            route = routes.get(key)
+            if route is None:
+                addresses = IPv4Address(key[:4]), IPv4Address(key[4:8])
+                route = self._route(key, *addresses, key[9])
+            source, destination, members = route
+            if not members:
+                self._counters.unknown_vrid += 1
+                continue
+            seconds, nanoseconds = _stamp(ancillary[0][2])
+            received = offset + seconds + nanoseconds * 1e-9
+            if not dry < received < now:
+                received = now if received >= now else dry
+            datagram = Datagram(payload, source, destination, packet[8], received)
+            for member in members:
+                member.take(datagram)
+        return LIMIT
+
+
+class Inlet6(Inlet[tuple[str, int]]):
+    """A receive socket of IPv6: sender and hop limit come beside the payload.
+
+    The destination does not, for it can only be the address that the socket is bound to.
+    """
+
+    def _read(self) -> int:
+        receive, routes = self._sock.recvmsg, self._routes
+        now, dry = self._now(), self._dry
+        offset = now - _wall(_REALTIME)
+        for count in range(LIMIT):
+            try:
+                payload, ancillary, _flags, sender = receive(SIZE, 96)
+            except BlockingIOError:
+                self._dry = now
+                return count
+            except OSError:
+                if self._failed():
+                    return 0
+                continue
+            if len(payload) < 2:
+                self._counters.short += 1
+                continue
+            key = (sender[0], payload[1])
+            route = routes.get(key)
+            if route is None:
+                # A zone would make the address unequal to the same one in a configuration.
+                bare = IPv6Address(sender[0].partition("%")[0])
+                route = self._route(key, bare, self._address, payload[1])
+            source, destination, members = route
+            if not members:
+                self._counters.unknown_vrid += 1
+                continue
+            # The kernel puts what belongs to the socket before what belongs to IPv6.
+            (_, _, stamp), (_, _, hops) = ancillary
+            seconds, nanoseconds = _stamp(stamp)
+            received = offset + seconds + nanoseconds * 1e-9
+            if not dry < received < now:
+                received = now if received >= now else dry
+            # The hop limit is an int of either byte order.
+            hop_limit = hops[0] | hops[3]
+            datagram = Datagram(payload, source, destination, hop_limit, received)
+            for member in members:
+                member.take(datagram)
+        return LIMIT

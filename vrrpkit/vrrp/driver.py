@@ -1,0 +1,438 @@
+"""Runs one state machine on the event loop.
+
+Everything meets in :meth:`Driver.feed`, which is synchronous: it reads the clock once, asks the
+machine, and carries out every effect before anything else can happen on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol, assert_never
+
+from vrrpkit.errors import DecodeError
+from vrrpkit.events import Hub
+from vrrpkit.host.base import AddressHold, Interface
+from vrrpkit.transport.base import Datagram, Transport
+from vrrpkit.values import VIP, State
+from vrrpkit.vrrp.auth import HMACAuth, Verifier
+from vrrpkit.vrrp.machine import Machine
+from vrrpkit.vrrp.notices import (
+    AdvertAnomaly,
+    AdvertRejected,
+    ClockSkew,
+    Notice,
+    SendFailed,
+    Transition,
+)
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.packet import RejectReason
+from vrrpkit.vrrp.receive import Heard, Inspector
+from vrrpkit.vrrp.seat import Seat
+from vrrpkit.vrrp.statistics import PeerCounts, Statistics, Tally
+from vrrpkit.vrrp.vocabulary import (
+    AddressesInPlace,
+    AdvertReceived,
+    AdvertsLost,
+    Announce,
+    DropAddresses,
+    Effect,
+    Event,
+    FaultsNow,
+    KernelRefusedAddresses,
+    LostAddress,
+    PrimaryAddress,
+    Publish,
+    Refreshed,
+    SendAdvert,
+    Shutdown,
+    Startup,
+    TakeAddresses,
+    TimerFired,
+)
+from vrrpkit.vrrp.writer import AdvertWriter
+
+__all__ = ["Driver", "InstanceRecorder"]
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0
+"""Seconds that leaving may take to remove the addresses."""
+
+RELAXED = 0.02
+"""The longest a BACKUP lets an advert lie, in seconds, unless the master says that it leaves."""
+
+
+class InstanceRecorder(Protocol):
+    """Sees everything that goes into a machine and comes out of it."""
+
+    def record(self, machine: Machine, event: Event, now: float, effects: Sequence[Effect]) -> None:
+        """``machine`` took ``event`` in at ``now`` and answered with ``effects``."""
+
+
+class Driver:
+    """One run of one virtual router, from :meth:`start` until :meth:`stop`.
+
+    :param failed: called once when a bug ends the run; :attr:`failure` is the exception.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        interface: Interface,
+        hub: Hub[Notice],
+        statistics: Statistics,
+        *,
+        transport: Transport | None,
+        recorder: InstanceRecorder | None,
+        failed: Callable[[], None],
+    ) -> None:
+        self.machine = Machine(options.machine_config())
+        self.failure: BaseException | None = None
+        self.last_transition: Transition | None = None
+        self.seat = Seat(options, interface, self, transport)
+        self._options = options
+        self._interface = interface
+        self._deadlines = interface.deadlines
+        self._deadline = self._deadlines.new(self._due)
+        self._hub = hub
+        self._statistics = statistics
+        self._recorder = recorder
+        self._failed = failed
+        self._writer = AdvertWriter(options)
+        self._inspector = self._make_inspector()
+        self._tally = Tally()
+        self._hold: AddressHold | None = None
+        self._unwatch: list[Callable[[], None]] = []
+        self._claimed = False
+        self._queue: deque[Event] = deque()
+        self._feeding = False
+        self._known: Datagram | None = None
+        self._known_counts = PeerCounts()
+
+    def _make_inspector(self) -> Inspector:
+        options = self._options
+        verifier = None
+        if isinstance(options.auth, HMACAuth):
+            senders = len(options.peers) or 4
+            verifier = Verifier(options.auth, options.interval, senders)
+        return Inspector(
+            version=options.version,
+            vrid=options.vrid,
+            wire_interval=options.wire_interval,
+            addresses=frozenset(vip.address for vip in options.vips),
+            group=options.destination,
+            peers={peer.address: peer for peer in options.peers},
+            auth=options.auth,
+            insist=options.insist_checksum,
+            drop_address_list=options.profile.drop_address_list,
+            deaf_owner=options.owner and options.profile.owner_deaf,
+            owner=options.owner,
+            verifier=verifier,
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def start(self, wait_for_interface: bool) -> None:
+        """Check what the host must offer, then take a place on the link. The interface is open
+        already."""
+        options = self._options
+        self.seat.check(wait_for_interface)
+        if not options.profile.accept and not options.owner:
+            log.warning(
+                "%s: accept is off in the %s profile, but packets to the virtual addresses are not "
+                "dropped by vrrpkit; add a firewall rule (see the profiles in the documentation)",
+                options.name,
+                options.profile.name,
+            )
+        self._interface.claim(options.key)
+        self._claimed = True
+        if options.virtual_mac:
+            name = options.virtual_mac if isinstance(options.virtual_mac, str) else None
+            self.seat.virtual = await self._interface.virtual(options.vrid, options.family, name)
+            await self.seat.virtual.open()
+        carrier = self.seat.carrier
+        self._hold = await carrier.hold(
+            options.all_vips, options.used_announcements, self, options.vip_lease
+        )
+        for interface in {self._interface, carrier}:
+            self._unwatch.append(interface.watch(self._look))
+        self.seat.look()
+        self._inspector.own = self.seat.own
+        self.feed(Startup(primary=self.seat.source, faults=self.seat.faults))
+
+    def leave(self) -> None:
+        """Say goodbye at once: priority 0 leaves here, whatever is being cancelled around us."""
+        if self.machine.state is not State.INIT:
+            self.feed(Shutdown())
+
+    async def stop(self) -> None:
+        """Remove the addresses within :data:`GRACE` seconds and give everything back."""
+        self._deadline.set(None)
+        for unwatch in self._unwatch:
+            unwatch()
+        self._unwatch.clear()
+        try:
+            if self._hold is not None:
+                async with asyncio.timeout(GRACE):
+                    await self._hold.close()
+        except TimeoutError:
+            log.error(
+                "%s: the kernel did not take the addresses back within %g s",
+                self._options.name,
+                GRACE,
+            )
+        finally:
+            self.seat.close()
+            if self.seat.virtual is not None:
+                await self.seat.virtual.close()
+            if self._claimed:
+                self._interface.unclaim(self._options.key)
+                self._claimed = False
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    def received(self, datagram: Datagram) -> None:
+        """One message for this VRID (see :class:`vrrpkit.transport.base.Receiver`)."""
+        known = self._known
+        if (
+            known is not None
+            and datagram.payload == known.payload
+            and datagram.source is known.source
+            and datagram.ttl == known.ttl
+            and datagram.destination is known.destination
+        ):
+            machine = self.machine
+            machine.refreshed(datagram.received)
+            self._statistics.advertisement_rcvd += 1
+            self._known_counts.accepted += 1
+            self._deadline.set(machine.deadline)
+            if self._recorder is not None:
+                self._recorder.record(machine, Refreshed(datagram.received), datagram.received, ())
+            return
+        try:
+            self._inspect(datagram)
+        except Exception as bug:
+            self._fail(bug)
+
+    def _inspect(self, datagram: Datagram) -> None:
+        payload, source, destination, ttl, at = datagram
+        wall = time.time() if self._inspector.verifier is not None else 0.0
+        try:
+            heard = self._inspector.inspect(payload, source, destination, ttl, wall)
+        except DecodeError as problem:
+            self._reject(problem, datagram)
+            return
+        advert = heard.advert
+        statistics = self._statistics
+        statistics.advertisement_rcvd += 1
+        if advert.priority == 0:
+            statistics.priority_zero_pkts_rcvd += 1
+        counts = statistics.peer(source)
+        counts.accepted += 1
+        counts.checksum = heard.checksum
+        self._remark(heard, datagram)
+        self.feed(
+            AdvertReceived(source=source, priority=advert.priority, interval=advert.interval, at=at)
+        )
+        if (
+            self.machine.refreshable
+            and source == self.machine.master
+            and not heard.remarks
+            and self._inspector.verifier is None
+        ):
+            self._known, self._known_counts = datagram, counts
+
+    def _reject(self, problem: DecodeError, datagram: Datagram) -> None:
+        reason = RejectReason(problem.reason)
+        self._statistics.note_rejected(reason, datagram.source)
+        now = self._deadlines.now()
+        count = self._tally.report((reason, datagram.source), now)
+        if count:
+            self._publish(
+                AdvertRejected(
+                    router=self._options.name,
+                    at=now,
+                    reason=reason,
+                    peer=datagram.source,
+                    got=None if problem.got is None else str(problem.got),
+                    want=None if problem.want is None else str(problem.want),
+                    count=count,
+                )
+            )
+
+    def _remark(self, heard: Heard, datagram: Datagram) -> None:
+        name, source = self._options.name, datagram.source
+        for remark in heard.remarks:
+            self._statistics.note_anomaly(remark.anomaly, source)
+            count = self._tally.report((remark.anomaly, source), datagram.received)
+            if count:
+                self._publish(
+                    AdvertAnomaly(
+                        router=name,
+                        at=datagram.received,
+                        anomaly=remark.anomaly,
+                        peer=source,
+                        got=remark.got,
+                        want=remark.want,
+                        count=count,
+                    )
+                )
+        verifier = self._inspector.verifier
+        if (
+            verifier is not None
+            and verifier.skewed(heard.ahead)
+            and self._tally.report(("skew", source), datagram.received)
+        ):
+            self._publish(
+                ClockSkew(router=name, at=datagram.received, peer=source, seconds=heard.ahead)
+            )
+
+    def deaf(self) -> None:
+        """Messages were lost on this host (see :class:`vrrpkit.transport.base.Receiver`)."""
+        self.feed(AdvertsLost())
+
+    def acquired(self) -> None:
+        """Every address is in place (see :class:`vrrpkit.host.base.AddressListener`)."""
+        self.feed(AddressesInPlace())
+
+    def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
+        """The kernel refused addresses."""
+        self.feed(
+            KernelRefusedAddresses(
+                tuple(f"{vip}: {error.strerror or error}" for vip, error in failures)
+            )
+        )
+
+    def lost(self, vip: VIP) -> None:
+        """Somebody else removed an address."""
+        self.feed(LostAddress(vip.address))
+
+    def _due(self) -> None:
+        self.feed(TimerFired())
+
+    def _look(self) -> None:
+        try:
+            source = self.seat.source
+            changed = self.seat.look()
+            self._inspector.own = self.seat.own
+            if not changed:
+                return
+            if self.seat.source is not None and self.seat.source != source:
+                self.feed(PrimaryAddress(self.seat.source))
+            self.feed(FaultsNow(faults=self.seat.faults))
+            self._set_pace()
+        except Exception as bug:
+            self._fail(bug)
+
+    # --- the choke point -------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> None:
+        """Give the machine one event and carry out its effects. Called from within a callback, it
+        waits its turn."""
+        if self._feeding:
+            self._queue.append(event)
+            return
+        self._feeding = True
+        try:
+            self._step(event)
+            while self._queue:
+                self._step(self._queue.popleft())
+        except Exception as bug:
+            self._fail(bug)
+        finally:
+            self._feeding = False
+
+    def _step(self, event: Event) -> None:
+        machine = self.machine
+        now = self._deadlines.now()
+        if type(event) is not TimerFired or machine.state is not State.MASTER:
+            self._known = None
+        effects = machine.handle(event, now)
+        if self._recorder is not None:
+            self._recorder.record(machine, event, now, effects)
+        for effect in effects:
+            self._carry_out(effect, now)
+        self._deadline.set(machine.deadline, machine.slack)
+
+    def _carry_out(self, effect: Effect, now: float) -> None:
+        match effect:
+            case SendAdvert():
+                self._send(effect.priority, now)
+            case Publish():
+                self._publish(effect.notice)
+            case TakeAddresses():
+                assert self._hold is not None
+                self._hold.acquire()
+            case DropAddresses():
+                assert self._hold is not None
+                self._hold.release()
+            case Announce():
+                assert self._hold is not None
+                self._hold.announce(effect.repeat)
+            case _:
+                assert_never(effect)
+
+    def _send(self, priority: int, now: float) -> None:
+        port, source = self.seat.port, self.seat.source
+        if port is None or source is None:
+            return
+        wall = time.time() if self._writer.signs else 0.0
+        statistics = self._statistics
+        for payload, destination in self._writer.outgoing(priority, source, wall):
+            try:
+                port.send(payload, destination)
+            except OSError as problem:
+                statistics.send_errors += 1
+                count = self._tally.report("send", now)
+                if count:
+                    self._publish(
+                        SendFailed(
+                            router=self._options.name, at=now, error=str(problem), count=count
+                        )
+                    )
+        statistics.advertisement_sent += 1
+        if priority == 0:
+            statistics.priority_zero_pkts_sent += 1
+
+    def announce(self, repeat: int) -> None:
+        """Announce the addresses, if this router is MASTER."""
+        if self._hold is not None and self.machine.state is State.MASTER:
+            self._hold.announce(repeat)
+
+    def _publish(self, notice: Notice) -> None:
+        if isinstance(notice, Transition):
+            self.last_transition = notice
+            if notice.state is State.MASTER:
+                self._statistics.master_transitions += 1
+            self._set_pace()
+            log.info("%s", notice)
+        elif isinstance(notice, AdvertAnomaly):
+            log.warning(
+                "%s: accepted, but %s from %s: got %s, want %s",
+                notice.router,
+                notice.anomaly,
+                notice.peer,
+                notice.got,
+                notice.want,
+            )
+        self._hub.publish(notice)
+
+    def _set_pace(self) -> None:
+        port = self.seat.port
+        if port is not None:
+            patient = self.machine.state is State.BACKUP
+            port.relax(min(self.machine.master_interval / 5, RELAXED) if patient else None)
+
+    def _fail(self, bug: BaseException) -> None:
+        if self.failure is None:
+            self.failure = bug
+            self._feeding = False
+            self._queue.clear()
+            self.leave()
+            self._failed()
+        else:
+            log.error("%s: and while ending", self._options.name, exc_info=bug)

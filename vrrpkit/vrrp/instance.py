@@ -1,0 +1,412 @@
+"""VRRPInstance: one virtual router, as users see it. ``driver.py`` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from types import TracebackType
+
+from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
+from vrrpkit.events import EventsLost, Hub
+from vrrpkit.host.base import Interface
+from vrrpkit.transport.base import Transport
+from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
+from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
+from vrrpkit.vrrp.driver import Driver, InstanceRecorder
+from vrrpkit.vrrp.machine import OWNER
+from vrrpkit.vrrp.notices import Notice, Transition
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.profile import Profile
+from vrrpkit.vrrp.statistics import Statistics
+from vrrpkit.vrrp.vocabulary import Demote, Promote, SetPriority
+
+__all__ = ["VRRPInstance"]
+
+
+class VRRPInstance:
+    """One virtual router: keeps virtual IP addresses alive on a group of machines.
+
+    ::
+
+        async with VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"], priority=150) as
+        web: await web.wait_for(State.MASTER)
+
+    Entering returns once the router runs (in BACKUP, FAULT, or MASTER for an owner). Leaving, by
+    whatever way, sends priority 0 and removes the addresses.
+
+    :param name: what events and logs call it.
+    :param interface: a network interface by name, or an interface of a :class:`vrrpkit.MemoryBus`.
+    :param vrid: virtual router identifier, 1 to 255, shared by the group (keepalived:
+        ``virtual_router_id``).
+    :param vips: 1 to 255 announced addresses of one family, as text or :class:`vrrpkit.VIP`.
+    :param excluded_vips: further addresses of either family that move along but are not announced
+        (``virtual_ipaddress_excluded``).
+    :param priority: 1 to 254, or 255 for the owner of the addresses. The highest becomes MASTER.
+    :param version: 3 (RFC 9568), or 2 (RFC 3768). An unconfigured keepalived speaks 2 over IPv4.
+    :param interval: seconds between adverts (``advert_int``): 0.01 to 40.95 in version 3, whole 1
+        to 255 in 2.
+    :param preempt: whether to take over from a master of lower priority (``nopreempt``).
+    :param preempt_delay: seconds to wait before doing so, 0 to 1000, from the first such advert.
+    :param startup_delay: seconds after entering in which adverts are ignored
+        (``vrrp_startup_delay``), 0 to 1000.
+    :param down_factor: adverts that may be missed before taking over, 1 to 100
+        (``down_timer_adverts``). All routers of a group must agree.
+    :param source: the address to send from; by default the primary IPv4 or the link-local IPv6
+        address.
+    :param peers: send to these routers by unicast instead of multicast (``unicast_peer``).
+    :param group: another multicast group than 224.0.0.18 or ff02::12.
+    :param auth: :class:`vrrpkit.HMACAuth`, or in version 2 :class:`vrrpkit.PasswordAuth`.
+    :param profile: ``"default"``, ``"keepalived"``, ``"strict"``, or a :class:`vrrpkit.Profile`.
+    :param checksum: form of the version 3 IPv4 checksum to send: ``"pseudo-header"`` or
+        ``"message-only"``.
+    :param insist_checksum: accept only this form; by default either.
+    :param announcements: gratuitous ARP and neighbour advertisements, see
+        :class:`vrrpkit.Announcements`.
+    :param on_address_lost: ``"reinstate"``, ``"step_down"`` or ``"ignore"``: when somebody else
+        removes an address.
+    :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
+        MASTER, so that the kernel removes them when this process is killed or frozen. Off by
+        default.
+    :param virtual_mac: put the addresses on a macvlan interface with the virtual MAC address
+        (``use_vmac``): ``True``, or the name for it.
+    :param adverts_on_base: with a virtual MAC, send adverts from the base interface
+        (``vmac_xmit_base``).
+    :param wait_for_interface: start in FAULT when the interface, or its address, is not there yet.
+    :param netns: the name of a network namespace that ``interface`` is in.
+    :param transport: another way for adverts to travel, see :class:`vrrpkit.Transport`.
+    :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
+    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        interface: str | Interface,
+        *,
+        vrid: int,
+        vips: Iterable[str | VIP],
+        excluded_vips: Iterable[str | VIP] = (),
+        priority: int = 100,
+        version: int = 3,
+        interval: float = 1.0,
+        preempt: bool = True,
+        preempt_delay: float = 0.0,
+        startup_delay: float = 0.0,
+        down_factor: int = 3,
+        source: str | IPAddress | None = None,
+        peers: Iterable[str | IPAddress | Peer] = (),
+        group: str | IPAddress | None = None,
+        auth: PasswordAuth | HMACAuth | None = None,
+        profile: str | Profile = "default",
+        checksum: str | None = None,
+        insist_checksum: str | None = None,
+        announcements: Announcements | None = None,
+        on_address_lost: str | None = None,
+        vip_lease: int | None = None,
+        virtual_mac: bool | str = False,
+        adverts_on_base: bool = False,
+        wait_for_interface: bool = False,
+        netns: str | None = None,
+        transport: Transport | None = None,
+        recorder: InstanceRecorder | None = None,
+    ) -> None:
+        self.options = Options(
+            name=name,
+            vrid=vrid,
+            vips=vips,
+            excluded_vips=excluded_vips,
+            priority=priority,
+            version=version,
+            interval=interval,
+            preempt=preempt,
+            preempt_delay=preempt_delay,
+            startup_delay=startup_delay,
+            down_factor=down_factor,
+            source=source,
+            peers=peers,
+            group=group,
+            auth=auth,
+            profile=profile,
+            checksum=checksum,
+            insist_checksum=insist_checksum,
+            announcements=announcements,
+            on_address_lost=on_address_lost,
+            vip_lease=vip_lease,
+            virtual_mac=virtual_mac,
+            adverts_on_base=adverts_on_base,
+        )
+        if netns is not None and not isinstance(interface, str):
+            raise ConfigError(
+                "netns goes with the name of an interface; an Interface object knows where it is"
+            )
+        self.name = name
+        self.statistics = Statistics()
+        self._interface = interface
+        self._netns = netns
+        self._wait_for_interface = wait_for_interface
+        self._transport = transport
+        self._recorder = recorder
+        self._hub: Hub[Notice] = Hub()
+        self._driver: Driver | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._used = False
+
+    def __repr__(self) -> str:
+        return f"<VRRPInstance {self.name!r} vrid {self.options.vrid} {self.state}>"
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> VRRPInstance:
+        """Start the router.
+
+        :raises InterfaceMissing: there is no such interface.
+        :raises SourceMissing: the interface has no address to send from.
+        :raises PermissionMissing: a capability is missing; the error names it.
+        :raises DuplicateRouter: the same interface, family, VRID and group or peers are in use here
+            already.
+        """
+        if self._used:
+            raise VRRPKitError(
+                f"{self.name} was entered before: make a new VRRPInstance for each run"
+            )
+        self._used = True
+        interface = (
+            self._interface
+            if isinstance(self._interface, Interface)
+            else _on_this_host(self._interface, self._netns)
+        )
+        await interface.open()
+        self._task = asyncio.current_task()
+        driver = Driver(
+            self.options,
+            interface,
+            self._hub,
+            self.statistics,
+            transport=self._transport,
+            recorder=self._recorder,
+            failed=self._failed,
+        )
+        self._driver = driver
+        try:
+            await driver.start(self._wait_for_interface)
+        except BaseException:
+            await self._end(driver, interface)
+            raise
+        self._opened = interface
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        driver = self._driver
+        assert driver is not None
+        await self._end(driver, self._opened)
+        if driver.failure is not None:
+            if (
+                kind is not None
+                and issubclass(kind, asyncio.CancelledError)
+                and self._task is not None
+            ):
+                self._task.uncancel()
+            raise driver.failure
+
+    async def _end(self, driver: Driver, interface: Interface) -> None:
+        """Leave. Priority 0 is out before the first await; a cancellation waits for the rest."""
+        driver.leave()
+
+        async def give_back() -> None:
+            try:
+                await driver.stop()
+            finally:
+                await interface.close()
+
+        task = asyncio.create_task(
+            give_back(), name=f"vrrpkit: {self.name} gives its addresses back"
+        )
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
+            except Exception:
+                break
+        self._hub.close()
+        task.result()
+        if cancelled is not None:
+            raise cancelled
+
+    def _failed(self) -> None:
+        # A bug in the driver must not go unnoticed because the body of the "async with" waits for
+        # something else.
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+
+    # --- what it is ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """INIT, BACKUP, MASTER or FAULT."""
+        return State.INIT if self._driver is None else self._driver.machine.state
+
+    @property
+    def priority(self) -> int:
+        """The effective priority, 1 to 255: what the next advert says."""
+        return self.options.priority if self._driver is None else self._driver.machine.priority
+
+    @property
+    def faults(self) -> frozenset[str]:
+        """What makes the router unfit, in FAULT: ``interface-down``, ``no-source``, ..."""
+        return frozenset() if self._driver is None else self._driver.machine.faults
+
+    @property
+    def source(self) -> IPAddress | None:
+        """The address that adverts leave from, while there is one."""
+        return None if self._driver is None else self._driver.seat.source
+
+    @property
+    def master(self) -> IPAddress | None:
+        """The address of the current master: our own while MASTER, ``None`` while none is known."""
+        if self._driver is None:
+            return None
+        return self.source if self.state is State.MASTER else self._driver.machine.master
+
+    @property
+    def master_priority(self) -> int | None:
+        """The priority that the current master announces, while one is known."""
+        if self._driver is None or self.master is None:
+            return None
+        return self.priority if self.state is State.MASTER else self._driver.machine.master_priority
+
+    @property
+    def last_transition(self) -> Transition | None:
+        """The latest change of state, with its reason (RFC 8347: ``last-event``)."""
+        return None if self._driver is None else self._driver.last_transition
+
+    @property
+    def skew_time(self) -> float:
+        """Skew_Time in seconds, as it is now (RFC 9568 section 6.1)."""
+        return self._required.machine.skew
+
+    @property
+    def master_down_interval(self) -> float:
+        """Seconds of silence after which a BACKUP takes over, as they are now (RFC 9568 section
+        6.1)."""
+        return self._required.machine.down_interval
+
+    @property
+    def _required(self) -> Driver:
+        if self._driver is None:
+            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
+        return self._driver
+
+    # --- what it tells ---------------------------------------------------------------------------
+
+    async def wait_for(self, state: State, *others: State) -> State:
+        """Return at once in one of these states, else the next time that one is entered, even if it
+        was left again since. Returns that state.
+
+        :raises Closed: the router ended before.
+        """
+        states = (state, *others)
+        if self.state in states:
+            return self.state
+        if self._hub.closed:
+            raise Closed(f"{self.name} has ended and will not be {state} any more")
+        entered = await self._hub.wait_for(
+            lambda notice: isinstance(notice, Transition) and notice.state in states
+        )
+        assert isinstance(entered, Transition)
+        return entered.state
+
+    def events(self, limit: int = 1000) -> AsyncIterator[Notice | EventsLost]:
+        """Everything that happens from now on, until the router ends.
+
+        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
+            says how many.
+        """
+        return self._hub.stream(limit)
+
+    def on_transition(self, callback: Callable[[Transition], None]) -> Callable[[], None]:
+        """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
+        what ends it.
+
+        An exception in it is logged and changes nothing for the router.
+        """
+
+        def filtered(notice: Notice) -> None:
+            if isinstance(notice, Transition):
+                callback(notice)
+
+        return self._hub.subscribe(filtered)
+
+    # --- what it can be told ---------------------------------------------------------------------
+
+    def set_priority(self, priority: int) -> None:
+        """Use another priority from now on; a BACKUP's running deadline moves by the change of its
+        skew.
+
+        :param priority: 1 to 254.
+        :raises ConfigError: it is out of range, or this router owns the addresses.
+        """
+        if type(priority) is not int or not 1 <= priority < OWNER:
+            raise ConfigError(
+                f"priority {priority!r} must be a whole number from 1 to 254 while running"
+            )
+        if self.options.owner:
+            raise ConfigError(
+                f"{self.name} owns its addresses: its priority stays 255; "
+                "use demote() to let others serve"
+            )
+        self._required.feed(SetPriority(priority))
+
+    def demote(self, seconds: float) -> None:
+        """Let the others serve for a while: give up being MASTER, and compete with priority 1 and
+        no preemption.
+
+        If nobody else takes the addresses, this router takes them back: an address must never go
+        away.
+
+        :param seconds: how long, more than 0.
+        :raises ConfigError: ``seconds`` is not positive.
+        """
+        if not seconds > 0:
+            raise ConfigError(f"demote({seconds}): give the number of seconds, more than 0")
+        self._required.feed(Demote(seconds))
+
+    def promote(self) -> None:
+        """End a demotion and become MASTER at once, also where ``preempt=False`` would wait.
+
+        :raises NotEligible: the present master would win the addresses back at once, or there is a
+            fault.
+        """
+        driver = self._required
+        obstacle = driver.machine.promotion_obstacle()
+        if obstacle is not None:
+            raise NotEligible(f"{self.name} cannot be promoted: {obstacle}")
+        driver.feed(Promote())
+
+    async def announce(self, repeat: int | None = None) -> None:
+        """Tell the network again where the addresses are, by gratuitous ARP and neighbour
+        advertisements.
+
+        Returns when the first packet for each address has left.
+
+        :param repeat: packets per address; by default as after a takeover.
+        :raises NotEligible: this router is not MASTER.
+        """
+        if self.state is not State.MASTER:
+            raise NotEligible(
+                f"{self.name} is {self.state}: only the MASTER may announce the addresses"
+            )
+        self._required.announce(repeat or self.options.used_announcements.repeat)
+
+
+def _on_this_host(name: str, netns: str | None) -> Interface:
+    # Imported at need: a program that stays in memory never loads netlink.
+    from vrrpkit.host.host import Host
+
+    return Host.current(netns).interface(name)

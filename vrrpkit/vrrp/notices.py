@@ -1,0 +1,248 @@
+"""What a virtual router tells its users: one frozen class per kind of event. Pure.
+
+Every event carries ``router``, the name of the instance, and ``at``, seconds of the clock of its
+interface.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+import attrs
+
+from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.packet import RejectReason
+
+__all__ = [
+    "AddressLost",
+    "AddressesRefused",
+    "AdvertAnomaly",
+    "AdvertRejected",
+    "Anomaly",
+    "AnotherMaster",
+    "ClockSkew",
+    "Deaf",
+    "FaultsChanged",
+    "MasterChanged",
+    "Notice",
+    "PriorityChanged",
+    "SendFailed",
+    "Stalled",
+    "Transition",
+    "TransitionReason",
+]
+
+
+class TransitionReason(enum.StrEnum):
+    """Why a router changed its state (RFC 8347: ``last-event`` and ``new-master-reason``)."""
+
+    STARTUP = "startup"
+    OWNER = "owner"
+    """Started, or recovered, as the owner of the addresses."""
+    NO_RESPONSE = "no-response"
+    """The master fell silent for Master_Down_Interval."""
+    RELEASED = "released"
+    """The master said that it leaves (priority 0)."""
+    PREEMPTED = "preempted"
+    """A master of lower priority was replaced."""
+    PROMOTED = "promoted"
+    """``promote()`` was called."""
+    HIGHER_PRIORITY = "higher-priority"
+    """Another master has the higher priority."""
+    TIE = "tie"
+    """Another master has the same priority and the higher address."""
+    DEMOTED = "demoted"
+    """``demote()`` was called."""
+    STALLED = "stalled"
+    """This process stood still so long that another router may be master by now."""
+    ADDRESS_LOST = "address-lost"
+    """Somebody else removed a virtual address, and the policy was to step down."""
+    FAULT = "fault"
+    FAULT_CLEARED = "fault-cleared"
+    SHUTDOWN = "shutdown"
+
+
+class Anomaly(enum.StrEnum):
+    """Something wrong with an advert that was accepted all the same."""
+
+    INTERVAL = "interval"
+    """Version 3: the master's interval is not ours; it is followed (RFC 9568 section 7.1)."""
+    ADDRESS_LIST = "address-list"
+    """The sender announces other addresses than we do."""
+    FIRST_NOT_LINK_LOCAL = "first-address-not-link-local"
+    """IPv6: the first address must be link-local (RFC 9568 section 5.2.9)."""
+    SOURCE_NOT_LINK_LOCAL = "source-not-link-local"
+    """IPv6 multicast: adverts must come from a link-local address (RFC 9568 section 5.1.2.1)."""
+    ANOTHER_OWNER = "another-owner"
+    """Two routers claim to own the addresses: one of them is misconfigured."""
+    DUPLICATE_ADDRESS = "duplicate-address"
+    """The sender has our priority and our own address: reflected, or an address used twice."""
+
+
+@attrs.frozen(kw_only=True)
+class Transition:
+    """The router changed its state."""
+
+    router: str
+    at: float
+    previous: State
+    state: State
+    reason: TransitionReason
+    priority: int
+    """The effective priority of this router, 1 to 255."""
+    master: IPAddress | None = None
+    """The master that is followed, in BACKUP, once one was heard."""
+    faults: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        detail = f" ({', '.join(sorted(self.faults))})" if self.faults else ""
+        return f"{self.router}: {self.previous} -> {self.state}: {self.reason}{detail}"
+
+
+@attrs.frozen(kw_only=True)
+class MasterChanged:
+    """A BACKUP follows another master than before."""
+
+    router: str
+    at: float
+    previous: IPAddress | None
+    master: IPAddress
+    priority: int
+
+
+@attrs.frozen(kw_only=True)
+class AnotherMaster:
+    """A MASTER heard a master that loses against it. Seen on every takeover; more than a few mean a
+    split brain."""
+
+    router: str
+    at: float
+    peer: IPAddress
+    priority: int
+
+
+@attrs.frozen(kw_only=True)
+class AdvertRejected:
+    """An advert was dropped. At most one such event a second for each pair of reason and peer."""
+
+    router: str
+    at: float
+    reason: RejectReason
+    peer: IPAddress
+    got: str | None = None
+    want: str | None = None
+    count: int = 1
+    """How many since the last such event of this pair."""
+
+
+@attrs.frozen(kw_only=True)
+class AdvertAnomaly:
+    """An advert was accepted although something is wrong with it. At most one a second for each
+    pair."""
+
+    router: str
+    at: float
+    anomaly: Anomaly
+    peer: IPAddress
+    got: str | None = None
+    want: str | None = None
+    count: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class PriorityChanged:
+    """The effective priority changed."""
+
+    router: str
+    at: float
+    previous: int
+    priority: int
+
+
+@attrs.frozen(kw_only=True)
+class FaultsChanged:
+    """The set of reasons that make the router unfit changed."""
+
+    router: str
+    at: float
+    faults: frozenset[str]
+
+
+@attrs.frozen(kw_only=True)
+class Stalled:
+    """This process, or the machine, stood still for ``seconds``."""
+
+    router: str
+    at: float
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Deaf:
+    """The kernel dropped adverts before they could be read, so silence proves nothing: deadlines
+    start again."""
+
+    router: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class AddressLost:
+    """Somebody else removed a virtual address while this router was MASTER."""
+
+    router: str
+    at: float
+    address: IPAddress
+    action: str
+    """``reinstated``, ``stepped down`` or ``ignored``."""
+
+
+@attrs.frozen(kw_only=True)
+class AddressesRefused:
+    """The kernel refused virtual addresses; the router is in FAULT until it tries again."""
+
+    router: str
+    at: float
+    failures: tuple[str, ...]
+    retry_in: float
+    """Seconds until the fault is cleared for another try."""
+
+
+@attrs.frozen(kw_only=True)
+class SendFailed:
+    """The system refused to send an advert. At most one such event a second."""
+
+    router: str
+    at: float
+    error: str
+    count: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class ClockSkew:
+    """A peer's signed adverts come from a clock that differs by more than half of the HMAC
+    window."""
+
+    router: str
+    at: float
+    peer: IPAddress
+    seconds: float
+
+
+Notice: TypeAlias = (
+    Transition
+    | MasterChanged
+    | AnotherMaster
+    | AdvertRejected
+    | AdvertAnomaly
+    | PriorityChanged
+    | FaultsChanged
+    | Stalled
+    | Deaf
+    | AddressLost
+    | AddressesRefused
+    | SendFailed
+    | ClockSkew
+)
+"""Everything that ``events()`` of an instance may yield, besides ``EventsLost``."""

@@ -1,0 +1,167 @@
+"""Is this datagram an advert that we must act upon? The receive checks of RFC 9568 section 7.1, and
+ours. Pure.
+
+The order matters where two things are wrong at once: what is cheap and what an attacker can choose
+comes first, and a digest is computed only for what passed everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from vrrpkit.errors import DecodeError
+from vrrpkit.values import IPAddress, Peer
+from vrrpkit.vrrp.auth import TRAILER, HMACAuth, PasswordAuth, Verifier
+from vrrpkit.vrrp.notices import Anomaly
+from vrrpkit.vrrp.packet import Advertisement, ChecksumForm, RejectReason, decode
+
+__all__ = ["Heard", "Inspector", "Remark"]
+
+_PASSWORD = 1
+
+
+@attrs.frozen
+class Remark:
+    """Something wrong with an advert that is accepted all the same."""
+
+    anomaly: Anomaly
+    got: str
+    want: str
+
+
+@attrs.frozen
+class Heard:
+    """An advert that passed."""
+
+    advert: Advertisement
+    checksum: ChecksumForm
+    remarks: tuple[Remark, ...]
+    ahead: float
+    """Seconds by which a signing sender's clock is ahead of ours."""
+
+
+@attrs.define(kw_only=True)
+class Inspector:
+    """What one virtual router demands of the adverts that it hears."""
+
+    version: int
+    vrid: int
+    wire_interval: int
+    addresses: frozenset[IPAddress]
+    group: IPAddress | None
+    peers: Mapping[IPAddress, Peer]
+    auth: PasswordAuth | HMACAuth | None
+    insist: ChecksumForm | None
+    """Accept only this form of checksum in version 3 over IPv4; ``None`` accepts either."""
+    drop_address_list: bool
+    deaf_owner: bool
+    """Drop everything, because this router owns the addresses."""
+    owner: bool
+    verifier: Verifier | None = None
+    own: frozenset[IPAddress] = frozenset()
+    """The addresses of this router: what comes from them is an echo."""
+
+    def inspect(
+        self, payload: bytes, source: IPAddress, destination: IPAddress, ttl: int, wall: float
+    ) -> Heard:
+        """Accept a datagram or say why not; ``wall`` is the wall clock, for signed adverts.
+
+        :raises DecodeError: the advert must be dropped; its ``reason`` says why. No timer may move.
+        """
+        self._envelope(source, destination, ttl)
+        decoded = decode(
+            payload, source, destination, trailer=0 if self.verifier is None else TRAILER
+        )
+        advert = decoded.advert
+        if advert.version != self.version:
+            raise DecodeError(RejectReason.VERSION, advert.version, self.version)
+        if advert.vrid != self.vrid:
+            raise DecodeError(RejectReason.VRID, advert.vrid, self.vrid)
+        if (
+            self.insist is not None
+            and advert.version == 3
+            and source.version == 4
+            and decoded.checksum is not self.insist
+        ):
+            raise DecodeError(RejectReason.CHECKSUM, decoded.checksum, self.insist)
+        if advert.version == 2:
+            self._version_2(advert)
+        ahead = 0.0
+        if self.verifier is not None:
+            ahead = self.verifier.verify(decoded.message, decoded.trailer, source, wall)
+        if self.deaf_owner:
+            raise DecodeError(
+                RejectReason.OWNER,
+                f"priority {advert.priority}",
+                "nothing: this router owns the addresses",
+            )
+        return Heard(advert, decoded.checksum, self._remarks(advert, source), ahead)
+
+    def _envelope(self, source: IPAddress, destination: IPAddress, ttl: int) -> None:
+        if source in self.own:
+            raise DecodeError(RejectReason.OWN_SOURCE, source, "another router's address")
+        if self.group is not None:
+            if destination != self.group:
+                raise DecodeError(RejectReason.DESTINATION, destination, self.group)
+            if ttl != 255:
+                raise DecodeError(RejectReason.TTL, ttl, 255)
+            return
+        if destination.is_multicast:
+            raise DecodeError(RejectReason.DESTINATION, destination, "unicast")
+        peer = self.peers.get(source)
+        if peer is None:
+            raise DecodeError(RejectReason.UNKNOWN_PEER, source, "one of peers=")
+        if not peer.min_ttl <= ttl <= peer.max_ttl:
+            raise DecodeError(RejectReason.TTL, ttl, f"{peer.min_ttl} to {peer.max_ttl}")
+
+    def _version_2(self, advert: Advertisement) -> None:
+        wanted = _PASSWORD if isinstance(self.auth, PasswordAuth) else 0
+        if advert.auth_type > 2:
+            raise DecodeError(RejectReason.AUTH_TYPE_INVALID, advert.auth_type, wanted)
+        if advert.auth_type != wanted:
+            raise DecodeError(RejectReason.AUTH_TYPE_MISMATCH, advert.auth_type, wanted)
+        if isinstance(self.auth, PasswordAuth) and advert.auth_data != self.auth.data:
+            raise DecodeError(RejectReason.AUTH_FAILURE, "another password")
+        if advert.wire_interval != self.wire_interval:
+            raise DecodeError(
+                RejectReason.INTERVAL_MISMATCH,
+                f"{advert.wire_interval} s",
+                f"{self.wire_interval} s",
+            )
+
+    def _remarks(self, advert: Advertisement, source: IPAddress) -> tuple[Remark, ...]:
+        remarks: list[Remark] = []
+        if advert.wire_interval != self.wire_interval:
+            remarks.append(
+                Remark(Anomaly.INTERVAL, f"{advert.wire_interval} cs", f"{self.wire_interval} cs")
+            )
+        if frozenset(advert.addresses) != self.addresses:
+            got, want = _differing(advert.addresses, self.addresses)
+            if self.drop_address_list:
+                raise DecodeError(RejectReason.ADDRESS_LIST, got, want)
+            remarks.append(Remark(Anomaly.ADDRESS_LIST, got, want))
+        if source.version == 6:
+            first = advert.addresses[0]
+            if not first.is_link_local:
+                remarks.append(Remark(Anomaly.FIRST_NOT_LINK_LOCAL, str(first), "fe80::/10"))
+            if self.group is not None and not source.is_link_local:
+                remarks.append(Remark(Anomaly.SOURCE_NOT_LINK_LOCAL, str(source), "fe80::/10"))
+        if self.owner and advert.priority == 255:
+            remarks.append(
+                Remark(Anomaly.ANOTHER_OWNER, f"priority 255 from {source}", "one owner")
+            )
+        return tuple(remarks)
+
+
+def _differing(got: tuple[IPAddress, ...], want: frozenset[IPAddress]) -> tuple[str, str]:
+    """What only one side lists, shortened: an advert may carry 255 addresses."""
+    extra = sorted(str(address) for address in set(got) - want)
+    missing = sorted(str(address) for address in want - set(got))
+    return _short(extra), _short(missing)
+
+
+def _short(names: list[str], limit: int = 4) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) + more) or "nothing else"

@@ -1,0 +1,180 @@
+"""Where a virtual router sits: its interface, the address it speaks from, and its port on the
+transport.
+
+Interfaces vanish and return, and so do addresses. The seat turns that into faults, and joins the
+transport again whenever the interface index or the source address is another.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from vrrpkit.errors import ConfigError, InterfaceMissing, SourceMissing
+from vrrpkit.host.base import Interface, Link
+from vrrpkit.transport.base import Membership, Port, Receiver, Transport
+from vrrpkit.values import IPAddress
+from vrrpkit.vrrp.options import Options
+
+__all__ = ["INTERFACE_DOWN", "INTERFACE_MISSING", "NO_SOURCE", "Seat"]
+
+log = logging.getLogger(__name__)
+
+INTERFACE_MISSING = "interface-missing"
+INTERFACE_DOWN = "interface-down"
+NO_SOURCE = "no-source"
+NOT_JOINED = "not-joined"
+"""The system refused a socket or a group membership; tried again at the next change of the
+interface."""
+
+_HEADERS = {4: 20, 6: 40}
+
+
+class Seat:
+    """One router's place on one interface. :meth:`look` follows the interface; :attr:`faults` says
+    what is wrong."""
+
+    def __init__(
+        self,
+        options: Options,
+        interface: Interface,
+        receiver: Receiver,
+        transport: Transport | None,
+    ) -> None:
+        self._options = options
+        self._receiver = receiver
+        self._transport = transport or interface.transport
+        self._joined: tuple[int, tuple[int, ...], IPAddress] | None = None
+        self.interface = interface
+        self.virtual: Interface | None = None
+        """The interface with the virtual MAC, if the router has one."""
+        self.port: Port | None = None
+        self.source: IPAddress | None = None
+        self.faults: frozenset[str] = frozenset()
+
+    @property
+    def carrier(self) -> Interface:
+        """The interface that the virtual addresses go on."""
+        return self.virtual or self.interface
+
+    @property
+    def own(self) -> frozenset[IPAddress]:
+        """The addresses that are this router's and nobody else's."""
+        link = self.interface.link
+        listed = {address for address, _prefix in link.addresses} if link is not None else set()
+        own = listed if self._options.owner else listed - self._options.all_addresses
+        return frozenset(own if self.source is None else own | {self.source})
+
+    def check(self, wait: bool) -> None:
+        """Refuse to start where starting cannot work.
+
+        :param wait: the interface, or its address, may come later.
+        :raises InterfaceMissing: there is no such interface.
+        :raises SourceMissing: it has no address to send from.
+        :raises ConfigError: the advert does not fit a packet of the interface.
+        """
+        link = self.interface.link
+        if link is None:
+            if wait:
+                return
+            raise InterfaceMissing(self.interface.name)
+        size = (
+            16
+            + len(self._options.vips) * (4 if self._options.family == 4 else 16)
+            + _HEADERS[self._options.family]
+        )
+        if size > link.mtu:
+            raise ConfigError(
+                f"an advert of {len(self._options.vips)} addresses has {size} octets, more than "
+                f"the MTU {link.mtu} of "
+                f"{link.name}: move some to excluded_vips"
+            )
+        if self._choose(link) is None and not wait and link.up:
+            raise SourceMissing(self._no_source(link))
+
+    def _no_source(self, link: Link) -> str:
+        wanted = self._options.source
+        if wanted is not None:
+            return (
+                f"source {wanted} is not on {link.name}; add it, or choose one that "
+                f"'ip address show {link.name}' lists"
+            )
+        kind = "IPv4 address" if self._options.family == 4 else "link-local IPv6 address"
+        return (
+            f"{link.name} has no {kind} to send adverts from besides the virtual ones; add one, "
+            "or pass source="
+        )
+
+    def look(self) -> bool:
+        """Follow the interface as it is now; whether faults or the source changed."""
+        before = (self.faults, self.source)
+        link = self.interface.link
+        source = None if link is None else self._choose(link)
+        above = link if self.virtual is None else self.virtual.link
+        if link is None or above is None:
+            self.faults = frozenset({INTERFACE_MISSING})
+        elif not link.up or not above.up:
+            self.faults = frozenset({INTERFACE_DOWN})
+        elif source is None:
+            self.faults = frozenset({NO_SOURCE})
+        else:
+            self.faults = frozenset()
+        if link is None or source is None:
+            self._leave()
+        else:
+            self.source = source
+            self._join(link, source)
+        return (self.faults, self.source) != before
+
+    def _choose(self, link: Link) -> IPAddress | None:
+        options = self._options
+        if options.source is not None:
+            listed = {address for address, _prefix in link.addresses}
+            return options.source if options.source in listed else None
+        barred = frozenset[IPAddress]() if options.owner else options.all_addresses
+        local = not options.peers or options.peers[0].address.is_link_local
+        return link.source(options.family, barred, link_local=local)
+
+    def _join(self, link: Link, source: IPAddress) -> None:
+        speaks, also = self._indexes(link)
+        if self.port is not None and self._joined == (speaks, also, source):
+            return
+        self._leave()
+        membership = Membership(
+            interface=link.name if speaks == link.ifindex else self.carrier.name,
+            ifindex=speaks,
+            vrid=self._options.vrid,
+            source=source,
+            group=self._options.destination,
+            peers=self._options.peers,
+            interval=self._options.interval,
+            also=also,
+        )
+        try:
+            self.port = self._transport.join(membership, self._receiver)
+        except OSError as problem:
+            if isinstance(problem, PermissionError):
+                raise
+            log.warning("%s: cannot join on %s: %s", self._options.name, link.name, problem)
+            self.faults |= {NOT_JOINED}
+            return
+        self._joined = (speaks, also, source)
+
+    def _indexes(self, link: Link) -> tuple[int, tuple[int, ...]]:
+        """Where adverts leave, and where else they may arrive: a macvlan and its base hear
+        different peers."""
+        above = None if self.virtual is None else self.virtual.link
+        if above is None:
+            return link.ifindex, ()
+        if self._options.adverts_on_base or self._options.peers:
+            return link.ifindex, (above.ifindex,)
+        return above.ifindex, (link.ifindex,)
+
+    def _leave(self) -> None:
+        if self.port is not None:
+            self.port.close()
+        self.port = None
+        self._joined = None
+
+    def close(self) -> None:
+        """Leave the transport for good."""
+        self._leave()

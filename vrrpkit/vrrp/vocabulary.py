@@ -1,0 +1,188 @@
+"""The vocabulary of a virtual router: events go into a machine, effects come out. Pure.
+
+Events are values, so that what happened in production can be recorded and happen again in a test.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from vrrpkit.values import IPAddress
+from vrrpkit.vrrp.notices import Notice
+
+__all__ = [
+    "AddressesInPlace",
+    "AdvertReceived",
+    "AdvertsLost",
+    "Announce",
+    "Demote",
+    "DropAddresses",
+    "Effect",
+    "Event",
+    "FaultsNow",
+    "KernelRefusedAddresses",
+    "LostAddress",
+    "PrimaryAddress",
+    "Promote",
+    "Publish",
+    "Refreshed",
+    "SendAdvert",
+    "SetPriority",
+    "Shutdown",
+    "Startup",
+    "TakeAddresses",
+    "TimerFired",
+]
+
+# --- events
+
+
+@attrs.frozen(kw_only=True)
+class Startup:
+    """Begin, with the address that adverts leave from and the faults that hold now."""
+
+    primary: IPAddress | None
+    faults: frozenset[str] = frozenset()
+
+
+@attrs.frozen
+class Shutdown:
+    """End."""
+
+
+@attrs.frozen
+class TimerFired:
+    """The deadline may have passed; too early is harmless."""
+
+
+@attrs.frozen(kw_only=True)
+class AdvertReceived:
+    """An advert passed every check."""
+
+    source: IPAddress
+    priority: int
+    interval: float
+    """The sender's advertisement interval in seconds."""
+    at: float
+    """When it reached this host."""
+
+
+@attrs.frozen
+class Refreshed:
+    """The followed master repeated its last accepted advert to the octet: see
+    :meth:`Machine.refreshed`."""
+
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class FaultsNow:
+    """The reasons that make the router unfit, all of them; none means fit."""
+
+    faults: frozenset[str]
+
+
+@attrs.frozen
+class SetPriority:
+    """Use another priority from now on."""
+
+    priority: int
+
+
+@attrs.frozen
+class PrimaryAddress:
+    """Adverts leave from another address now."""
+
+    address: IPAddress
+
+
+@attrs.frozen
+class Demote:
+    """Let somebody else be master for a while."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Promote:
+    """Become master now; see :meth:`Machine.promotion_obstacle`."""
+
+
+@attrs.frozen
+class LostAddress:
+    """Somebody else removed a virtual address."""
+
+    address: IPAddress
+
+
+@attrs.frozen
+class KernelRefusedAddresses:
+    """The kernel refused virtual addresses."""
+
+    failures: tuple[str, ...]
+
+
+@attrs.frozen
+class AddressesInPlace:
+    """The kernel has every virtual address."""
+
+
+@attrs.frozen
+class AdvertsLost:
+    """The kernel dropped adverts of this link before they could be read."""
+
+
+Event: TypeAlias = (
+    Startup
+    | Shutdown
+    | TimerFired
+    | AdvertReceived
+    | Refreshed
+    | FaultsNow
+    | SetPriority
+    | PrimaryAddress
+    | Demote
+    | Promote
+    | LostAddress
+    | KernelRefusedAddresses
+    | AddressesInPlace
+    | AdvertsLost
+)
+
+# --- effects
+
+
+@attrs.frozen
+class SendAdvert:
+    """Send an advert with this priority, now."""
+
+    priority: int
+
+
+@attrs.frozen
+class TakeAddresses:
+    """Put the virtual addresses in place and announce them."""
+
+
+@attrs.frozen
+class DropAddresses:
+    """Remove the virtual addresses, and announce nothing any more."""
+
+
+@attrs.frozen
+class Announce:
+    """Announce the virtual addresses again."""
+
+    repeat: int
+
+
+@attrs.frozen
+class Publish:
+    """Tell the users."""
+
+    notice: Notice
+
+
+Effect: TypeAlias = SendAdvert | TakeAddresses | DropAddresses | Announce | Publish
