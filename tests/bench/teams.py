@@ -55,7 +55,7 @@ class Team(Protocol):
         ...
 
     def journal(self) -> list[tuple[str, str]]:
-        """Every transition since the first start: name and state."""
+        """Every transition since the last start: name and state."""
         ...
 
 
@@ -72,7 +72,6 @@ class Vrrpkit:
             "priority": priority,
         }
         self._log = host.directory / "crowd.log"
-        self._log.touch()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -81,6 +80,7 @@ class Vrrpkit:
         return self._process.pid
 
     def start(self) -> None:
+        self._log.write_bytes(b"")
         command = [sys.executable, str(PROGRAM), json.dumps(self._options)]
         self._process = self.host.popen(command, log=self._log)
 
@@ -113,6 +113,7 @@ class KeepalivedCrowd:
             for vrid in range(1, count + 1)
         ]
         self._daemon = Keepalived(host, "\n".join(blocks))
+        self._told = 0
 
     @property
     def pid(self) -> int:
@@ -124,13 +125,14 @@ class KeepalivedCrowd:
         return int((self.host.directory / "keepalived" / "pid").read_text())
 
     def start(self) -> None:
+        self._told = len(self._daemon.log())
         self._daemon.start()
 
     def kill9(self) -> None:
         self._daemon.kill9()
 
     def journal(self) -> list[tuple[str, str]]:
-        return re.findall(r"\((\w+)\) Entering (\w+) STATE", self._daemon.log())
+        return re.findall(r"\((\w+)\) Entering (\w+) STATE", self._daemon.log()[self._told :])
 
 
 def settled(team: Team, state: str) -> bool:

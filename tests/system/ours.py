@@ -183,3 +183,9 @@ class Vrrpkit:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "not running"
         return self._process
+
+
+def mastered(ours: Vrrpkit, *addresses: str) -> None:
+    """Wait until a router is MASTER and addresses are on the interface."""
+    wait_until(lambda: ours.state() == "MASTER", 5, "MASTER")
+    wait_until(lambda: all(map(ours.owns, addresses)), 2, "addresses")

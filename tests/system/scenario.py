@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from system.lab import Host, Lab, wait_until
-from system.wire import Advert, Sniffer
+from system.wire import Advert, Sniffer, socket_in
 
 VRID = 51
 HIGH, LOW = 150, 100
 VIP4 = "192.0.2.10"
 VIP6 = "2001:db8::10"
+
+#: IFA_PROTO of an address that vrrpkit has added.
+OUR_MARK = 112
+
+RTM_GETADDR = 22
+NLM_F_REQUEST_DUMP = 0x301
+NLMSG_DONE = 3
+IFA_ADDRESS, IFA_LOCAL, IFA_PROTO = 1, 2, 11
 
 
 @dataclass(frozen=True)
@@ -101,3 +112,29 @@ def last_advert(bench: Bench, priority: int, before: float, vrid: int = VRID) ->
 def goodbyes(bench: Bench, since: float, vrid: int = VRID) -> list[Advert]:
     """The adverts of priority 0."""
     return [advert for advert in bench.wire.adverts(vrid, since) if advert.priority == 0]
+
+
+def address_marks(host: Host) -> dict[str, int]:
+    """The IFA_PROTO value of each address in a namespace, 0 without one; old ``ip`` shows none."""
+    marks: dict[str, int] = {}
+    with socket_in(host.namespace, socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.settimeout(5)
+        request = struct.pack("=IHHIIBBBBI", 24, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0, *[0] * 5)
+        sock.send(request)
+        while True:
+            data = sock.recv(1 << 16)
+            while data:
+                length, kind = struct.unpack_from("=IH", data)
+                if kind == NLMSG_DONE:
+                    return marks
+                attributes = dict(_attributes(data[24:length]))
+                octets = attributes.get(IFA_LOCAL, attributes[IFA_ADDRESS])
+                marks[str(ip_address(octets))] = attributes.get(IFA_PROTO, b"\0")[0]
+                data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        yield kind, data[4:length]
+        data = data[(length + 3) & ~3 :]

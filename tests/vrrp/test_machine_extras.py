@@ -478,6 +478,13 @@ def test_a_preemption_that_was_overslept(profile: str) -> None:
     assert machine.state is State.MASTER
 
 
+def test_a_stall_over_the_silence_and_the_delay_together() -> None:
+    machine = started(priority=150, preempt_delay=4.0)
+    machine.handle(advert(50, 0.25), 0.25)
+    assert told(machine.handle(TimerFired(), 20.0)) == ["Stalled"]
+    assert due(machine) == 20.0 + 1 + 106 / 256
+
+
 # --- deaf
 
 

@@ -5,6 +5,7 @@ When they are sent is the business of ``announcing.py``.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -126,6 +127,18 @@ class FrameSender:
                 refused[name] = problem
         if refused:
             raise next(iter(refused.values()))
+
+    def prepare(self, vips: Iterable[VIP]) -> None:
+        """Build the frames and open the sockets beforehand: a takeover must not wait for the
+        libraries to load (50 ms)."""
+        for vip in vips:
+            link = self._record(self._device(vip))
+            router = link is not None and vip.family == 6 and self._forwards(link.name)
+            self._frame(vip, bytes(6) if link is None else link.mac, router)
+            if link is not None and link.resolves:
+                # It may be going; whoever sends will see.
+                with contextlib.suppress(OSError):
+                    self._socket(link)
 
     def keep(self, vips: Iterable[VIP]) -> None:
         """Drop the frames of all other addresses."""

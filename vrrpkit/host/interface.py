@@ -178,6 +178,7 @@ class KernelInterface(Interface):
         opened.addresses.keep([*kept, *vips])
         opened.frames.keep([*kept, *vips])
         opened.addresses.prepare(vips, lease)
+        opened.frames.prepare(vips)
         self._advise(vips)
         for name in {self.name, *map(opened.addresses.device, vips)}:
             self._note_leftovers(name)

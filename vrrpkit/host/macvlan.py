@@ -15,8 +15,9 @@ Decisions, and why:
   of the group the same global address.
 * *ARP.* The macvlan answers for its own addresses only (``arp_ignore``), or the virtual MAC would
   answer for the host's addresses; the base interface likewise, or the host's MAC would answer for
-  the virtual address (``arp_ignore``, ``arp_filter``). The base interface gets its old settings
-  back.
+  the virtual address (``arp_ignore``, ``arp_filter``). Nor may the base interface ask for a
+  client's address with the virtual one as sender, from which the client would learn the host's MAC
+  (``arp_announce``). The base interface gets its old settings back.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ ON_TOP = {
     "ipv6/conf/{}/accept_ra": 0,
     "ipv6/conf/{}/autoconf": 0,
 }
-BELOW = {"ipv4/conf/{}/arp_ignore": 1, "ipv4/conf/{}/arp_filter": 1}
+BELOW = {
+    "ipv4/conf/{}/arp_ignore": 1,
+    "ipv4/conf/{}/arp_filter": 1,
+    "ipv4/conf/{}/arp_announce": 2,
+}
 RP_FILTER = "ipv4/conf/all/rp_filter"
 
 

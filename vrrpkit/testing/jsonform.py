@@ -223,8 +223,10 @@ def _restore(thing: object, state: JSONObject) -> None:
 def _tagged(value: object) -> JSON:
     """A form that tells the type by itself: no annotation says it for these."""
     match value:
-        case State() | IPv4Address() | IPv6Address() | frozenset():
-            return {type(value).__name__: to_json(cast("object", value))}
+        case State() | IPv4Address() | IPv6Address():
+            return {type(value).__name__: to_json(value)}
+        case frozenset():
+            return {"frozenset": to_json(cast("frozenset[str]", value))}
         case float() if not math.isfinite(value):
             return {"float": str(value)}
         case deque():

@@ -148,7 +148,8 @@ class Following:
             return False
         self._overslept = True
         self._down_at = now + self.interval + self.skew(priority)
-        if self._preempt_at == due:
+        if self.due != self._down_at:
+            # Nor does the end of the preemption delay, if it falls into the same time.
             self._preempt_at = self._down_at
         return True
 

@@ -1,0 +1,590 @@
+"""Virtual addresses as the kernel shows them, what happens to them, and how they are announced."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from system.lab import Host, wait_until
+from system.ours import Vrrpkit, mastered
+from system.scenario import (
+    HIGH,
+    LOW,
+    OUR_MARK,
+    VIP4,
+    VIP6,
+    VRID,
+    Bench,
+    address_marks,
+    announced,
+    announcements,
+    goodbyes,
+    reached,
+    skew,
+    taken,
+    virtual_mac,
+)
+from system.wire import Advert, Arp
+
+pytestmark = pytest.mark.system
+
+INTERVAL = 0.2
+DOWN = 3 * INTERVAL + skew(HIGH, INTERVAL)
+#: As the kernel shows a lifetime without end.
+FOREVER = 0xFFFFFFFF
+
+
+def router(host: Host, priority: int = HIGH, **options: object) -> Vrrpkit:
+    settings: dict[str, object] = {
+        "vrid": VRID,
+        "vips": [f"{VIP4}/32"],
+        "priority": priority,
+        "interval": INTERVAL,
+        "announcements": {"delay": 0},
+    }
+    return Vrrpkit(host, **{**settings, **options})
+
+
+def shown(host: Host, dev: str = "eth0") -> dict[str, dict[str, Any]]:
+    """The addresses of an interface as ``ip`` shows them."""
+    (link,) = filter(None, json.loads(host.ip("-json", "address", "show", "dev", dev)))
+    return {entry["local"]: entry for entry in link["addr_info"]}
+
+
+# --- how they are put on the interface
+
+
+def test_ipv4_options_reach_the_kernel(bench: Bench) -> None:
+    ours = router(
+        bench.a,
+        vips=[
+            {"address": f"{VIP4}/24", "label": "eth0:web", "broadcast": "192.0.2.255"},
+            {"address": "203.0.113.1/32", "peer": "203.0.113.2"},
+            {"address": "198.51.100.1/24", "scope": "link", "noprefixroute": True},
+            "198.51.100.7",
+            {"address": "203.0.113.77/32", "preferred_lifetime": 1000},
+        ],
+    )
+    ours.start()
+    mastered(ours, VIP4, "203.0.113.77")
+    found = shown(bench.a)
+    one = found[VIP4]
+    assert (one["prefixlen"], one["label"], one["broadcast"]) == (24, "eth0:web", "192.0.2.255")
+    assert (one["scope"], one["preferred_life_time"]) == ("global", FOREVER)
+    two = found["203.0.113.1"]
+    assert (two["address"], two["prefixlen"]) == ("203.0.113.2", 32)
+    three = found["198.51.100.1"]
+    assert (three["scope"], three["noprefixroute"]) == ("link", True)
+    assert "198.51.100.0/24" not in bench.a.ip("route", "show")
+    assert found["198.51.100.7"]["prefixlen"] == 32
+    assert 990 <= found["203.0.113.77"]["preferred_life_time"] <= 1000
+    assert all(found[vip]["valid_life_time"] == FOREVER for vip in found)
+    marks = address_marks(bench.a)
+    assert {vip for vip, mark in marks.items() if mark == OUR_MARK} == set(found) - {
+        "192.0.2.1",
+        "2001:db8::1",
+        "fe80::1",
+    }
+    ours.stop()
+    assert set(shown(bench.a)) == {"192.0.2.1", "2001:db8::1", "fe80::1"}
+
+
+def test_ipv6_options_reach_the_kernel(bench: Bench) -> None:
+    ours = router(
+        bench.a,
+        vips=[
+            "fe80::51:10/64",
+            f"{VIP6}/64",
+            {"address": "2001:db8::11/64", "preferred_lifetime": 1000},
+            {"address": "2001:db8:7::1/64", "noprefixroute": True},
+            {"address": "2001:db8::12/128", "nodad": False},
+        ],
+    )
+    ours.start()
+    mastered(ours, VIP6, "2001:db8::12")
+    found = shown(bench.a)
+    assert found[VIP6]["nodad"] and found[VIP6]["deprecated"]
+    assert found[VIP6]["preferred_life_time"] == 0
+    assert found[VIP6]["valid_life_time"] == FOREVER
+    assert found["fe80::51:10"]["scope"] == "link"
+    assert "deprecated" not in found["2001:db8::11"]
+    assert found["2001:db8:7::1"]["noprefixroute"]
+    assert "2001:db8:7::/64" not in bench.a.ip("-6", "route", "show")
+    # Not told to anybody before detection has found no duplicate.
+    assert "nodad" not in found["2001:db8::12"] and found["2001:db8::12"]["tentative"]
+    assert not bench.wire.unsolicited("2001:db8::12")
+    wait_until(lambda: bool(bench.wire.unsolicited("2001:db8::12")), 4, "its announcement")
+    assert "tentative" not in shown(bench.a)["2001:db8::12"]
+    # The host does not choose a VIP for its own connections.
+    route = bench.a.ip("-6", "route", "get", bench.watch.own_addresses[2].split("/")[0])
+    assert "src 2001:db8::1 " in route
+    ours.stop()
+    assert set(shown(bench.a)) == {"192.0.2.1", "2001:db8::1", "fe80::1"}
+
+
+def test_excluded_addresses_move_along_unannounced_in_adverts(bench: Bench) -> None:
+    ours = router(bench.a, excluded_vips=[f"{VIP6}/128", "198.51.100.7/32"])
+    ours.start()
+    mastered(ours, VIP4, VIP6, "198.51.100.7")
+    assert bench.wire.wait_for(Advert).addresses == (VIP4,)
+    for address in (VIP4, VIP6, "198.51.100.7"):
+        wait_until(lambda a=address: bool(announcements(bench, a, 0, bench.a.mac)), 1, address)
+    reached(bench, VIP6, bench.a, bench.a.mac)
+    ours.stop()
+    assert not any(map(ours.owns, (VIP4, VIP6, "198.51.100.7")))
+
+
+def test_addresses_may_go_on_another_interface(bench: Bench) -> None:
+    bench.a.ip("link", "add", "link", "eth0", "name", "eth1", "type", "macvlan", "mode", "bridge")
+    bench.a.ip("link", "set", "dev", "eth1", "up")
+    ours = router(bench.a, vips=[VIP4, {"address": "198.51.100.7/32", "dev": "eth1"}])
+    ours.start()
+    mastered(ours, VIP4, "198.51.100.7")
+    assert (bench.a.where(VIP4), bench.a.where("198.51.100.7")) == (["eth0"], ["eth1"])
+    mac = json.loads(bench.a.ip("-json", "link", "show", "dev", "eth1"))[0]["address"]
+    wait_until(lambda: bool(announcements(bench, "198.51.100.7", 0, mac)), 1, "its announcement")
+    deleted = time.monotonic()
+    bench.a.ip("address", "delete", "198.51.100.7/32", "dev", "eth1")
+    wait_until(lambda: ours.owns("198.51.100.7"), 0.5, "the address")
+    assert ours.transitions(deleted) == []
+    ours.stop()
+    assert not ours.owns(VIP4) and not ours.owns("198.51.100.7")
+
+
+def test_255_addresses_at_once(bench: Bench) -> None:
+    addresses = [f"198.51.100.{n}" for n in range(1, 256)]
+    ours, other = router(bench.a, vips=addresses), router(bench.b, LOW, vips=addresses)
+    ours.start()
+    mastered(ours)
+    wait_until(lambda: shown(bench.a).keys() >= set(addresses), 2, "all addresses")
+    other.start()
+    stopped = time.monotonic()
+    ours.stop()
+    assert not shown(bench.a).keys() & set(addresses)
+    wait_until(lambda: shown(bench.b).keys() >= set(addresses), 3, "all addresses")
+    time.sleep(0.3)
+    times = {vip: announcements(bench, vip, stopped, bench.b.mac) for vip in addresses}
+    assert {len(sent) for sent in times.values()} == {5}
+    released = goodbyes(bench, stopped)[0].time + skew(LOW, INTERVAL)
+    firsts = [sent[0] - released for sent in times.values()]
+    # No address gets a second packet before all have had the first.
+    assert max(firsts) < min(sent[1] for sent in times.values()) - released
+    print(f"255 addresses: first announced {min(firsts):.4f} s, last {max(firsts):.4f} s late")
+    assert max(firsts) < 0.25
+    other.stop()
+    assert not shown(bench.b).keys() & set(addresses)
+
+
+# --- who else has a hand in them
+
+
+def test_a_deleted_address_is_put_back_and_announced(bench: Bench) -> None:
+    ours = router(bench.a, excluded_vips=[f"{VIP6}/128"])
+    ours.start()
+    mastered(ours, VIP4, VIP6)
+    time.sleep(0.3)
+    started = time.monotonic()
+    for address, prefix in ((VIP4, 32), (VIP6, 128), (VIP4, 32)):
+        time.sleep(0.2)
+        deleted = time.monotonic()
+        bench.a.ip("address", "delete", f"{address}/{prefix}", "dev", "eth0")
+        again = announced(bench, address, deleted, bench.a.mac)
+        assert again - deleted < 0.1
+        assert ours.owns(address)
+    lost = ours.events("AddressLost")
+    assert [line["action"] for line in lost] == ["reinstated"] * 3
+    assert [line["address"] for line in lost] == [VIP4, VIP6, VIP4]
+    assert ours.transitions(started) == []
+
+    # Whoever keeps on deleting shall have it: the fourth time within ten seconds.
+    time.sleep(0.2)
+    deleted = time.monotonic()
+    bench.a.ip("address", "delete", f"{VIP4}/32", "dev", "eth0")
+    wait_until(lambda: ours.state() == "BACKUP", 1, "BACKUP")
+    assert ours.events("AddressLost")[-1]["action"] == "stepped down"
+    wait_until(lambda: not ours.owns(VIP6), 0.5, "all addresses gone")
+    assert len(goodbyes(bench, deleted)) == 1
+    # Nobody else is there.
+    mastered(ours, VIP4, VIP6)
+    assert ours.transitions(started) == [("BACKUP", "address-lost"), ("MASTER", "no-response")]
+    assert time.monotonic() - deleted > DOWN
+
+
+def test_twenty_addresses_deleted_together_are_one_occasion(bench: Bench) -> None:
+    addresses = [f"198.51.100.{n}" for n in range(1, 21)]
+    ours = router(bench.a, vips=addresses)
+    ours.start()
+    mastered(ours, *addresses)
+    time.sleep(0.2)
+    started = time.monotonic()
+    for _ in range(2):
+        bench.a.ip("address", "flush", "dev", "eth0", "to", "198.51.100.0/24")
+        wait_until(lambda: all(map(ours.owns, addresses)), 1, "all addresses")
+        time.sleep(0.3)
+    assert ours.transitions(started) == []
+    assert len(ours.events("AddressLost")) == 40
+
+
+def test_stepping_down_for_a_deleted_address(bench: Bench) -> None:
+    ours, other = router(bench.a, on_address_lost="step_down"), router(bench.b, LOW)
+    ours.start()
+    mastered(ours, VIP4)
+    other.start()
+    time.sleep(INTERVAL)
+    deleted = time.monotonic()
+    bench.a.ip("address", "delete", f"{VIP4}/32", "dev", "eth0")
+    wait_until(lambda: len(ours.transitions(deleted)) == 2, 3, "an election")
+    # As keepalived: an election at once, which the higher one wins after its skew.
+    assert ours.transitions(deleted) == [("BACKUP", "address-lost"), ("MASTER", "no-response")]
+    assert [line["action"] for line in ours.events("AddressLost")] == ["stepped down"]
+    assert len(goodbyes(bench, deleted)) == 1
+    taken(bench, bench.a, VIP4, deleted)
+    wait_until(lambda: not other.owns(VIP4), 1, "one holder")
+
+
+def test_a_deleted_address_may_be_left_alone(bench: Bench) -> None:
+    ours = router(bench.a, on_address_lost="ignore", excluded_vips=[f"{VIP6}/128"])
+    ours.start()
+    mastered(ours, VIP4, VIP6)
+    deleted = time.monotonic()
+    bench.a.ip("address", "delete", f"{VIP4}/32", "dev", "eth0")
+    time.sleep(1)
+    assert not ours.owns(VIP4) and ours.owns(VIP6)
+    assert ours.transitions(deleted) == []
+    assert [line["action"] for line in ours.events("AddressLost")] == ["ignored"]
+    ours.stop()
+    assert not ours.owns(VIP6)
+
+
+def test_an_address_that_was_there_is_used_and_never_removed(bench: Bench) -> None:
+    bench.a.ip("address", "add", f"{VIP4}/32", "dev", "eth0", "label", "eth0:mine")
+    bench.a.ip("address", "add", f"{VIP6}/128", "dev", "eth0", "nodad")
+    before = shown(bench.a)
+    ours = router(bench.a, excluded_vips=[f"{VIP6}/128", "198.51.100.7"])
+    ours.start()
+    mastered(ours, VIP4, VIP6, "198.51.100.7")
+    taken(bench, bench.a, VIP4, 0)
+    taken(bench, bench.a, VIP6, 0)
+    found = shown(bench.a)
+    assert {vip: found[vip] for vip in before} == before
+    assert address_marks(bench.a)[VIP4] == 0
+    ours.stop()
+    assert shown(bench.a) == before
+    # Nor after a kill.
+    ours.start()
+    mastered(ours, VIP4, "198.51.100.7")
+    ours.kill9()
+    ours.start()
+    wait_until(lambda: not ours.owns("198.51.100.7"), 3, "the leftover gone")
+    assert shown(bench.a) == before
+    mastered(ours, "198.51.100.7")
+    ours.stop()
+    assert shown(bench.a) == before
+
+
+def test_an_address_that_the_kernel_refuses_is_a_fault(bench: Bench) -> None:
+    bench.a.sysctl({"net/ipv6/conf/eth0/disable_ipv6": 1})
+    ours, other = router(bench.a, excluded_vips=[VIP6]), router(bench.b, LOW)
+    ours.start()
+    other.start()
+    wait_until(lambda: ours.state() == "FAULT", 3, "FAULT")
+    assert not ours.owns(VIP4)
+    (refused,) = ours.events("AddressesRefused")
+    assert refused["failures"][0].startswith(f"{VIP6}/128: ")
+    assert ours.report()["faults"] == ["addresses"]
+    mastered(other, VIP4)
+    taken(bench, bench.b, VIP4, 0)
+    ours.stop()
+
+
+# --- links and sources that come and go
+
+
+@pytest.mark.parametrize("how", ["carrier", "down"])
+def test_a_link_that_goes_is_a_fault_until_it_returns(bench: Bench, how: str) -> None:
+    ours, other = router(bench.a, excluded_vips=[VIP6]), router(bench.b, LOW)
+    ours.start()
+    mastered(ours, VIP4, VIP6)
+    other.start()
+    lost = time.monotonic()
+    if how == "carrier":
+        bench.a.unplug()
+    else:
+        bench.a.link_down()
+    wait_until(lambda: ours.state() == "FAULT", 2, "FAULT")
+    assert ours.report()["faults"] == ["interface-down"]
+    wait_until(lambda: not ours.owns(VIP4) and not ours.owns(VIP6), 1, "addresses gone")
+    # Taken along by the interface, and nobody's doing.
+    assert ours.events("AddressLost") == []
+    taken(bench, bench.b, VIP4, lost)
+    back = time.monotonic()
+    if how == "carrier":
+        bench.a.plug()
+    else:
+        bench.a.link_up()
+    mastered(ours, VIP4, VIP6)
+    taken(bench, bench.a, VIP4, back)
+    taken(bench, bench.a, VIP6, back)
+    assert ours.transitions(lost) == [
+        ("FAULT", "fault"),
+        ("BACKUP", "fault-cleared"),
+        ("MASTER", "preempted"),
+    ]
+    wait_until(lambda: not other.owns(VIP4), 1, "one holder")
+
+
+def test_a_start_without_carrier_waits_in_fault(bench: Bench) -> None:
+    bench.a.unplug()
+    ours = router(bench.a)
+    ours.start()
+    assert ours.state() == "FAULT"
+    bench.a.plug()
+    mastered(ours, VIP4)
+    taken(bench, bench.a, VIP4, 0)
+
+
+SOURCES = {4: ("192.0.2.1/24", "198.51.100.1/24"), 6: ("fe80::1/64", "fe80::2/64")}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_lost_source_is_a_fault_until_it_returns(bench: Bench, family: int) -> None:
+    vip = VIP4 if family == 4 else VIP6
+    own = SOURCES[family][0]
+    ours = router(bench.a, vips=[vip])
+    ours.start()
+    mastered(ours, vip)
+    lost = time.monotonic()
+    bench.a.ip("address", "delete", own, "dev", "eth0")
+    wait_until(lambda: ours.state() == "FAULT", 1, "FAULT")
+    assert ours.report()["faults"] == ["no-source"]
+    wait_until(lambda: not ours.owns(vip), 1, "the address gone")
+    nodad = ["nodad"] if family == 6 else []
+    bench.a.ip("address", "add", own, "dev", "eth0", *nodad)
+    mastered(ours, vip)
+    assert ours.transitions(lost) == [
+        ("FAULT", "fault"),
+        ("BACKUP", "fault-cleared"),
+        ("MASTER", "no-response"),
+    ]
+    taken(bench, bench.a, vip, lost)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_another_source_is_chosen_when_one_goes(bench: Bench, family: int) -> None:
+    vip = VIP4 if family == 4 else VIP6
+    own, other = SOURCES[family]
+    nodad = ["nodad"] if family == 6 else []
+    bench.a.ip("address", "add", other, "dev", "eth0", *nodad)
+    ours = router(bench.a, vips=[vip])
+    ours.start()
+    mastered(ours, vip)
+    first = ours.report()["source"]
+    (second,) = {address.split("/")[0] for address in (own, other)} - {first}
+    prefix = own.split("/")[1]
+    lost = time.monotonic()
+    bench.a.ip("address", "delete", f"{first}/{prefix}", "dev", "eth0")
+    bench.wire.wait_for(Advert, lambda seen: seen.source == second, 1, lost)
+    assert ours.report()["source"] == second
+    assert ours.transitions(lost) == []
+    assert ours.owns(vip)
+    gone = [a for a in bench.wire.adverts(VRID, lost + INTERVAL) if a.source == first]
+    assert not gone
+
+
+def test_a_named_source_is_not_replaced(bench: Bench) -> None:
+    bench.a.ip("address", "add", "198.51.100.1/24", "dev", "eth0")
+    ours = router(bench.a, source="198.51.100.1")
+    ours.start()
+    mastered(ours, VIP4)
+    assert {advert.source for advert in bench.wire.adverts()} == {"198.51.100.1"}
+    bench.a.ip("address", "delete", "198.51.100.1/24", "dev", "eth0")
+    wait_until(lambda: ours.state() == "FAULT", 1, "FAULT")
+    wait_until(lambda: not ours.owns(VIP4), 1, "the address gone")
+
+
+# --- the virtual MAC
+
+
+def settings(host: Host) -> dict[str, str]:
+    """The kernel's settings of eth0 and of all interfaces, by path."""
+    paths = "/proc/sys/net/ipv[46]/conf/eth0/* /proc/sys/net/ipv[46]/conf/all/*"
+    lines = host.run(["sh", "-c", f"grep -s '' {paths}"], check=False).splitlines()
+    return dict(line.split(":", 1) for line in lines if "stable_secret" not in line)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_virtual_mac_answers_and_is_removed_at_the_end(bench: Bench, family: int) -> None:
+    vip = VIP4 if family == 4 else VIP6
+    own = bench.a.own_addresses[0 if family == 4 else 2].split("/")[0]
+    name = f"vrrp.{VRID}" if family == 4 else f"vrrp6.{VRID}"
+    before = settings(bench.a)
+    ours = router(bench.a, vips=[vip], virtual_mac=True)
+    ours.start()
+    mastered(ours, vip)
+    assert bench.a.where(vip) == [name]
+    mac = virtual_mac(family)
+    taken(bench, bench.a, vip, 0)
+    assert bench.watch.neighbour(vip) == mac
+    assert {advert.source_mac for advert in bench.wire.adverts()} == {mac}
+    # Whoever asks for whom, each address keeps its MAC in the watcher's cache.
+    for target in (vip, own, vip):
+        bench.a.ip("neighbour", "flush", "all")
+        bench.watch.ip("neighbour", "flush", "all")
+        assert bench.watch.ping(target, count=3) == 3
+        assert bench.watch.neighbour(target) == (bench.a.mac if target == own else mac)
+    # An address made from the virtual MAC would be the same on every router of the group.
+    link_local = [a for a in bench.a.addresses(name) if a.startswith("fe80")]
+    assert link_local == []
+    ours.stop()
+    assert name not in bench.a.ip("link", "show")
+    assert settings(bench.a) == before
+
+
+def test_a_virtual_mac_survives_a_kill_and_is_adopted(bench: Bench) -> None:
+    before = settings(bench.a)
+    ours = router(bench.a, virtual_mac=True)
+    ours.start()
+    mastered(ours, VIP4)
+    taken(bench, bench.a, VIP4, 0)
+    index = json.loads(bench.a.ip("-json", "link", "show", "dev", f"vrrp.{VRID}"))[0]["ifindex"]
+    ours.kill9()
+    assert bench.a.where(VIP4) == [f"vrrp.{VRID}"]
+    again = time.monotonic()
+    ours.start()
+    assert not ours.owns(VIP4)
+    mastered(ours, VIP4)
+    taken(bench, bench.a, VIP4, again)
+    links = json.loads(bench.a.ip("-json", "link", "show", "dev", f"vrrp.{VRID}"))
+    assert links[0]["ifindex"] == index
+    ours.stop()
+    assert f"vrrp.{VRID}" not in bench.a.ip("link", "show")
+    assert settings(bench.a) == before
+
+
+def test_a_virtual_mac_on_an_interface_of_a_chosen_name(bench: Bench) -> None:
+    ours = router(bench.a, virtual_mac="web", adverts_on_base=True)
+    ours.start()
+    mastered(ours, VIP4)
+    assert bench.a.where(VIP4) == ["web"]
+    taken(bench, bench.a, VIP4, 0)
+    assert bench.watch.neighbour(VIP4) == virtual_mac(4)
+    assert {advert.source_mac for advert in bench.wire.adverts()} == {bench.a.mac}
+    ours.stop()
+    assert "web" not in bench.a.ip("link", "show")
+
+
+def test_a_removed_macvlan_is_made_again(bench: Bench) -> None:
+    ours = router(bench.a, virtual_mac=True)
+    ours.start()
+    mastered(ours, VIP4)
+    removed = time.monotonic()
+    bench.a.ip("link", "delete", f"vrrp.{VRID}")
+    wait_until(lambda: ours.owns(VIP4), 5, "the address")
+    assert bench.a.where(VIP4) == [f"vrrp.{VRID}"]
+    taken(bench, bench.a, VIP4, removed)
+    ours.stop()
+    assert f"vrrp.{VRID}" not in bench.a.ip("link", "show")
+
+
+def test_another_interface_of_that_name_is_refused(bench: Bench) -> None:
+    link = ["link", "eth0", "name", f"vrrp.{VRID}", "type", "macvlan", "mode", "bridge"]
+    bench.a.ip("link", "add", *link)
+    said = router(bench.a, virtual_mac=True).fails()
+    assert f"HostError: an interface vrrp.{VRID} exists already and has MAC" in said
+    assert f"vrrp.{VRID}" in bench.a.ip("link", "show")
+
+
+# --- announcements
+
+
+def test_announcements_come_in_rounds_sets_and_refreshes(bench: Bench) -> None:
+    ours = router(
+        bench.a,
+        vips=[VIP4, "192.0.2.11"],
+        announcements={"delay": 1, "refresh": 0.7, "refresh_repeat": 2},
+    )
+    ours.start()
+    mastered(ours, VIP4)
+    start = bench.wire.wait_for(Advert).time
+    time.sleep(max(0, start + 2.5 - time.monotonic()))
+    for vip in (VIP4, "192.0.2.11"):
+        frames = bench.wire.garps(vip, 0)
+        after = [frame.time - start for frame in frames if frame.time - start < 2.4]
+        sets = [[at for at in after if abs(at - due) < 0.15] for due in (0.0, 0.7, 1.0, 1.4, 2.1)]
+        assert [len(each) for each in sets] == [5, 2, 5, 2, 2]
+        assert len(after) == 16
+        for frame in frames:
+            assert (frame.operation, frame.sender_mac) == (1, bench.a.mac)
+            assert frame.target_mac == "ff:ff:ff:ff:ff:ff"
+    first = [frame.sender for frame in bench.wire.frames(Arp) if frame.gratuitous][:10]
+    assert first == [VIP4, "192.0.2.11"] * 5
+
+
+def test_neighbour_advertisements_say_what_they_must(bench: Bench) -> None:
+    ours = router(bench.a, vips=["fe80::51:10/64", VIP6])
+    ours.start()
+    mastered(ours, VIP6)
+    time.sleep(0.2)
+    frames = bench.wire.unsolicited(VIP6)
+    assert len(frames) == 5
+    for frame in frames:
+        assert (frame.source, frame.destination, frame.mac) == (VIP6, "ff02::1", bench.a.mac)
+        assert frame.override and not frame.router
+    bench.a.sysctl({"net/ipv6/conf/eth0/forwarding": 1})
+    asked = time.monotonic()
+    ours.do("announce", repeat=2)
+    wait_until(lambda: len(bench.wire.unsolicited(VIP6, asked)) == 2, 1, "two more")
+    assert all(frame.router for frame in bench.wire.unsolicited(VIP6, asked))
+
+
+def test_announcements_are_paced(bench: Bench) -> None:
+    addresses = [f"198.51.100.{n}" for n in range(1, 5)]
+    ours = router(
+        bench.a, vips=addresses, announcements={"delay": 0, "repeat": 3, "interval": 0.05}
+    )
+    ours.start()
+    mastered(ours, *addresses)
+    time.sleep(1)
+    frames = [frame for frame in bench.wire.frames(Arp) if frame.gratuitous]
+    assert [frame.sender for frame in frames] == addresses * 3
+    gaps = [later.time - sooner.time for sooner, later in pairwise(frames)]
+    assert 0.045 < min(gaps)
+    assert frames[-1].time - frames[0].time < 11 * 0.05 + 0.3
+
+
+def test_announcements_on_demand(bench: Bench) -> None:
+    ours = router(bench.a)
+    ours.start()
+    mastered(ours, VIP4)
+    time.sleep(0.3)
+    assert len(announcements(bench, VIP4, 0, bench.a.mac)) == 5
+    asked = time.monotonic()
+    ours.do("announce")
+    ours.do("announce", repeat=3)
+    time.sleep(0.5)
+    # Asked again while the first were under way, or after: never more than both together.
+    assert 5 <= len(announcements(bench, VIP4, asked, bench.a.mac)) <= 8
+    asked = time.monotonic()
+    ours.do("announce", repeat=3)
+    time.sleep(0.3)
+    assert len(announcements(bench, VIP4, asked, bench.a.mac)) == 3
+
+
+def test_demotion_hands_over_without_silence(bench: Bench) -> None:
+    ours, other = router(bench.a), router(bench.b, LOW)
+    ours.start()
+    mastered(ours, VIP4)
+    other.start()
+    time.sleep(INTERVAL)
+    before = time.monotonic()
+    ours.do("demote", seconds=2)
+    mastered(other, VIP4)
+    taken(bench, bench.b, VIP4, before)
+    assert not ours.owns(VIP4)
+    wait_until(lambda: ours.state() == "MASTER", 5, "MASTER again")
+    taken(bench, bench.a, VIP4, before + 2)
+    assert ours.transitions(before) == [("BACKUP", "demoted"), ("MASTER", "preempted")]
