@@ -66,7 +66,7 @@ def test_ipv4_options_reach_the_kernel(bench: Bench) -> None:
             {"address": "203.0.113.1/32", "peer": "203.0.113.2"},
             {"address": "198.51.100.1/24", "scope": "link", "noprefixroute": True},
             "198.51.100.7",
-            {"address": "203.0.113.77/32", "preferred_lifetime": 1000},
+            {"address": "203.0.113.77/32", "preferred_lifetime": 0},
         ],
     )
     ours.start()
@@ -81,7 +81,8 @@ def test_ipv4_options_reach_the_kernel(bench: Bench) -> None:
     assert (three["scope"], three["noprefixroute"]) == ("link", True)
     assert "198.51.100.0/24" not in bench.a.ip("route", "show")
     assert found["198.51.100.7"]["prefixlen"] == 32
-    assert 990 <= found["203.0.113.77"]["preferred_life_time"] <= 1000
+    # The kernel shows no finite preferred lifetime of an IPv4 address that is valid for ever.
+    assert found["203.0.113.77"]["deprecated"]
     assert all(found[vip]["valid_life_time"] == FOREVER for vip in found)
     marks = address_marks(bench.a)
     assert {vip for vip, mark in marks.items() if mark == OUR_MARK} == set(found) - {
@@ -99,7 +100,7 @@ def test_ipv6_options_reach_the_kernel(bench: Bench) -> None:
         vips=[
             "fe80::51:10/64",
             f"{VIP6}/64",
-            {"address": "2001:db8::11/64", "preferred_lifetime": 1000},
+            {"address": "2001:db8:8::1/64", "preferred_lifetime": 1000},
             {"address": "2001:db8:7::1/64", "noprefixroute": True},
             {"address": "2001:db8::12/128", "nodad": False},
         ],
@@ -111,7 +112,8 @@ def test_ipv6_options_reach_the_kernel(bench: Bench) -> None:
     assert found[VIP6]["preferred_life_time"] == 0
     assert found[VIP6]["valid_life_time"] == FOREVER
     assert found["fe80::51:10"]["scope"] == "link"
-    assert "deprecated" not in found["2001:db8::11"]
+    assert 990 <= found["2001:db8:8::1"]["preferred_life_time"] <= 1000
+    assert "deprecated" not in found["2001:db8:8::1"]
     assert found["2001:db8:7::1"]["noprefixroute"]
     assert "2001:db8:7::/64" not in bench.a.ip("-6", "route", "show")
     # Not told to anybody before detection has found no duplicate.
@@ -221,8 +223,10 @@ def test_twenty_addresses_deleted_together_are_one_occasion(bench: Bench) -> Non
     mastered(ours, *addresses)
     time.sleep(0.2)
     started = time.monotonic()
+    # Not "ip address flush", which comes again as long as it finds any.
+    batch = "".join(f"address delete {vip}/32 dev eth0\n" for vip in addresses)
     for _ in range(2):
-        bench.a.ip("address", "flush", "dev", "eth0", "to", "198.51.100.0/24")
+        bench.a.run(["ip", "-batch", "-"], stdin=batch)
         wait_until(lambda: all(map(ours.owns, addresses)), 1, "all addresses")
         time.sleep(0.3)
     assert ours.transitions(started) == []
@@ -552,7 +556,7 @@ def test_announcements_are_paced(bench: Bench) -> None:
     frames = [frame for frame in bench.wire.frames(Arp) if frame.gratuitous]
     assert [frame.sender for frame in frames] == addresses * 3
     gaps = [later.time - sooner.time for sooner, later in pairwise(frames)]
-    assert 0.045 < min(gaps)
+    assert min(gaps) > 0.045
     assert frames[-1].time - frames[0].time < 11 * 0.05 + 0.3
 
 

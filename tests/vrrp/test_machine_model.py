@@ -173,22 +173,20 @@ class Twins(RuleBasedStateMachine):
 
     # --- what users and hosts do
 
-    @rule(
-        event=st.one_of(
-            st.builds(SetPriority, PRIORITIES),
-            st.builds(SetPriority, PRIORITIES),
-            st.builds(Demote, st.sampled_from([0.5, 30.0])),
-            st.just(Promote()),
-        )
-    )
-    def a_user(self, event: SetPriority | Demote | Promote) -> None:
-        if isinstance(event, SetPriority) and self.fast.config.priority == 255:
-            return
+    @rule(better=st.sampled_from([-1, 0, 1]))
+    def another_priority(self, better: int) -> None:
+        """Around that of the master: there everything changes."""
+        if self.fast.config.priority != 255:
+            priority = self.fast.master_priority or self.fast.base_priority
+            self.give(SetPriority(min(max(1, priority + better), 254)))
+
+    @rule(event=st.one_of(st.builds(Demote, st.sampled_from([0.5, 30.0])), st.just(Promote())))
+    def a_user(self, event: Demote | Promote) -> None:
         obstacle = self.fast.promotion_obstacle()
         self.give(event)
         if isinstance(event, Demote):
             assert self.fast.state is not State.MASTER
-        if isinstance(event, Promote):
+        else:
             assert (obstacle is None) is (self.fast.state is State.MASTER)
 
     @rule(
@@ -233,5 +231,5 @@ class Twins(RuleBasedStateMachine):
         assert math.isfinite(machine.deadline or 0.0)
 
 
-Twins.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Twins.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestTwins = Twins.TestCase

@@ -17,14 +17,15 @@ Decisions, and why:
   answer for the host's addresses; the base interface likewise, or the host's MAC would answer for
   the virtual address (``arp_ignore``, ``arp_filter``). Nor may the base interface ask for a
   client's address with the virtual one as sender, from which the client would learn the host's MAC
-  (``arp_announce``). The base interface gets its old settings back.
+  (``arp_announce``). The base interface gets its old settings back; until then they stand in the
+  macvlan's alias, where the run after one that was killed finds them.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vrrpkit.errors import HostError, KernelRefused
 from vrrpkit.host import messages
@@ -53,6 +54,7 @@ BELOW = {
     "ipv4/conf/{}/arp_filter": 1,
     "ipv4/conf/{}/arp_announce": 2,
 }
+ALIAS = "vrrpkit:"
 RP_FILTER = "ipv4/conf/all/rp_filter"
 
 
@@ -64,6 +66,22 @@ def virtual_mac(vrid: int, family: int) -> bytes:
 def default_name(vrid: int, family: int) -> str:
     """The name that keepalived gives to such an interface."""
     return f"vrrp.{vrid}" if family == 4 else f"vrrp6.{vrid}"
+
+
+def _to_remember(before: Mapping[str, int | None]) -> str:
+    """An alias that tells the settings to restore, by the last part of their names."""
+    pairs = (f"{name.rpartition('/')[2]}={value}" for name, value in before.items())
+    return " ".join((ALIAS, *pairs))
+
+
+def _remembered(alias: str) -> dict[str, int]:
+    """The settings of :data:`BELOW` that an alias tells; none if it is somebody else's."""
+    first, *pairs = alias.split() or [""]
+    if first != ALIAS:
+        return {}
+    told = dict(pair.partition("=")[::2] for pair in pairs)
+    values = {name: told.get(name.rpartition("/")[2], "") for name in BELOW}
+    return {name: int(value) for name, value in values.items() if value.isdecimal()}
 
 
 class Macvlan:
@@ -148,7 +166,7 @@ class Macvlan:
         self._index = existing.ifindex
         for setting, value in ON_TOP.items():
             self._sysctls.write(setting.format(self.name), value)
-        self._borrow()
+        self._borrow(existing)
         try:
             self._netlink.request(messages.no_link_local(self._index))
         except OSError as problem:
@@ -171,13 +189,19 @@ class Macvlan:
                 'virtual_mac="NAME"'
             )
 
-    def _borrow(self) -> None:
+    def _borrow(self, link: LinkRecord) -> None:
         self._give_back()
         if self.mac[4] != virtual_mac(0, 4)[4]:
             return
+        remembered = _remembered(link.alias)
+        before = {
+            setting: remembered.get(setting, self._sysctls.before(setting.format(self.parent)))
+            for setting in BELOW
+        }
+        self._netlink.request(messages.set_alias(link.ifindex, _to_remember(before)))
         for setting, value in BELOW.items():
             name = setting.format(self.parent)
-            self._sysctls.borrow(name, value)
+            self._sysctls.borrow(name, value, before[setting])
             self._borrowed.append(name)
         if self._sysctls.read(RP_FILTER):
             log.warning(

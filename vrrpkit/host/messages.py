@@ -31,6 +31,7 @@ __all__ = [
     "lifetimes",
     "new_macvlan",
     "no_link_local",
+    "set_alias",
     "set_index",
     "set_up",
 ]
@@ -144,6 +145,11 @@ def no_link_local(index: int) -> bytearray:
     return _link(
         RTM_NEWLINK, 0, {"index": index}, [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]})]
     )
+
+
+def set_alias(index: int, text: str) -> bytearray:
+    """RTM_NEWLINK: ``ip link set alias TEXT``."""
+    return _link(RTM_NEWLINK, 0, {"index": index}, [("IFLA_IFALIAS", text)])
 
 
 def set_up(index: int) -> bytearray:

@@ -46,6 +46,7 @@ IFLA_IFNAME = 3
 IFLA_MTU = 4
 IFLA_LINK = 5
 IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
 IFLA_INFO_KIND = 1
 
 IFA_ADDRESS = 1
@@ -85,6 +86,8 @@ class LinkRecord(NamedTuple):
     """Index of the link below, 0 for none."""
     kind: str
     """As in ``ip link add type KIND``; empty for hardware."""
+    alias: str = ""
+    """As in ``ip link set alias``."""
 
     @property
     def up(self) -> bool:
@@ -140,6 +143,7 @@ def parse_link(payload: bytes) -> LinkRecord | None:
         mtu=_number(found, IFLA_MTU),
         parent=_number(found, IFLA_LINK),
         kind=_text(info, IFLA_INFO_KIND),
+        alias=_text(found, IFLA_IFALIAS),
     )
 
 

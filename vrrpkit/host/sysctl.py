@@ -75,22 +75,25 @@ class Sysctls:
         except FileNotFoundError:
             log.debug("this kernel has no setting net/%s", name)
 
-    def borrow(self, name: str, value: int) -> None:
+    def before(self, name: str) -> int | None:
+        """What :meth:`give_back` would restore: the value now, or that before the present loan."""
+        loan = self._loans.get(name)
+        return self.read(name) if loan is None else int(loan.before)
+
+    def borrow(self, name: str, value: int, before: int | None = None) -> None:
         """Set a setting until :meth:`give_back`. Others may borrow it too, at the same value.
 
+        :param before: what to restore instead of the value now, which a killed run left behind.
         :raises OSError: the kernel refused.
         """
         loan = self._loans.get(name)
-        before = self.read(name)
         if loan is not None:
             loan.holders += 1
-            if before is not None and str(before) != loan.value:
-                # The interface is another one of the same name by now.
-                loan.before = str(before)
-                self.write(name, value)
-        elif before is not None:
+            return
+        now = self.read(name)
+        if now is not None:
             self.write(name, value)
-            self._loans[name] = _Loan(str(before), str(value))
+            self._loans[name] = _Loan(str(now if before is None else before), str(value))
 
     def give_back(self, name: str) -> None:
         """End one loan; with the last one the old value returns, unless somebody has changed it

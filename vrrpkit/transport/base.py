@@ -9,7 +9,7 @@ import attrs
 
 from vrrpkit.values import IPAddress, Peer
 
-__all__ = ["Datagram", "Membership", "Port", "Receiver", "Transport"]
+__all__ = ["Datagram", "Membership", "Port", "Receiver", "Repeats", "Transport"]
 
 
 class Datagram(NamedTuple):
@@ -23,6 +23,25 @@ class Datagram(NamedTuple):
     """TTL or hop limit as it arrived, 0 to 255."""
     received: float
     """When it reached this host, in seconds of the interface's clock."""
+
+
+class Repeats:
+    """Where a transport may note that a datagram came again, instead of delivering it again.
+
+    A BACKUP hears the same octets for months; what is new about each is only when it came.
+    """
+
+    __slots__ = ("at", "count", "live", "ttl")
+
+    def __init__(self, ttl: int) -> None:
+        self.ttl = ttl
+        """TTL or hop limit of the datagram."""
+        self.live = True
+        """Whether the receiver still agrees. Once it does not, every datagram is to be delivered."""
+        self.at = 0.0
+        """When the latest one reached this host, as :attr:`Datagram.received`."""
+        self.count = 0
+        """How many were noted since the receiver last looked."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,8 +71,12 @@ class Membership:
 class Receiver(Protocol):
     """Who gets what a transport hears. Called on the event loop; must never block."""
 
-    def received(self, datagram: Datagram) -> None:
-        """Take one message that carries this router's VRID, whatever else may be wrong with it."""
+    def received(self, datagram: Datagram) -> Repeats | None:
+        """Take one message that carries this router's VRID, whatever else may be wrong with it.
+
+        :return: where further datagrams that differ in :attr:`Datagram.received` only may be noted
+            instead of being delivered. A transport may ignore it.
+        """
 
     def deaf(self) -> None:
         """Learn that messages were lost on this host before they could be read."""

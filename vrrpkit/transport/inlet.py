@@ -19,7 +19,7 @@ from typing import Generic, TypeAlias, TypeVar
 import attrs
 
 from vrrpkit.transport import sockets
-from vrrpkit.transport.base import Datagram
+from vrrpkit.transport.base import Datagram, Repeats
 from vrrpkit.values import IPAddress
 
 __all__ = ["Counters", "Inlet", "Inlet4", "Inlet6", "Member"]
@@ -70,7 +70,7 @@ class Member:
         self,
         vrid: int,
         interval: float,
-        take: Callable[[Datagram], None],
+        take: Callable[[Datagram], Repeats | None],
         deaf: Callable[[], None],
     ) -> None:
         self.vrid = vrid
@@ -119,6 +119,7 @@ class Inlet(ABC, Generic[Key]):
         self._members: dict[Member, None] = {}
         self._by_vrid: dict[int, tuple[Member, ...]] = {}
         self._routes: dict[Key, Route] = {}
+        self._repeats: dict[Hashable, Repeats] = {}
         self._tense = 0
         self._urgent: socket.socket | None = None
         self._tick: asyncio.Handle | None = None
@@ -140,7 +141,7 @@ class Inlet(ABC, Generic[Key]):
         self._members[member] = None
         self._by_vrid[member.vrid] = (*self._by_vrid.get(member.vrid, ()), member)
         self._tense += 1
-        self._routes.clear()
+        self._forget()
         self._grow()
         self._read_at_once()
 
@@ -156,7 +157,7 @@ class Inlet(ABC, Generic[Key]):
         else:
             del self._by_vrid[member.vrid]
         self._tense -= member.period is None
-        self._routes.clear()
+        self._forget()
         self._choose()
 
     def relax(self, member: Member, period: float | None) -> None:
@@ -185,7 +186,7 @@ class Inlet(ABC, Generic[Key]):
             member.leave()
         self._members.clear()
         self._by_vrid.clear()
-        self._routes.clear()
+        self._forget()
         if self._sock.fileno() < 0:
             return
         self._read_at_once()
@@ -202,6 +203,19 @@ class Inlet(ABC, Generic[Key]):
         route = (source, destination, self._by_vrid.get(vrid, ()))
         self._routes[key] = route
         return route
+
+    def _deliver(self, datagram: Datagram, members: tuple[Member, ...], repeated: Hashable) -> None:
+        """``repeated`` finds the datagram when it comes again; ``None`` if that cannot be told."""
+        for member in members:
+            repeats = member.take(datagram)
+            if repeats is not None and repeated is not None and len(members) == 1:
+                if len(self._repeats) >= ROUTES:
+                    self._repeats.clear()
+                self._repeats[repeated] = repeats
+
+    def _forget(self) -> None:
+        self._routes.clear()
+        self._repeats.clear()
 
     def _grow(self) -> None:
         room = len(self._members) * BACKLOG * ADVERT
@@ -288,7 +302,7 @@ class Inlet4(Inlet[bytes]):
     """A receive socket of IPv4: packets come with their IP header, less any padding of the link."""
 
     def _read(self) -> int:
-        receive, routes = self._sock.recvmsg, self._routes
+        receive, routes, repeated = self._sock.recvmsg, self._routes, self._repeats.get
         now, dry = self._now(), self._dry
         offset = now - _wall(_REALTIME)
         for count in range(LIMIT):
@@ -300,6 +314,22 @@ class Inlet4(Inlet[bytes]):
             except OSError:
                 if self._failed():
                     return 0
+                continue
+            seconds, nanoseconds = _stamp(ancillary[0][2])
+            received = offset + seconds + nanoseconds * 1e-9
+            if not dry < received < now:
+                received = now if received >= now else dry
+            # From the source address on: identification and checksum differ from one to the next.
+            same = packet[12:]
+            repeats = repeated(same)
+            if (
+                repeats is not None
+                and repeats.live
+                and packet[8] == repeats.ttl
+                and packet[0] == NO_OPTIONS
+            ):
+                repeats.at = received
+                repeats.count += 1
                 continue
             start = 20 if packet[0] == NO_OPTIONS else (packet[0] & 15) << 2
             if len(packet) < start + 2:
@@ -316,13 +346,8 @@ class Inlet4(Inlet[bytes]):
             if not members:
                 self._counters.unknown_vrid += 1
                 continue
-            seconds, nanoseconds = _stamp(ancillary[0][2])
-            received = offset + seconds + nanoseconds * 1e-9
-            if not dry < received < now:
-                received = now if received >= now else dry
             datagram = Datagram(payload, source, destination, packet[8], received)
-            for member in members:
-                member.take(datagram)
+            self._deliver(datagram, members, same if start == 20 else None)
         return LIMIT
 
 
@@ -333,7 +358,7 @@ class Inlet6(Inlet[tuple[str, int]]):
     """
 
     def _read(self) -> int:
-        receive, routes = self._sock.recvmsg, self._routes
+        receive, routes, repeated = self._sock.recvmsg, self._routes, self._repeats.get
         now, dry = self._now(), self._dry
         offset = now - _wall(_REALTIME)
         for count in range(LIMIT):
@@ -349,6 +374,20 @@ class Inlet6(Inlet[tuple[str, int]]):
             if len(payload) < 2:
                 self._counters.short += 1
                 continue
+            # The kernel puts what belongs to the socket before what belongs to IPv6.
+            (_, _, stamp), (_, _, hops) = ancillary
+            seconds, nanoseconds = _stamp(stamp)
+            received = offset + seconds + nanoseconds * 1e-9
+            if not dry < received < now:
+                received = now if received >= now else dry
+            # The hop limit is an int of either byte order.
+            hop_limit = hops[0] | hops[3]
+            same = (sender[0], payload)
+            repeats = repeated(same)
+            if repeats is not None and repeats.live and hop_limit == repeats.ttl:
+                repeats.at = received
+                repeats.count += 1
+                continue
             key = (sender[0], payload[1])
             route = routes.get(key)
             if route is None:
@@ -359,15 +398,7 @@ class Inlet6(Inlet[tuple[str, int]]):
             if not members:
                 self._counters.unknown_vrid += 1
                 continue
-            # The kernel puts what belongs to the socket before what belongs to IPv6.
-            (_, _, stamp), (_, _, hops) = ancillary
-            seconds, nanoseconds = _stamp(stamp)
-            received = offset + seconds + nanoseconds * 1e-9
-            if not dry < received < now:
-                received = now if received >= now else dry
-            # The hop limit is an int of either byte order.
-            hop_limit = hops[0] | hops[3]
-            datagram = Datagram(payload, source, destination, hop_limit, received)
-            for member in members:
-                member.take(datagram)
+            self._deliver(
+                Datagram(payload, source, destination, hop_limit, received), members, same
+            )
         return LIMIT

@@ -216,7 +216,7 @@ class _Twins:
     same moment, but for the reading of the clocks. Equal messages on the *same* half are two.
     """
 
-    def __init__(self, deliver: Callable[[Datagram], None]) -> None:
+    def __init__(self, deliver: Callable[[Datagram], object]) -> None:
         self._deliver = deliver
         self._recent: deque[tuple[int, Datagram]] = deque(maxlen=64)
 

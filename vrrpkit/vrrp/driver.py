@@ -16,7 +16,7 @@ from typing import Protocol, assert_never
 from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
 from vrrpkit.host.base import AddressHold, Interface
-from vrrpkit.transport.base import Datagram, Transport
+from vrrpkit.transport.base import Datagram, Repeats, Transport
 from vrrpkit.values import VIP, State
 from vrrpkit.vrrp.auth import HMACAuth, Verifier
 from vrrpkit.vrrp.machine import Machine
@@ -112,6 +112,7 @@ class Driver:
         self._feeding = False
         self._known: Datagram | None = None
         self._known_counts = PeerCounts()
+        self._repeats = Repeats(0)
 
     def _make_inspector(self) -> Inspector:
         options = self._options
@@ -195,7 +196,7 @@ class Driver:
 
     # --- what comes in ---------------------------------------------------------------------------
 
-    def received(self, datagram: Datagram) -> None:
+    def received(self, datagram: Datagram) -> Repeats | None:
         """One message for this VRID (see :class:`vrrpkit.transport.base.Receiver`)."""
         known = self._known
         if (
@@ -205,18 +206,29 @@ class Driver:
             and datagram.ttl == known.ttl
             and datagram.destination is known.destination
         ):
-            machine = self.machine
-            machine.refreshed(datagram.received)
-            self._statistics.advertisement_rcvd += 1
-            self._known_counts.accepted += 1
-            self._deadline.set(machine.deadline)
-            if self._recorder is not None:
-                self._recorder.record(machine, Refreshed(datagram.received), datagram.received, ())
-            return
+            repeats = self._repeats
+            repeats.at = datagram.received
+            repeats.count += 1
+            if self._recorder is None:
+                return repeats
+            self.catch_up()
+            event = Refreshed(datagram.received)
+            self._recorder.record(self.machine, event, datagram.received, ())
+            return None
         try:
             self._inspect(datagram)
         except Exception as bug:
             self._fail(bug)
+        return None
+
+    def catch_up(self) -> None:
+        """Take in the repetitions of the last accepted advert that were only noted so far."""
+        repeats = self._repeats
+        if repeats.count:
+            self._statistics.advertisement_rcvd += repeats.count
+            self._known_counts.accepted += repeats.count
+            repeats.count = 0
+            self.machine.refreshed(repeats.at)
 
     def _inspect(self, datagram: Datagram) -> None:
         payload, source, destination, ttl, at = datagram
@@ -245,6 +257,7 @@ class Driver:
             and self._inspector.verifier is None
         ):
             self._known, self._known_counts = datagram, counts
+            self._repeats = Repeats(datagram.ttl)
 
     def _reject(self, problem: DecodeError, datagram: Datagram) -> None:
         reason = RejectReason(problem.reason)
@@ -312,6 +325,13 @@ class Driver:
         self.feed(LostAddress(vip.address))
 
     def _due(self) -> None:
+        self.catch_up()
+        machine = self.machine
+        if machine.state is State.BACKUP and machine.deadline is not None:
+            now = self._deadlines.now()
+            if now < machine.deadline:
+                self._arm(now)
+                return
         self.feed(TimerFired())
 
     def _look(self) -> None:
@@ -349,14 +369,26 @@ class Driver:
     def _step(self, event: Event) -> None:
         machine = self.machine
         now = self._deadlines.now()
-        if type(event) is not TimerFired or machine.state is not State.MASTER:
+        if self._known is not None:
+            self.catch_up()
+            self._repeats.live = False
             self._known = None
         effects = machine.handle(event, now)
         if self._recorder is not None:
             self._recorder.record(machine, event, now, effects)
         for effect in effects:
             self._carry_out(effect, now)
-        self._deadline.set(machine.deadline, machine.slack)
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        machine = self.machine
+        deadline, slack = machine.deadline, machine.slack
+        # Adverts heard move a takeover without a word to the deadline. So it is looked at early,
+        # with others, and is put off or becomes exact then.
+        if machine.state is State.BACKUP and deadline is not None:
+            early = machine.master_interval
+            slack = early if deadline - now > early else 0.0
+        self._deadline.set(deadline, slack)
 
     def _carry_out(self, effect: Effect, now: float) -> None:
         match effect:

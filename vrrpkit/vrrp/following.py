@@ -113,8 +113,7 @@ class Following:
         nothing but the deadline."""
         return (
             self.master is not None
-            and not (self._held or self._released or self._lower_heard or self._overslept)
-            and self._preempt_at is None
+            and not (self._lower_heard or self._overslept)
             and (not preempting or self.master_priority >= priority)
         )
 

@@ -140,7 +140,7 @@ class VRRPInstance:
                 "netns goes with the name of an interface; an Interface object knows where it is"
             )
         self.name = name
-        self.statistics = Statistics()
+        self._statistics = Statistics()
         self._interface = interface
         self._netns = netns
         self._wait_for_interface = wait_for_interface
@@ -181,7 +181,7 @@ class VRRPInstance:
             self.options,
             interface,
             self._hub,
-            self.statistics,
+            self._statistics,
             transport=self._transport,
             recorder=self._recorder,
             failed=self._failed,

@@ -31,6 +31,7 @@ class AdvertWriter:
             tuple(peer.address for peer in options.peers) if group is None else (group,)
         )
         self._cache: dict[tuple[int, IPAddress], tuple[Outgoing, ...]] = {}
+        self._latest: tuple[int, IPAddress, tuple[Outgoing, ...]] | None = None
         self._signer: Signer | None = None
         if isinstance(options.auth, HMACAuth) and options.auth.mode != "receive-only":
             self._signer = Signer(options.auth, options.interval)
@@ -43,6 +44,10 @@ class AdvertWriter:
     def outgoing(self, priority: int, source: IPAddress, wall: float) -> tuple[Outgoing, ...]:
         """The octets of an advert of ``priority`` from ``source``; ``wall`` is the wall clock, for
         signing."""
+        latest = self._latest
+        # By identity: to hash an address costs as much as to send an advert.
+        if latest is not None and priority == latest[0] and source is latest[1]:
+            return latest[2]
         if self._signer is not None:
             advert = self._advert(priority)
             trailer = self._signer.sign(unsigned(advert), source, wall)
@@ -57,6 +62,7 @@ class AdvertWriter:
             advert = self._advert(priority)
             ready = tuple((encode(advert, source, to, self._form), to) for to in self._destinations)
             self._cache[key] = ready
+        self._latest = (priority, source, ready)
         return ready
 
     def _advert(self, priority: int) -> Advertisement:
