@@ -6,13 +6,14 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import pairwise
 
 import pytest
 
-from system.lab import Host, require_root_and, wait_until
+from system.lab import Host, Lab, require_root_and, wait_until
 from system.ours import Vrrpkit
 from system.peers import FRR, FRR_PROGRAMS, KEEPALIVED, Keepalived, Peer, keepalived_conf
 from system.scenario import (
@@ -23,6 +24,7 @@ from system.scenario import (
     VRID,
     Bench,
     announced,
+    bench_in,
     family_of,
     goodbyes,
     last_advert,
@@ -30,7 +32,7 @@ from system.scenario import (
     skew,
     virtual_mac,
 )
-from system.wire import Advert, socket_in
+from system.wire import Advert, Sniffer, socket_in
 
 REASON = require_root_and(KEEPALIVED, *FRR_PROGRAMS, "ping") or ""
 
@@ -55,7 +57,7 @@ class Case:
     peer: str = "keepalived"
     family: int = 4
     version: int = 3
-    interval: float = 0.3
+    interval: float = 0.2
     password: str | None = None
     unicast: bool = False
     our_virtual_mac: bool = False
@@ -78,8 +80,6 @@ CASES = {
     "v3-ipv6": Case(family=6),
     "v3-ipv4-frr": Case(peer="frr"),
     "v3-ipv6-frr": Case(peer="frr", family=6),
-    "v2": Case(version=2, interval=1),
-    "v2-password": Case(version=2, interval=1, password="secret"),
     "unicast": Case(unicast=True),
     "100ms": Case(interval=0.1),
     "our-virtual-mac": Case(our_virtual_mac=True, vips=(f"{VIP4}/32",)),
@@ -88,6 +88,8 @@ CASES = {
     "virtual-macs-ipv6": Case(family=6, our_virtual_mac=True, their_virtual_mac=True),
     "20-vips": Case(vips=TWENTY),
 }
+#: Version 2 knows whole seconds only.
+SLOW_CASES = (Case(version=2, interval=1), Case(version=2, interval=1, password="secret"))
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,25 @@ class Scenario:
 @pytest.mark.parametrize("ours_high", [True, False], ids=["ours-high", "ours-low"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_takes_turns(bench: Bench, case: Case, ours_high: bool) -> None:
+    take_turns(bench, case, ours_high)
+
+
+def test_takes_turns_in_version_2() -> None:
+    def in_a_laboratory_of_its_own(case: Case, ours_high: bool) -> None:
+        with Lab() as lab, Sniffer(lab.switch) as wire:
+            take_turns(bench_in(lab, wire), case, ours_high)
+
+    # All at once: they do little but wait.
+    runs = [(case, ours_high) for case in SLOW_CASES for ours_high in (True, False)]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        running = {pool.submit(in_a_laboratory_of_its_own, *run): run for run in runs}
+    failed = {running[run]: error for run in running if (error := run.exception()) is not None}
+    if failed:
+        raise AssertionError(f"failed: {list(failed)}") from next(iter(failed.values()))
+
+
+def take_turns(bench: Bench, case: Case, ours_high: bool) -> None:
+    """Start, stop, start, kill and start the higher one: each time the right one is master."""
     scenario = Scenario(bench, case, ours_high)
     high, wire = scenario.high, bench.wire
 

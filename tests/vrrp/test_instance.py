@@ -83,10 +83,14 @@ class TestLifecycle:
     @virtual_time()
     async def test_an_exception_in_the_body_leaves_too(self) -> None:
         bus = MemoryBus()
-        with pytest.raises(KeyError, match="mine"):
+
+        async def body() -> None:
             async with router(bus) as instance:
                 await mastering(instance)
                 raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            await body()
         assert adverts(bus)[-1] == (now(), 0)
         assert bus.owner(VIP) is None
 
@@ -247,7 +251,7 @@ class TestHost:
         with pytest.raises(SourceMissing, match="no IPv4 address"):
             async with VRRPInstance("a", interface, vrid=1, vips=[f"{VIP}/24"]):
                 pass
-        with pytest.raises(SourceMissing, match="192.0.2.9 is not on"):
+        with pytest.raises(SourceMissing, match=r"192\.0\.2\.9 is not on"):
             async with router(bus, source="192.0.2.9"):
                 pass
 
@@ -485,7 +489,7 @@ class TestCommands:
             async with router(bus, preempt=False) as a:
                 await asyncio.sleep(5)
                 assert a.state is BACKUP
-                with pytest.raises(NotEligible, match="FAULT|BACKUP|only the MASTER"):
+                with pytest.raises(NotEligible, match="only the MASTER"):
                     await a.announce()
                 a.promote()
                 assert a.state is MASTER

@@ -77,11 +77,13 @@ def _to_remember(before: Mapping[str, int | None]) -> str:
 def _remembered(alias: str) -> dict[str, int]:
     """The settings of :data:`BELOW` that an alias tells; none if it is somebody else's."""
     first, *pairs = alias.split() or [""]
-    if first != ALIAS:
-        return {}
-    told = dict(pair.partition("=")[::2] for pair in pairs)
-    values = {name: told.get(name.rpartition("/")[2], "") for name in BELOW}
-    return {name: int(value) for name, value in values.items() if value.isdecimal()}
+    values: dict[str, int] = {}
+    for name in BELOW if first == ALIAS else ():
+        for pair in pairs:
+            key, _, value = pair.partition("=")
+            if key == name.rpartition("/")[2] and value.isdecimal():
+                values[name] = int(value)
+    return values
 
 
 class Macvlan:

@@ -110,6 +110,7 @@ class Driver:
         self._claimed = False
         self._queue: deque[Event] = deque()
         self._feeding = False
+        self._left = False
         self._known: Datagram | None = None
         self._known_counts = PeerCounts()
         self._repeats = Repeats(0)
@@ -167,8 +168,14 @@ class Driver:
 
     def leave(self) -> None:
         """Say goodbye at once: priority 0 leaves here, whatever is being cancelled around us."""
-        if self.machine.state is not State.INIT:
-            self.feed(Shutdown())
+        mastering = self.machine.state is State.MASTER
+        if self.machine.state is State.INIT or self._left:
+            return
+        self._left = True
+        self.feed(Shutdown())
+        if mastering and self.machine.state is State.MASTER:
+            # The machine itself is broken; the others must hear all the same.
+            self._send(0, self._deadlines.now())
 
     async def stop(self) -> None:
         """Remove the addresses within :data:`GRACE` seconds and give everything back."""

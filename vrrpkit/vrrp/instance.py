@@ -28,8 +28,8 @@ class VRRPInstance:
 
     ::
 
-        async with VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"], priority=150) as
-        web: await web.wait_for(State.MASTER)
+        async with VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"]) as web:
+            await web.wait_for(State.MASTER)
 
     Entering returns once the router runs (in BACKUP, FAULT, or MASTER for an owner). Leaving, by
     whatever way, sends priority 0 and removes the addresses.
@@ -150,6 +150,9 @@ class VRRPInstance:
         self._driver: Driver | None = None
         self._task: asyncio.Task[object] | None = None
         self._used = False
+        self._ending = False
+        self._interrupted = False
+        """Whether the body was cancelled because of a bug."""
 
     def __repr__(self) -> str:
         return f"<VRRPInstance {self.name!r} vrid {self.options.vrid} {self.state}>"
@@ -203,18 +206,19 @@ class VRRPInstance:
     ) -> None:
         driver = self._driver
         assert driver is not None
-        await self._end(driver, self._opened)
+        try:
+            await self._end(driver, self._opened)
+        except asyncio.CancelledError:
+            if driver.failure is None:
+                raise
         if driver.failure is not None:
-            if (
-                kind is not None
-                and issubclass(kind, asyncio.CancelledError)
-                and self._task is not None
-            ):
+            if self._interrupted and self._task is not None:
                 self._task.uncancel()
             raise driver.failure
 
     async def _end(self, driver: Driver, interface: Interface) -> None:
         """Leave. Priority 0 is out before the first await; a cancellation waits for the rest."""
+        self._ending = True
         driver.leave()
 
         async def give_back() -> None:
@@ -242,7 +246,8 @@ class VRRPInstance:
     def _failed(self) -> None:
         # A bug in the driver must not go unnoticed because the body of the "async with" waits for
         # something else.
-        if self._task is not None and not self._task.done():
+        if self._task is not None and not self._task.done() and not self._ending:
+            self._interrupted = True
             self._task.cancel()
 
     # --- what it is ------------------------------------------------------------------------------
@@ -250,12 +255,22 @@ class VRRPInstance:
     @property
     def state(self) -> State:
         """INIT, BACKUP, MASTER or FAULT."""
-        return State.INIT if self._driver is None else self._driver.machine.state
+        if self._driver is None or self._hub.closed:
+            return State.INIT
+        return self._driver.machine.state
 
     @property
     def priority(self) -> int:
         """The effective priority, 1 to 255: what the next advert says."""
         return self.options.priority if self._driver is None else self._driver.machine.priority
+
+    @property
+    def statistics(self) -> Statistics:
+        """The counters since this object was made. Ask anew for the latest: what a BACKUP hears is
+        counted when somebody looks, and every few intervals."""
+        if self._driver is not None:
+            self._driver.catch_up()
+        return self._statistics
 
     @property
     def faults(self) -> frozenset[str]:
