@@ -19,6 +19,7 @@ from vrrpkit.vrrp.vocabulary import (
     DropAddresses,
     Effect,
     Event,
+    FaultsNow,
     Publish,
     SendAdvert,
     Startup,
@@ -76,6 +77,23 @@ def advert(
 ) -> AdvertReceived:
     """An advert that reached this host at ``at`` seconds."""
     return AdvertReceived(source=ip_address(source), priority=priority, interval=interval, at=at)
+
+
+def faults(*names: str) -> FaultsNow:
+    """Everything that is wrong now."""
+    return FaultsNow(faults=frozenset(names))
+
+
+def due(machine: Machine) -> float:
+    """The deadline of a machine that has one."""
+    assert machine.deadline is not None
+    return machine.deadline
+
+
+def losing(start: float, end: float) -> list[tuple[float, Event]]:
+    """A master of lower priority: one advert a second."""
+    count = int(end - start) + 1
+    return [(start + n, advert(50, start + n)) for n in range(count)]
 
 
 def told(effects: Iterable[Effect]) -> list[str]:

@@ -16,6 +16,7 @@ from bench.teams import (
     MASTER,
     Team,
     address,
+    bunch,
     down_interval,
     playing,
     wait_settled,
@@ -87,8 +88,12 @@ def _kill_again_and_again(
                 master.start()
                 wait_settled(master, MASTER)
                 wait_settled(backup, BACKUP)
-            # Past the second set of announcements if there are many, and at no particular moment.
-            time.sleep((GARP_DELAY if count > 1 else 0.5) + random.uniform(0, interval))
+            if count > 1:
+                # Past the second set of announcements.
+                time.sleep(GARP_DELAY)
+                bunch(master, interval)
+            # At no particular moment.
+            time.sleep(0.5 + random.uniform(0, interval))
             yield _kill(master, backup, wire, interval)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -92,8 +93,10 @@ class Vrrpkit:
     def journal(self) -> list[tuple[str, str]]:
         if self._process is not None and self._process.poll() not in (None, -signal.SIGKILL):
             raise RuntimeError(f"vrrpkit ended: {self._log.read_text()}")
-        lines = self._log.read_text().splitlines()
-        return [(name, state) for name, state, _ in map(json.loads, lines)]
+        # Warnings are there too, and a last line that is not written to its end yet.
+        lines = self._log.read_text().split("\n")[:-1]
+        told = [json.loads(line) for line in lines if line.startswith("[")]
+        return [(name, state) for name, state, _ in told]
 
 
 class KeepalivedCrowd:
@@ -152,6 +155,16 @@ def wait_settled(team: Team, state: str, timeout: float = 60) -> None:
             raise TimeoutError(f"{type(team).__name__} on {team.host.name}: {found}, not {state}")
         # Rarely, for reading the journal takes processor time from those that are measured.
         time.sleep(0.1)
+
+
+def bunch(team: Team, interval: float) -> None:
+    """Make all adverts of a master leave together from now on, by holding it up for an interval.
+
+    Both re-arm what was overdue from the moment at which they go on.
+    """
+    os.kill(team.pid, signal.SIGSTOP)
+    time.sleep(1.1 * interval)
+    os.kill(team.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

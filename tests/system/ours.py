@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from system.lab import Host, wait_until
+from system.scenario import HIGH, VIP4, VRID
+
+#: Seconds between the adverts of a router made by :func:`router`.
+INTERVAL = 0.2
 
 PROGRAM = Path(__file__).with_name("router.py")
 
@@ -183,6 +187,18 @@ class Vrrpkit:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "not running"
         return self._process
+
+
+def router(host: Host, priority: int = HIGH, **options: Any) -> Vrrpkit:
+    """A quick router of one VIP without a second set of announcements, or as ``options`` say."""
+    settings: dict[str, Any] = {
+        "vrid": VRID,
+        "vips": [f"{VIP4}/32"],
+        "priority": priority,
+        "interval": INTERVAL,
+        "announcements": {"delay": 0},
+    }
+    return Vrrpkit(host, **{**settings, **options})
 
 
 def mastered(ours: Vrrpkit, *addresses: str) -> None:

@@ -1,16 +1,15 @@
-"""Virtual addresses as the kernel shows them, what happens to them, and how they are announced."""
+"""Virtual addresses as the kernel shows them, and what happens to them."""
 
 from __future__ import annotations
 
 import json
 import time
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from system.lab import Host, wait_until
-from system.ours import Vrrpkit, mastered
+from system.ours import INTERVAL, mastered, router
 from system.scenario import (
     HIGH,
     LOW,
@@ -26,27 +25,14 @@ from system.scenario import (
     reached,
     skew,
     taken,
-    virtual_mac,
 )
-from system.wire import Advert, Arp
+from system.wire import Advert
 
 pytestmark = pytest.mark.system
 
-INTERVAL = 0.2
 DOWN = 3 * INTERVAL + skew(HIGH, INTERVAL)
 #: As the kernel shows a lifetime without end.
 FOREVER = 0xFFFFFFFF
-
-
-def router(host: Host, priority: int = HIGH, **options: object) -> Vrrpkit:
-    settings: dict[str, object] = {
-        "vrid": VRID,
-        "vips": [f"{VIP4}/32"],
-        "priority": priority,
-        "interval": INTERVAL,
-        "announcements": {"delay": 0},
-    }
-    return Vrrpkit(host, **{**settings, **options})
 
 
 def shown(host: Host, dev: str = "eth0") -> dict[str, dict[str, Any]]:
@@ -408,174 +394,6 @@ def test_a_named_source_is_not_replaced(bench: Bench) -> None:
     bench.a.ip("address", "delete", "198.51.100.1/24", "dev", "eth0")
     wait_until(lambda: ours.state() == "FAULT", 1, "FAULT")
     wait_until(lambda: not ours.owns(VIP4), 1, "the address gone")
-
-
-# --- the virtual MAC
-
-
-def settings(host: Host) -> dict[str, str]:
-    """The kernel's settings of eth0 and of all interfaces, by path."""
-    paths = "/proc/sys/net/ipv[46]/conf/eth0/* /proc/sys/net/ipv[46]/conf/all/*"
-    lines = host.run(["sh", "-c", f"grep -s '' {paths}"], check=False).splitlines()
-    return dict(line.split(":", 1) for line in lines if "stable_secret" not in line)
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_a_virtual_mac_answers_and_is_removed_at_the_end(bench: Bench, family: int) -> None:
-    vip = VIP4 if family == 4 else VIP6
-    own = bench.a.own_addresses[0 if family == 4 else 2].split("/")[0]
-    name = f"vrrp.{VRID}" if family == 4 else f"vrrp6.{VRID}"
-    before = settings(bench.a)
-    ours = router(bench.a, vips=[vip], virtual_mac=True)
-    ours.start()
-    mastered(ours, vip)
-    assert bench.a.where(vip) == [name]
-    mac = virtual_mac(family)
-    taken(bench, bench.a, vip, 0)
-    assert bench.watch.neighbour(vip) == mac
-    assert {advert.source_mac for advert in bench.wire.adverts()} == {mac}
-    # Whoever asks for whom, each address keeps its MAC in the watcher's cache.
-    for target in (vip, own, vip):
-        bench.a.ip("neighbour", "flush", "all")
-        bench.watch.ip("neighbour", "flush", "all")
-        assert bench.watch.ping(target, count=3) == 3
-        assert bench.watch.neighbour(target) == (bench.a.mac if target == own else mac)
-    # An address made from the virtual MAC would be the same on every router of the group.
-    link_local = [a for a in bench.a.addresses(name) if a.startswith("fe80")]
-    assert link_local == []
-    ours.stop()
-    assert name not in bench.a.ip("link", "show")
-    assert settings(bench.a) == before
-
-
-def test_a_virtual_mac_survives_a_kill_and_is_adopted(bench: Bench) -> None:
-    before = settings(bench.a)
-    ours = router(bench.a, virtual_mac=True)
-    ours.start()
-    mastered(ours, VIP4)
-    taken(bench, bench.a, VIP4, 0)
-    index = json.loads(bench.a.ip("-json", "link", "show", "dev", f"vrrp.{VRID}"))[0]["ifindex"]
-    ours.kill9()
-    assert bench.a.where(VIP4) == [f"vrrp.{VRID}"]
-    again = time.monotonic()
-    ours.start()
-    assert not ours.owns(VIP4)
-    mastered(ours, VIP4)
-    taken(bench, bench.a, VIP4, again)
-    links = json.loads(bench.a.ip("-json", "link", "show", "dev", f"vrrp.{VRID}"))
-    assert links[0]["ifindex"] == index
-    ours.stop()
-    assert f"vrrp.{VRID}" not in bench.a.ip("link", "show")
-    assert settings(bench.a) == before
-
-
-def test_a_virtual_mac_on_an_interface_of_a_chosen_name(bench: Bench) -> None:
-    ours = router(bench.a, virtual_mac="web", adverts_on_base=True)
-    ours.start()
-    mastered(ours, VIP4)
-    assert bench.a.where(VIP4) == ["web"]
-    taken(bench, bench.a, VIP4, 0)
-    assert bench.watch.neighbour(VIP4) == virtual_mac(4)
-    assert {advert.source_mac for advert in bench.wire.adverts()} == {bench.a.mac}
-    ours.stop()
-    assert "web" not in bench.a.ip("link", "show")
-
-
-def test_a_removed_macvlan_is_made_again(bench: Bench) -> None:
-    ours = router(bench.a, virtual_mac=True)
-    ours.start()
-    mastered(ours, VIP4)
-    removed = time.monotonic()
-    bench.a.ip("link", "delete", f"vrrp.{VRID}")
-    wait_until(lambda: ours.owns(VIP4), 5, "the address")
-    assert bench.a.where(VIP4) == [f"vrrp.{VRID}"]
-    taken(bench, bench.a, VIP4, removed)
-    ours.stop()
-    assert f"vrrp.{VRID}" not in bench.a.ip("link", "show")
-
-
-def test_another_interface_of_that_name_is_refused(bench: Bench) -> None:
-    link = ["link", "eth0", "name", f"vrrp.{VRID}", "type", "macvlan", "mode", "bridge"]
-    bench.a.ip("link", "add", *link)
-    said = router(bench.a, virtual_mac=True).fails()
-    assert f"HostError: an interface vrrp.{VRID} exists already and has MAC" in said
-    assert f"vrrp.{VRID}" in bench.a.ip("link", "show")
-
-
-# --- announcements
-
-
-def test_announcements_come_in_rounds_sets_and_refreshes(bench: Bench) -> None:
-    ours = router(
-        bench.a,
-        vips=[VIP4, "192.0.2.11"],
-        announcements={"delay": 1, "refresh": 0.7, "refresh_repeat": 2},
-    )
-    ours.start()
-    mastered(ours, VIP4)
-    start = bench.wire.wait_for(Advert).time
-    time.sleep(max(0, start + 2.5 - time.monotonic()))
-    for vip in (VIP4, "192.0.2.11"):
-        frames = bench.wire.garps(vip, 0)
-        after = [frame.time - start for frame in frames if frame.time - start < 2.4]
-        sets = [[at for at in after if abs(at - due) < 0.15] for due in (0.0, 0.7, 1.0, 1.4, 2.1)]
-        assert [len(each) for each in sets] == [5, 2, 5, 2, 2]
-        assert len(after) == 16
-        for frame in frames:
-            assert (frame.operation, frame.sender_mac) == (1, bench.a.mac)
-            assert frame.target_mac == "ff:ff:ff:ff:ff:ff"
-    first = [frame.sender for frame in bench.wire.frames(Arp) if frame.gratuitous][:10]
-    assert first == [VIP4, "192.0.2.11"] * 5
-
-
-def test_neighbour_advertisements_say_what_they_must(bench: Bench) -> None:
-    ours = router(bench.a, vips=["fe80::51:10/64", VIP6])
-    ours.start()
-    mastered(ours, VIP6)
-    time.sleep(0.2)
-    frames = bench.wire.unsolicited(VIP6)
-    assert len(frames) == 5
-    for frame in frames:
-        assert (frame.source, frame.destination, frame.mac) == (VIP6, "ff02::1", bench.a.mac)
-        assert frame.override and not frame.router
-    bench.a.sysctl({"net/ipv6/conf/eth0/forwarding": 1})
-    asked = time.monotonic()
-    ours.do("announce", repeat=2)
-    wait_until(lambda: len(bench.wire.unsolicited(VIP6, asked)) == 2, 1, "two more")
-    assert all(frame.router for frame in bench.wire.unsolicited(VIP6, asked))
-
-
-def test_announcements_are_paced(bench: Bench) -> None:
-    addresses = [f"198.51.100.{n}" for n in range(1, 5)]
-    ours = router(
-        bench.a, vips=addresses, announcements={"delay": 0, "repeat": 3, "interval": 0.05}
-    )
-    ours.start()
-    mastered(ours, *addresses)
-    time.sleep(1)
-    frames = [frame for frame in bench.wire.frames(Arp) if frame.gratuitous]
-    assert [frame.sender for frame in frames] == addresses * 3
-    gaps = [later.time - sooner.time for sooner, later in pairwise(frames)]
-    assert min(gaps) > 0.045
-    assert frames[-1].time - frames[0].time < 11 * 0.05 + 0.3
-
-
-def test_announcements_on_demand(bench: Bench) -> None:
-    ours = router(bench.a)
-    ours.start()
-    mastered(ours, VIP4)
-    time.sleep(0.3)
-    assert len(announcements(bench, VIP4, 0, bench.a.mac)) == 5
-    asked = time.monotonic()
-    ours.do("announce")
-    ours.do("announce", repeat=3)
-    time.sleep(0.5)
-    # Asked again while the first were under way, or after: never more than both together.
-    assert 5 <= len(announcements(bench, VIP4, asked, bench.a.mac)) <= 8
-    asked = time.monotonic()
-    ours.do("announce", repeat=3)
-    time.sleep(0.3)
-    assert len(announcements(bench, VIP4, asked, bench.a.mac)) == 3
 
 
 def test_demotion_hands_over_without_silence(bench: Bench) -> None:

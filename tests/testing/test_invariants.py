@@ -272,7 +272,6 @@ class TestAgainstRealMachines:
         assert {violation.invariant for violation in caught.value.violations} == set(check)
         assert "*** crash" in str(caught.value)
 
-    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     def test_a_master_that_never_yields(self, monkeypatch: pytest.MonkeyPatch) -> None:
         handle = Machine.handle
 

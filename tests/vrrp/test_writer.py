@@ -47,6 +47,7 @@ def test_the_same_octets_until_something_changes() -> None:
     first = ours.outgoing(150, SOURCE, WALL)
     assert ours.outgoing(150, SOURCE, WALL + 1) is first
     assert ours.outgoing(0, SOURCE, WALL) != first
+    assert ours.outgoing(150, SOURCE, WALL) is first
     assert ours.outgoing(150, SOURCE + 1, WALL) != first
     for priority in range(1, 100):
         ours.outgoing(priority, SOURCE, WALL)

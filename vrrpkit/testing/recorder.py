@@ -12,6 +12,7 @@ advert, which is nearly all that happens, takes some thirty octets.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -71,7 +72,7 @@ class Recorder:
         that is there already becomes one of them.
     :param max_bytes: octets in each file, from 10,000.
     :param files: how many files are kept, the present one included, from 1.
-    :raises ConfigError: a limit is out of range.
+    :raises ConfigError: a limit is out of range, or ``path`` is a device or a directory.
     :raises OSError: the file cannot be made.
     """
 
@@ -82,6 +83,8 @@ class Recorder:
             raise ConfigError(f"max_bytes {max_bytes} must be 10000 or more")
         if files < 1:
             raise ConfigError(f"files {files} must be 1 or more")
+        if Path(path).exists() and not Path(path).is_file():
+            raise ConfigError(f"{path} is no ordinary file, and cannot be renamed when it is full")
         self.path = Path(path)
         self.failure: Exception | None = None
         """What ended the recording early."""
@@ -208,7 +211,9 @@ class Recorder:
             self.failure = problem
             log.error("%s: the recording ends here: %s", self.path, problem)
         finally:
-            self._file.close()
+            # What could not be written before cannot be written now.
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def _gather(self) -> list[bytes | None]:
         batch = [self._lines.get()]

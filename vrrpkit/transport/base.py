@@ -37,7 +37,7 @@ class Repeats:
         self.ttl = ttl
         """TTL or hop limit of the datagram."""
         self.live = True
-        """Whether the receiver still agrees. Once it does not, every datagram is to be delivered."""
+        """Whether the receiver still agrees; once it does not, every datagram is delivered."""
         self.at = 0.0
         """When the latest one reached this host, as :attr:`Datagram.received`."""
         self.count = 0

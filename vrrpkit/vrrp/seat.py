@@ -60,7 +60,9 @@ class Seat:
     def own(self) -> frozenset[IPAddress]:
         """The addresses that are this router's and nobody else's."""
         link = self.interface.link
-        listed = {address for address, _prefix in link.addresses} if link is not None else set()
+        listed: set[IPAddress] = set()
+        if link is not None:
+            listed.update(address for address, _prefix in link.addresses)
         own = listed if self._options.owner else listed - self._options.all_addresses
         return frozenset(own if self.source is None else own | {self.source})
 

@@ -22,8 +22,8 @@ class PeerCounts:
     """What came from one peer."""
 
     accepted: int = 0
-    rejected: Counter[RejectReason] = attrs.field(factory=Counter)
-    anomalies: Counter[Anomaly] = attrs.field(factory=Counter)
+    rejected: Counter[RejectReason] = attrs.field(factory=Counter[RejectReason])
+    anomalies: Counter[Anomaly] = attrs.field(factory=Counter[Anomaly])
     checksum: ChecksumForm | None = None
     """The form of checksum that this peer was last accepted with."""
 
@@ -46,9 +46,11 @@ class Statistics:
     vrid_errors: int = 0
     ip_ttl_errors: int = 0
     send_errors: int = 0
-    rejected: Counter[RejectReason] = attrs.field(factory=Counter)
-    anomalies: Counter[Anomaly] = attrs.field(factory=Counter)
-    peers: OrderedDict[IPAddress | None, PeerCounts] = attrs.field(factory=OrderedDict)
+    rejected: Counter[RejectReason] = attrs.field(factory=Counter[RejectReason])
+    anomalies: Counter[Anomaly] = attrs.field(factory=Counter[Anomaly])
+    peers: OrderedDict[IPAddress | None, PeerCounts] = attrs.field(
+        factory=OrderedDict[IPAddress | None, PeerCounts]
+    )
 
     def peer(self, source: IPAddress) -> PeerCounts:
         """The counts of one peer, made at need; at most :data:`PEER_LIMIT` are told apart."""
