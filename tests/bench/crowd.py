@@ -25,18 +25,19 @@ class Journal:
     """Collects transitions and prints them later."""
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._changes: list[Transition] = []
 
     def note(self, change: Transition) -> None:
         """Keep a transition, to be printed."""
-        if not self._lines:
+        if not self._changes:
             asyncio.get_running_loop().call_later(QUIET, self._print)
-        self._lines.append(json.dumps([change.router, change.state.value, change.reason.value]))
+        self._changes.append(change)
 
     def _print(self) -> None:
-        sys.stdout.write("\n".join([*self._lines, ""]))
+        for change in self._changes:
+            print(json.dumps([change.router, change.state.value, change.reason.value]))
         sys.stdout.flush()
-        self._lines.clear()
+        self._changes.clear()
 
 
 async def main(*, interface: str, count: int, interval: float, priority: int) -> None:

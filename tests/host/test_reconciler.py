@@ -189,6 +189,7 @@ async def test_announce_on_demand() -> None:
     await hold.settled()
     assert host.announced == [A]
     hold.announce(3)
+    await asyncio.sleep(0.01)
     assert host.announced == [A] * 4
     hold.release()
     hold.announce(3)

@@ -1,4 +1,4 @@
-"""Adverts of a real peer, or a forger, that are dropped or remarked upon: told, counted, harmless."""
+"""Adverts that are dropped or remarked upon: told, counted, and harmless otherwise."""
 
 from __future__ import annotations
 

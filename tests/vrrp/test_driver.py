@@ -28,9 +28,10 @@ from vrrpkit import (
     TransitionReason,
     VRRPInstance,
 )
-from vrrpkit.testing import run_virtual, virtual_time
+from vrrpkit.testing import Lan, run_virtual, virtual_time
 from vrrpkit.transport.base import Membership, Port, Receiver, Transport
 from vrrpkit.values import IPAddress
+from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.packet import Advertisement, encode
 from vrrpkit.vrrp.vocabulary import (
@@ -538,3 +539,32 @@ def _copied(statistics: Statistics) -> dict[str, object]:
         "anomalies": statistics.anomalies.copy(),
         "peers": {str(source): attrs.evolve(peer) for source, peer in statistics.peers.items()},
     }
+
+
+def test_rounding_never_makes_a_deadline_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A takeover may be due one interval from now by one way of computing, and later by another."""
+    due = Driver._due
+    turns = 0
+
+    def counted(self: Driver) -> None:
+        nonlocal turns
+        turns += 1
+        assert turns < 1000
+        due(self)
+
+    monkeypatch.setattr(Driver, "_due", counted)
+
+    async def main() -> None:
+        async with Lan() as lan:
+            for name, priority in (("a", 255), ("b", 150)):
+                lan.router(
+                    name,
+                    vips=[f"{VIP}/24"],
+                    priority=priority,
+                    interval=0.1,
+                    down_factor=1,
+                    startup_delay=2.5,
+                )
+            await asyncio.sleep(5)
+
+    run_virtual(main())

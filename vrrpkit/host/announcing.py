@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 CHUNK = 64
 """Frames in one turn of the event loop. A larger burst would keep adverts waiting."""
 
+LULL = 2
+"""Turns of the event loop in which nothing was started, before second packets leave: of hundreds of
+routers that take over at once, none shall wait for the repetitions of another."""
+
 
 class _Burst:
     """What one key still has to send: whole rounds over all its addresses, one after the other."""
@@ -93,6 +97,7 @@ class Announcer:
         self._fresh: deque[_Burst] = deque()
         self._rest: deque[_Burst] = deque()
         self._spent = 0
+        self._lull = 0
         self._not_before: float | None = None
         self._turn: asyncio.Handle | None = None
         self._sets = deadlines.new(self._sets_due)
@@ -108,6 +113,7 @@ class Announcer:
             return
         plan = _Plan(tuple(vips), announcements, self._deadlines.now())
         self._plans[key] = plan
+        self._lull = LULL
         self._queue(key, plan, announcements.repeat)
         due = plan.next()
         if due is not None and (self._sets.when is None or due < self._sets.when):
@@ -172,18 +178,19 @@ class Announcer:
                     break
                 self._put(self._take(1))
                 self._not_before = now + interval
-            elif self._spent < CHUNK:
+            elif self._spent < CHUNK and (self._fresh or not self._lull):
                 taken = self._take(CHUNK - self._spent)
                 self._spent += len(taken)
                 self._put(taken)
             else:
                 break
-        if self._spent and self._turn is None:
+        if (self._spent or self._lull) and self._turn is None:
             self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         self._turn = None
         self._spent = 0
+        self._lull = max(0, self._lull - 1)
         self._flush()
 
     def _interval(self) -> float:

@@ -13,6 +13,10 @@ from typing import Protocol
 
 __all__ = ["Alarm", "Deadline", "Deadlines", "LoopAlarm"]
 
+TURN = 0.001
+"""Seconds for which deadlines fire in one turn of the event loop. When hundreds of routers take over
+at once, the addresses of the first go to the kernel before the last have sent an advert."""
+
 
 class Alarm(Protocol):
     """Wakes a heap of deadlines, and owns the clock that they are told in."""
@@ -124,6 +128,7 @@ class Deadlines:
 
     def _fire(self, now: float) -> None:
         heap = self._heap
+        end = now + TURN
         while heap:
             queued, _serial, deadline = heap[0]
             if queued > now + deadline.slack:
@@ -136,6 +141,8 @@ class Deadlines:
                 continue
             deadline.when = None
             deadline.callback()
+            if self.now() > end:
+                return
 
     def close(self) -> None:
         """Forget every deadline."""

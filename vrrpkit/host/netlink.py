@@ -35,7 +35,8 @@ CHUNK = 64
 default socket at 256, and a thousand requests at once would block the loop for 20 ms."""
 
 NLM_F_REQUEST = 0x1
-REQUEST = NLM_F_REQUEST | 0x4
+NLM_F_ACK = 0x4
+REQUEST = NLM_F_REQUEST | NLM_F_ACK
 """NLM_F_REQUEST | NLM_F_ACK."""
 DUMP = NLM_F_REQUEST | 0x300
 """NLM_F_REQUEST | NLM_F_DUMP."""
@@ -65,7 +66,8 @@ HEADER = struct.Struct("=IHHII")
 
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
-_SEQUENCE = struct.Struct("=I")
+_FLAGS = struct.Struct("=H")
+_FLAGS_SEQUENCE = struct.Struct("=HI")
 
 Attributes: TypeAlias = dict[int, bytes]
 
@@ -190,27 +192,35 @@ class Netlink:
 
     def exchange(self, messages: Sequence[bytearray]) -> list[OSError | None]:
         """Have at most :data:`CHUNK` requests carried out in order, and return at once."""
-        first = self._sequence + 1
-        for message in messages:
+        numbers: list[int] = []
+        # Unasked, the kernel answers to what it refuses only. So one answer for all is enough.
+        quiet = len(messages) - 1
+        for place, message in enumerate(messages):
             self._sequence += 1
-            _SEQUENCE.pack_into(message, 8, self._sequence & 0xFFFFFFFF)
+            number = self._sequence & 0xFFFFFFFF
+            (flags,) = _FLAGS.unpack_from(message, 6)
+            flags = flags & ~NLM_F_ACK if place < quiet else flags | NLM_F_ACK
+            _FLAGS_SEQUENCE.pack_into(message, 6, flags, number)
+            numbers.append(number)
         self._socket.send(b"".join(messages))
         answers: dict[int, OSError | None] = {}
-        while len(answers) < len(messages):
+        # What is said of a request that was not answered to, once the last one was.
+        otherwise: OSError | None = None
+        while numbers and numbers[-1] not in answers:
             try:
                 datagram = self._socket.recv(READ)
             except BlockingIOError:
+                otherwise = OSError(errno.EIO, "the kernel gave no answer")
                 break
             except OSError as problem:
                 if problem.errno != errno.ENOBUFS:
                     raise
+                otherwise = OSError(errno.EIO, "the kernel's answer was lost")
                 continue
             for answer in _messages(datagram):
                 if answer.kind == NLMSG_ERROR:
                     answers[answer.sequence] = _problem(answer)
-        lost = OSError(errno.EIO, "the kernel gave no answer")
-        wanted = range(first, first + len(messages))
-        return [answers.get(number & 0xFFFFFFFF, lost) for number in wanted]
+        return [answers.get(number, otherwise) for number in numbers]
 
     def _dump(self, kind: int, body: bytes) -> tuple[bool, list[Message]]:
         self._sequence += 1

@@ -12,7 +12,6 @@ import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import NamedTuple, ParamSpec, TypeAlias
 
 from vrrpkit.errors import Closed, KernelRefused
@@ -33,12 +32,14 @@ RENEWALS = 3
 
 P = ParamSpec("P")
 
-Key: TypeAlias = tuple[str | None, IPv4Interface | IPv6Interface]
+Key: TypeAlias = tuple[str | None, bytes, int]
+"""Device, address and prefix length. (To hash an address object takes as long as to add the address
+to the kernel's table.)"""
 Failures: TypeAlias = dict[Key, OSError]
 
 
 def _key(vip: VIP) -> Key:
-    return vip.dev, vip.interface
+    return vip.dev, vip.address.packed, vip.prefix
 
 
 class _Echo(NamedTuple):
@@ -163,7 +164,8 @@ class Reconciler:
             return
         if wanted is not hold.wanted:
             hold.wanted = wanted
-            self._wanting.update(dict.fromkeys(hold.vips, 1 if wanted else -1))
+            for key in hold.vips:
+                self._wanting[key] += 1 if wanted else -1
         hold.epoch += 1
         if not wanted:
             self._announcer.stop(hold)
@@ -195,7 +197,7 @@ class Reconciler:
 
         Its holders hear of it when it is wanted and this reconciler did not ask for it.
         """
-        key: Key = (dev, ip_interface((address, prefix)))
+        key: Key = (dev, address.packed, prefix)
         echoes = self._echoes(key, self._deadlines.now())
         if echoes > 1:
             self._leaving[key] = self._leaving[key]._replace(due=echoes - 1)
@@ -330,7 +332,9 @@ class Reconciler:
     def _conclude_hold(self, hold: Hold, failures: Failures) -> None:
         renewed = hold not in self._changed
         self._changed.pop(hold, None)
-        refused = [(vip, failures[key]) for key, vip in hold.vips.items() if key in failures]
+        refused = failures and [
+            (vip, failures[key]) for key, vip in hold.vips.items() if key in failures
+        ]
         if hold.wanted and hold.lease is not None:
             self._plan_renewal(hold.lease)
         if refused:

@@ -206,6 +206,7 @@ class _RawPort(Port):
                 raise OSError(errno.EBADF, "this port is closed")
             found = self._transport.outlet(self._membership, destination)
             self._outlets[destination] = found
+            self._send, self._latest = found.sock.send, destination
         return found
 
 

@@ -394,7 +394,8 @@ class Driver:
         # with others, and is put off or becomes exact then.
         if machine.state is State.BACKUP and deadline is not None:
             early = machine.master_interval
-            slack = early if deadline - now > early else 0.0
+            # Compared as the heap compares, or rounding would let both sides be right for ever.
+            slack = early if deadline > now + early else 0.0
         self._deadline.set(deadline, slack)
 
     def _carry_out(self, effect: Effect, now: float) -> None:
@@ -447,6 +448,9 @@ class Driver:
             self.last_transition = notice
             if notice.state is State.MASTER:
                 self._statistics.master_transitions += 1
+            elif self.seat.source is not None and not self._writer.signs:
+                # Written now, for a takeover has no time for it.
+                self._writer.outgoing(self.machine.priority, self.seat.source, 0.0)
             self._set_pace()
             log.info("%s", notice)
         elif isinstance(notice, AdvertAnomaly):
