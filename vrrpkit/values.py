@@ -104,7 +104,8 @@ class VIP:
     :param noprefixroute: add no route for the prefix.
     :param preferred_lifetime: seconds, ``math.inf`` for ever. ``None`` is for ever in IPv4 and 0
         (deprecated) in IPv6, so that the host does not choose it as the source of its own
-        connections.
+        connections. Without a lease the kernel counts no lifetime down in IPv4: there a finite
+        value has no effect, except 0.
     :raises ConfigError: the address, its prefix length or an option is unusable.
     """
 

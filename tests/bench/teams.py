@@ -168,9 +168,9 @@ def bunch(team: Team, interval: float) -> None:
 
 
 @contextlib.contextmanager
-def playing(kind: type[Vrrpkit | KeepalivedCrowd], *, count: int, interval: float) -> Iterator[
-    tuple[Lab, Team, Team]
-]:
+def playing(
+    kind: type[Vrrpkit | KeepalivedCrowd], *, count: int, interval: float
+) -> Iterator[tuple[Lab, Team, Team]]:
     """A laboratory with two teams of one kind, a master and a backup, that have settled.
 
     The backup starts when the master has settled: keepalived flaps otherwise.

@@ -117,14 +117,20 @@ class Net:
         return sock
 
 
+KERNEL_CHATTER = tuple(bytes.fromhex(f"3333000000{last}") for last in ("02", "16"))
+"""Where router solicitations and multicast listener reports go, which kernels send at any time."""
+
+
 def heard(sock: socket.socket) -> list[bytes]:
-    """The frames that wait in a sniffer."""
+    """The frames that wait in a sniffer, but for what kernels say of themselves."""
     frames = []
     while True:
         try:
-            frames.append(sock.recv(2048))
+            frame = sock.recv(2048)
         except BlockingIOError:
             return frames
+        if not frame.startswith(KERNEL_CHATTER):
+            frames.append(frame)
 
 
 def _run(command: str) -> str:

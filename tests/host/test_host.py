@@ -170,7 +170,7 @@ def test_hold(net: Net) -> None:
             await hold.settled()
             assert {str(V4), str(V6)} <= net.addresses().keys()
             assert net.addresses()[str(V6)]["deprecated"]
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
             arp = gratuitous_arp(V4.address, MAC)
             na = unsolicited_na(V6.address, MAC, router=False)
             announced = [frame for frame in heard(sniffer) if frame in (arp, na)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -16,6 +15,7 @@ from system.wire import socket_in
 from transport.stations import GROUPS, Listener, advert, now, stall, stations
 from vrrpkit.errors import PermissionMissing
 from vrrpkit.transport.base import Membership, Port
+from vrrpkit.transport.batch import Batch
 from vrrpkit.transport.inlet import Member
 from vrrpkit.transport.raw import RawTransport
 from vrrpkit.values import IPAddress
@@ -332,35 +332,22 @@ def test_a_missing_source_is_refused(hosts: tuple[Host, Host]) -> None:
     asyncio.run(main())
 
 
-class Unlucky(socket.socket):
-    """Reading fails as often as ``failures`` says."""
-
-    failures = 0
-
-    def recvmsg(self, *args: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
-        if self.failures:
-            self.failures -= 1
-            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
-        return super().recvmsg(*args)
-
-
 @families
-def test_errors_of_reading_are_counted(hosts: tuple[Host, Host], family: int) -> None:
+def test_errors_of_reading_are_counted(
+    hosts: tuple[Host, Host], family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, failures = Batch.read, [errno.ENETDOWN, errno.ENETDOWN]
+
+    def unlucky(self: Batch, descriptor: int) -> int:
+        if failures:
+            raise OSError(failures.pop(), "Network is down")
+        return read(self, descriptor)
+
     async def main() -> None:
         async with stations(hosts) as (a, b):
-
-            def make(family: int, kind: int, protocol: int) -> socket.socket:
-                plain = socket_in(b.host.namespace, family, kind, protocol)
-                sock = Unlucky(fileno=plain.detach())
-                b.opened.append(sock)
-                return sock
-
-            b.transport = RawTransport(now=now, sockets=make)
             listener = Listener()
             b.join(listener, b.membership(7, family))
-            receiver = b.opened[0]
-            assert isinstance(receiver, Unlucky)
-            receiver.failures = 2
+            monkeypatch.setattr(Batch, "read", unlucky)
             a.join(Listener(), a.membership(7, family)).send(advert(7), GROUPS[family])
             await listener.wait(1)
             assert b.transport.counters.errors == 2

@@ -102,6 +102,8 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return handle(self, event, at)
 
         monkeypatch.setattr(Machine, "handle", failing)
+        # The short way of a periodic advert, which knows no events.
+        monkeypatch.setattr(Machine, "repeated", lambda self, at: False)
 
     return install
 

@@ -7,9 +7,10 @@ is the business of ``send``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 
 from vrrpkit.host.base import Announcements
 from vrrpkit.host.deadlines import Deadlines
@@ -98,6 +99,7 @@ class Announcer:
         self._rest: deque[_Burst] = deque()
         self._spent = 0
         self._lull = 0
+        self._gathering = False
         self._not_before: float | None = None
         self._turn: asyncio.Handle | None = None
         self._sets = deadlines.new(self._sets_due)
@@ -118,6 +120,16 @@ class Announcer:
         due = plan.next()
         if due is not None and (self._sets.when is None or due < self._sets.when):
             self._sets.set(due)
+
+    @contextlib.contextmanager
+    def together(self) -> Generator[None]:
+        """What is started inside leaves at the end of the block, in as few calls as possible."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._flush()
 
     def again(self, key: Hashable, repeat: int) -> None:
         """Announce the addresses of ``key`` once more, ``repeat`` packets each, if it was started.
@@ -157,7 +169,8 @@ class Announcer:
         if rounds > 0:
             burst = self._live[key] = _Burst(key, plan.vips, rounds)
             self._fresh.append(burst)
-            self._flush()
+            if not self._gathering:
+                self._flush()
 
     def _sets_due(self) -> None:
         now = self._deadlines.now()

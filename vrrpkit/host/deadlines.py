@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from math import floor
 from typing import Protocol
 
 __all__ = ["Alarm", "Deadline", "Deadlines", "LoopAlarm"]
 
-TURN = 0.001
-"""Seconds for which deadlines fire in one turn of the event loop. When hundreds of routers take over
-at once, the addresses of the first go to the kernel before the last have sent an advert."""
+TURN = 0.003
+"""Seconds for which deadlines fire in one turn of the event loop. Of hundreds of routers that take
+over at once, the first have their addresses before the last have sent an advert."""
+
+_ROUNDING = 1e-6
+"""A multiple of a step that was computed in another way may come out a little less."""
 
 
 class Alarm(Protocol):
@@ -66,12 +70,16 @@ class Deadline:
         self.when: float | None = None
         self.slack = 0.0
 
-    def set(self, when: float | None, slack: float = 0.0) -> None:
+    def set(self, when: float | None, slack: float = 0.0, step: float = 0.0) -> None:
         """Be due at ``when``, or never. Up to ``slack`` seconds earlier will do, so that one
-        wake-up serves many."""
+        wake-up serves many: at a multiple of ``step``, if there is one and the heap herds."""
         self.when = when
         self.slack = slack
-        if when is not None and (self._queued is None or when < self._queued):
+        if when is None:
+            return
+        if step and self._heap.herds:
+            when = max(when - slack, floor(when / step + _ROUNDING) * step)
+        if self._queued is None or when < self._queued:
             self._heap.push(self, when)
             self._queued = when
 
@@ -85,9 +93,13 @@ class Deadline:
 
 class Deadlines:
     """All deadlines of one host. ``drains`` are called before any may fire: an advert that waits in
-    a socket counts before the silence that its lateness would mean."""
+    a socket counts before the silence that its lateness would mean.
 
-    def __init__(self, alarm: Alarm) -> None:
+    :param herds: move deadlines with slack towards common moments.
+    """
+
+    def __init__(self, alarm: Alarm, *, herds: bool = False) -> None:
+        self.herds = herds
         self._alarm = alarm
         self._heap: list[tuple[float, int, Deadline]] = []
         self._serial = 0

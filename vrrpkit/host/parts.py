@@ -67,7 +67,7 @@ class Parts:
             monitor = LinkMonitor(namespace, netlink, removed, usable)
             stack.callback(monitor.close)
             monitor.start()
-            deadlines = Deadlines(TimerfdAlarm())
+            deadlines = Deadlines(TimerfdAlarm(), herds=True)
             stack.callback(deadlines.close)
             transport = RawTransport(now=deadlines.now, sockets=namespace.socket)
             stack.callback(transport.close)

@@ -325,16 +325,17 @@ class Reconciler:
                 else:
                     # Again, for a loss in between has taken it off; what was added must be removed.
                     self._placed[key] = vip
-        for hold, epoch in job.epochs.items():
-            if hold.epoch == epoch:
-                self._conclude_hold(hold, failures)
+        with self._announcer.together():
+            for hold, epoch in job.epochs.items():
+                if hold.epoch == epoch:
+                    self._conclude_hold(hold, failures)
 
     def _conclude_hold(self, hold: Hold, failures: Failures) -> None:
         renewed = hold not in self._changed
         self._changed.pop(hold, None)
-        refused = failures and [
-            (vip, failures[key]) for key, vip in hold.vips.items() if key in failures
-        ]
+        refused: list[tuple[VIP, OSError]] = []
+        if failures:
+            refused = [(vip, failures[key]) for key, vip in hold.vips.items() if key in failures]
         if hold.wanted and hold.lease is not None:
             self._plan_renewal(hold.lease)
         if refused:

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import attrs
 
 from vrrpkit.transport import sockets
 from vrrpkit.transport.base import Datagram, Repeats
+from vrrpkit.transport.batch import MOST, Batch
 from vrrpkit.values import IPAddress
 
 __all__ = ["Counters", "Inlet", "Inlet4", "Inlet6", "Member"]
 
-SIZE = 8192
-"""Octets read of one packet: 255 IPv6 addresses and an authentication trailer need 4200."""
 LIMIT = 4096
 """Packets read in one go, so that a flood cannot hold the event loop."""
 ROUTES = 4096
@@ -42,7 +40,6 @@ WORTHWHILE = 3.0
 NO_OPTIONS = 0x45
 """First octet of an IPv4 header of 20 octets."""
 
-_stamp = struct.Struct("=qq").unpack_from
 _wall = time.clock_gettime
 _REALTIME = time.CLOCK_REALTIME
 
@@ -92,12 +89,11 @@ def _nothing() -> None:
     pass
 
 
-Key = TypeVar("Key", bound=Hashable)
 Route: TypeAlias = tuple[IPAddress, IPAddress, tuple[Member, ...]]
 """Source, destination, and who gets it."""
 
 
-class Inlet(ABC, Generic[Key]):
+class Inlet(ABC):
     """The common half of both address families.
 
     ``build(urgent)`` makes a socket bound to ``address``: see :mod:`vrrpkit.transport.sockets`.
@@ -118,17 +114,19 @@ class Inlet(ABC, Generic[Key]):
         self._loop = asyncio.get_running_loop()
         self._members: dict[Member, None] = {}
         self._by_vrid: dict[int, tuple[Member, ...]] = {}
-        self._routes: dict[Key, Route] = {}
-        self._repeats: dict[Hashable, Repeats] = {}
+        self._routes: dict[bytes, Route] = {}
+        self._repeats: dict[bytes, Repeats] = {}
         self._tense = 0
         self._urgent: socket.socket | None = None
         self._tick: asyncio.Handle | None = None
         self._reading = False
+        self._batch = Batch()
         self._sock = build(False)
         self._room = 0
         self._grow()
         self._lost = sockets.drops(self._sock)
         self._dry = now()
+        self._offset = 0.0
         self._loop.add_reader(self._sock.fileno(), self.drain)
 
     @property
@@ -193,18 +191,41 @@ class Inlet(ABC, Generic[Key]):
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
 
-    @abstractmethod
     def _read(self) -> int:
         """Deliver what waits, and return how many packets were read."""
+        now = self._now()
+        self._offset = now - _wall(_REALTIME)
+        total = 0
+        while total < LIMIT:
+            try:
+                count = self._batch.read(self._sock.fileno())
+            except OSError:
+                if self._failed():
+                    return 0
+                total += 1
+                continue
+            if count:
+                self._take(count, now)
+                total += count
+            if count < MOST:
+                self._dry = now
+                break
+        return total
 
-    def _route(self, key: Key, source: IPAddress, destination: IPAddress, vrid: int) -> Route:
+    @abstractmethod
+    def _take(self, count: int, now: float) -> None:
+        """Deliver the ``count`` packets of the batch, which was read at ``now``."""
+
+    def _route(self, key: bytes, source: IPAddress, destination: IPAddress, vrid: int) -> Route:
         if len(self._routes) >= ROUTES:
             self._routes.clear()
         route = (source, destination, self._by_vrid.get(vrid, ()))
         self._routes[key] = route
         return route
 
-    def _deliver(self, datagram: Datagram, members: tuple[Member, ...], repeated: Hashable) -> None:
+    def _deliver(
+        self, datagram: Datagram, members: tuple[Member, ...], repeated: bytes | None
+    ) -> None:
         """``repeated`` finds the datagram when it comes again; ``None`` if that cannot be told."""
         for member in members:
             repeats = member.take(datagram)
@@ -298,46 +319,35 @@ class Inlet(ABC, Generic[Key]):
         self.drain()
 
 
-class Inlet4(Inlet[bytes]):
+class Inlet4(Inlet):
     """A receive socket of IPv4: packets come with their IP header, less any padding of the link."""
 
-    def _read(self) -> int:
-        receive, routes, repeated = self._sock.recvmsg, self._routes, self._repeats.get
-        now, dry = self._now(), self._dry
-        offset = now - _wall(_REALTIME)
-        for count in range(LIMIT):
-            try:
-                packet, ancillary, _flags, _sender = receive(SIZE, 64)
-            except BlockingIOError:
-                self._dry = now
-                return count
-            except OSError:
-                if self._failed():
-                    return 0
-                continue
-            seconds, nanoseconds = _stamp(ancillary[0][2])
-            received = offset + seconds + nanoseconds * 1e-9
+    def _take(self, count: int, now: float) -> None:
+        routes, repeated, octets = self._routes, self._repeats.get, self._batch.octets
+        dry, offset = self._dry, self._offset
+        for at, end, stamp, _hops in self._batch.packets(count):
+            received = stamp + offset
             if not dry < received < now:
                 received = now if received >= now else dry
             # From the source address on: identification and checksum differ from one to the next.
-            same = packet[12:]
+            same = bytes(octets[at + 12 : end])
             repeats = repeated(same)
             if (
                 repeats is not None
                 and repeats.live
-                and packet[8] == repeats.ttl
-                and packet[0] == NO_OPTIONS
+                and octets[at + 8] == repeats.ttl
+                and octets[at] == NO_OPTIONS
             ):
                 repeats.at = received
                 repeats.count += 1
                 continue
-            start = 20 if packet[0] == NO_OPTIONS else (packet[0] & 15) << 2
-            if len(packet) < start + 2:
+            start = at + ((octets[at] & 15) << 2)
+            if end < start + 2:
                 self._counters.short += 1
                 continue
-            payload = packet[start:]
+            payload = bytes(octets[start:end])
             # Source, destination, and what names the virtual router.
-            key = packet[12:20] + payload[:2]
+            key = same[:8] + payload[:2]
             route = routes.get(key)
             if route is None:
                 addresses = IPv4Address(key[:4]), IPv4Address(key[4:8])
@@ -346,59 +356,41 @@ class Inlet4(Inlet[bytes]):
             if not members:
                 self._counters.unknown_vrid += 1
                 continue
-            datagram = Datagram(payload, source, destination, packet[8], received)
-            self._deliver(datagram, members, same if start == 20 else None)
-        return LIMIT
+            datagram = Datagram(payload, source, destination, octets[at + 8], received)
+            self._deliver(datagram, members, same if octets[at] == NO_OPTIONS else None)
 
 
-class Inlet6(Inlet[tuple[str, int]]):
+class Inlet6(Inlet):
     """A receive socket of IPv6: sender and hop limit come beside the payload.
 
     The destination does not, for it can only be the address that the socket is bound to.
     """
 
-    def _read(self) -> int:
-        receive, routes, repeated = self._sock.recvmsg, self._routes, self._repeats.get
-        now, dry = self._now(), self._dry
-        offset = now - _wall(_REALTIME)
-        for count in range(LIMIT):
-            try:
-                payload, ancillary, _flags, sender = receive(SIZE, 96)
-            except BlockingIOError:
-                self._dry = now
-                return count
-            except OSError:
-                if self._failed():
-                    return 0
-                continue
+    def _take(self, count: int, now: float) -> None:
+        routes, repeated, batch = self._routes, self._repeats.get, self._batch
+        dry, offset = self._dry, self._offset
+        for at, end, stamp, hop_limit in batch.packets(count):
+            received = stamp + offset
+            if not dry < received < now:
+                received = now if received >= now else dry
+            payload = bytes(batch.octets[at:end])
             if len(payload) < 2:
                 self._counters.short += 1
                 continue
-            # The kernel puts what belongs to the socket before what belongs to IPv6.
-            (_, _, stamp), (_, _, hops) = ancillary
-            seconds, nanoseconds = _stamp(stamp)
-            received = offset + seconds + nanoseconds * 1e-9
-            if not dry < received < now:
-                received = now if received >= now else dry
-            # The hop limit is an int of either byte order.
-            hop_limit = hops[0] | hops[3]
-            same = (sender[0], payload)
+            sender = batch.sender(at)
+            same = sender + payload
             repeats = repeated(same)
             if repeats is not None and repeats.live and hop_limit == repeats.ttl:
                 repeats.at = received
                 repeats.count += 1
                 continue
-            key = (sender[0], payload[1])
+            key = sender + payload[1:2]
             route = routes.get(key)
             if route is None:
-                # A zone would make the address unequal to the same one in a configuration.
-                bare = IPv6Address(sender[0].partition("%")[0])
-                route = self._route(key, bare, self._address, payload[1])
+                route = self._route(key, IPv6Address(sender), self._address, payload[1])
             source, destination, members = route
             if not members:
                 self._counters.unknown_vrid += 1
                 continue
-            self._deliver(
-                Datagram(payload, source, destination, hop_limit, received), members, same
-            )
-        return LIMIT
+            datagram = Datagram(payload, source, destination, hop_limit, received)
+            self._deliver(datagram, members, same)

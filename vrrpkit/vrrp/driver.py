@@ -11,28 +11,22 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from typing import Protocol, assert_never
 
 from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
 from vrrpkit.host.base import AddressHold, Interface
 from vrrpkit.transport.base import Datagram, Repeats, Transport
-from vrrpkit.values import VIP, State
-from vrrpkit.vrrp.auth import HMACAuth, Verifier
+from vrrpkit.values import VIP, IPAddress, State
+from vrrpkit.vrrp.election import advert_step
 from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import (
-    AdvertAnomaly,
-    AdvertRejected,
-    ClockSkew,
-    Notice,
-    SendFailed,
-    Transition,
-)
+from vrrpkit.vrrp.notices import AdvertAnomaly, Notice, Transition
 from vrrpkit.vrrp.options import Options
-from vrrpkit.vrrp.packet import RejectReason
-from vrrpkit.vrrp.receive import Heard, Inspector
+from vrrpkit.vrrp.receive import Inspector
+from vrrpkit.vrrp.reporter import Reporter
 from vrrpkit.vrrp.seat import Seat
-from vrrpkit.vrrp.statistics import PeerCounts, Statistics, Tally
+from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.vocabulary import (
     AddressesInPlace,
     AdvertReceived,
@@ -62,7 +56,10 @@ log = logging.getLogger(__name__)
 GRACE = 5.0
 """Seconds that leaving may take to remove the addresses."""
 
-RELAXED = 0.02
+_TIMER_FIRED = TimerFired()
+_NOBODY = IPv4Address(0)
+
+RELAXED = 0.05
 """The longest a BACKUP lets an advert lie, in seconds, unless the master says that it leaves."""
 
 
@@ -98,13 +95,14 @@ class Driver:
         self._interface = interface
         self._deadlines = interface.deadlines
         self._deadline = self._deadlines.new(self._due)
+        self._stride = advert_step(options.interval)
         self._hub = hub
         self._statistics = statistics
         self._recorder = recorder
         self._failed = failed
         self._writer = AdvertWriter(options)
-        self._inspector = self._make_inspector()
-        self._tally = Tally()
+        self._inspector = Inspector.of(options)
+        self._reporter = Reporter(options.name, statistics, self._publish)
         self._hold: AddressHold | None = None
         self._unwatch: list[Callable[[], None]] = []
         self._claimed = False
@@ -112,29 +110,8 @@ class Driver:
         self._feeding = False
         self._left = False
         self._known: Datagram | None = None
-        self._known_counts = PeerCounts()
         self._repeats = Repeats(0)
-
-    def _make_inspector(self) -> Inspector:
-        options = self._options
-        verifier = None
-        if isinstance(options.auth, HMACAuth):
-            senders = len(options.peers) or 4
-            verifier = Verifier(options.auth, options.interval, senders)
-        return Inspector(
-            version=options.version,
-            vrid=options.vrid,
-            wire_interval=options.wire_interval,
-            addresses=frozenset(vip.address for vip in options.vips),
-            group=options.destination,
-            peers={peer.address: peer for peer in options.peers},
-            auth=options.auth,
-            insist=options.insist_checksum,
-            drop_address_list=options.profile.drop_address_list,
-            deaf_owner=options.owner and options.profile.owner_deaf,
-            owner=options.owner,
-            verifier=verifier,
-        )
+        self._repeating: IPAddress = _NOBODY
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -233,7 +210,7 @@ class Driver:
         repeats = self._repeats
         if repeats.count:
             self._statistics.advertisement_rcvd += repeats.count
-            self._known_counts.accepted += repeats.count
+            self._statistics.peer(self._repeating).accepted += repeats.count
             repeats.count = 0
             self.machine.refreshed(repeats.at)
 
@@ -243,7 +220,7 @@ class Driver:
         try:
             heard = self._inspector.inspect(payload, source, destination, ttl, wall)
         except DecodeError as problem:
-            self._reject(problem, datagram)
+            self._reporter.rejected(problem, source, self._deadlines.now())
             return
         advert = heard.advert
         statistics = self._statistics
@@ -253,7 +230,10 @@ class Driver:
         counts = statistics.peer(source)
         counts.accepted += 1
         counts.checksum = heard.checksum
-        self._remark(heard, datagram)
+        self._reporter.remarked(heard, source, at)
+        verifier = self._inspector.verifier
+        if verifier is not None and verifier.skewed(heard.ahead):
+            self._reporter.skewed(source, heard.ahead, at)
         self.feed(
             AdvertReceived(source=source, priority=advert.priority, interval=advert.interval, at=at)
         )
@@ -261,55 +241,10 @@ class Driver:
             self.machine.refreshable
             and source == self.machine.master
             and not heard.remarks
-            and self._inspector.verifier is None
+            and verifier is None
         ):
-            self._known, self._known_counts = datagram, counts
-            self._repeats = Repeats(datagram.ttl)
-
-    def _reject(self, problem: DecodeError, datagram: Datagram) -> None:
-        reason = RejectReason(problem.reason)
-        self._statistics.note_rejected(reason, datagram.source)
-        now = self._deadlines.now()
-        count = self._tally.report((reason, datagram.source), now)
-        if count:
-            self._publish(
-                AdvertRejected(
-                    router=self._options.name,
-                    at=now,
-                    reason=reason,
-                    peer=datagram.source,
-                    got=None if problem.got is None else str(problem.got),
-                    want=None if problem.want is None else str(problem.want),
-                    count=count,
-                )
-            )
-
-    def _remark(self, heard: Heard, datagram: Datagram) -> None:
-        name, source = self._options.name, datagram.source
-        for remark in heard.remarks:
-            self._statistics.note_anomaly(remark.anomaly, source)
-            count = self._tally.report((remark.anomaly, source), datagram.received)
-            if count:
-                self._publish(
-                    AdvertAnomaly(
-                        router=name,
-                        at=datagram.received,
-                        anomaly=remark.anomaly,
-                        peer=source,
-                        got=remark.got,
-                        want=remark.want,
-                        count=count,
-                    )
-                )
-        verifier = self._inspector.verifier
-        if (
-            verifier is not None
-            and verifier.skewed(heard.ahead)
-            and self._tally.report(("skew", source), datagram.received)
-        ):
-            self._publish(
-                ClockSkew(router=name, at=datagram.received, peer=source, seconds=heard.ahead)
-            )
+            self._known, self._repeats = datagram, Repeats(datagram.ttl)
+            self._repeating = source
 
     def deaf(self) -> None:
         """Messages were lost on this host (see :class:`vrrpkit.transport.base.Receiver`)."""
@@ -317,7 +252,8 @@ class Driver:
 
     def acquired(self) -> None:
         """Every address is in place (see :class:`vrrpkit.host.base.AddressListener`)."""
-        self.feed(AddressesInPlace())
+        if self.machine.refused or self._recorder is not None:
+            self.feed(AddressesInPlace())
 
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         """The kernel refused addresses."""
@@ -332,14 +268,22 @@ class Driver:
         self.feed(LostAddress(vip.address))
 
     def _due(self) -> None:
-        self.catch_up()
         machine = self.machine
-        if machine.state is State.BACKUP and machine.deadline is not None:
-            now = self._deadlines.now()
-            if now < machine.deadline:
+        now = self._deadlines.now()
+        if machine.state is State.BACKUP:
+            self.catch_up()
+            if machine.deadline is not None and now < machine.deadline:
                 self._arm(now)
                 return
-        self.feed(TimerFired())
+        elif self._recorder is None and machine.repeated(now):
+            try:
+                self._send(machine.priority, now)
+            except Exception as bug:
+                self._fail(bug)
+            else:
+                self._deadline.set(machine.deadline, machine.slack, self._stride)
+            return
+        self.feed(_TIMER_FIRED)
 
     def _look(self) -> None:
         try:
@@ -396,7 +340,7 @@ class Driver:
             early = machine.master_interval
             # Compared as the heap compares, or rounding would let both sides be right for ever.
             slack = early if deadline > now + early else 0.0
-        self._deadline.set(deadline, slack)
+        self._deadline.set(deadline, slack, self._stride)
 
     def _carry_out(self, effect: Effect, now: float) -> None:
         match effect:
@@ -426,14 +370,7 @@ class Driver:
             try:
                 port.send(payload, destination)
             except OSError as problem:
-                statistics.send_errors += 1
-                count = self._tally.report("send", now)
-                if count:
-                    self._publish(
-                        SendFailed(
-                            router=self._options.name, at=now, error=str(problem), count=count
-                        )
-                    )
+                self._reporter.send_failed(problem, now)
         statistics.advertisement_sent += 1
         if priority == 0:
             statistics.priority_zero_pkts_sent += 1
@@ -468,7 +405,7 @@ class Driver:
         port = self.seat.port
         if port is not None:
             patient = self.machine.state is State.BACKUP
-            port.relax(min(self.machine.master_interval / 5, RELAXED) if patient else None)
+            port.relax(min(self.machine.master_interval / 2, RELAXED) if patient else None)
 
     def _fail(self, bug: BaseException) -> None:
         if self.failure is None:

@@ -9,7 +9,7 @@ import attrs
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.profile import LostPolicy, Profile
 
-__all__ = ["DEMOTED", "OWNER", "MachineConfig", "advert_slack", "skew_time", "wins"]
+__all__ = ["DEMOTED", "OWNER", "MachineConfig", "advert_slack", "advert_step", "skew_time", "wins"]
 
 OWNER = 255
 """The priority of the router that owns the virtual addresses."""
@@ -18,6 +18,7 @@ DEMOTED = 1
 """The priority of a router during a demotion."""
 
 _MOST_SLACK = 0.005
+_STEP = 0.05
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +50,12 @@ def skew_time(version: int, priority: int, interval: float) -> float:
 def advert_slack(interval: float) -> float:
     """By how many seconds a periodic advert may leave early, so that one wake-up serves many."""
     return min(interval / 20, _MOST_SLACK)
+
+
+def advert_step(interval: float) -> float:
+    """Seconds whose multiples the moments of adverts become, by and by and within their slack, so
+    that the adverts of many routers leave together; but not all of them at once."""
+    return _STEP if abs(interval / _STEP - round(interval / _STEP)) < 1e-9 else interval
 
 
 def wins(priority: int, source: IPAddress, ours: int, primary: IPAddress | None) -> bool:

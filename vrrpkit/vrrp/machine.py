@@ -69,6 +69,7 @@ class Machine:
         self._retry_at: float | None = None
         self._ready_at = 0.0
         self._last_sent = 0.0
+        self._slack = advert_slack(config.interval)
         self._backoff = Backoff()
         self._losses = LossWindow()
 
@@ -104,7 +105,7 @@ class Machine:
         """By how many seconds :class:`TimerFired` may come early: an advert may, nothing else
         may."""
         if self._advert_at is not None and self.deadline == self._advert_at:
-            return advert_slack(self.config.interval)
+            return self._slack
         return 0.0
 
     @property
@@ -115,6 +116,11 @@ class Machine:
     @property
     def _preempting(self) -> bool:
         return self.priority == OWNER or (self.config.preempt and self._demoted_until is None)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the kernel has refused addresses and has not taken them since."""
+        return not self._backoff.idle
 
     def promotion_obstacle(self) -> str | None:
         """Why a promotion would be undone at once, in words; ``None`` when it can hold."""
@@ -132,6 +138,16 @@ class Machine:
         return None
 
     # --- the fast path
+
+    def repeated(self, now: float) -> bool:
+        """The advert is due and nothing else, as nearly always in MASTER: note that it leaves at
+        ``now``. Whether that is so; if not, let :meth:`handle` have :class:`TimerFired`."""
+        due = self._advert_at
+        if due is None or self.deadline != due or now + self._slack < due or self._late(now):
+            return False
+        self._last_sent = now
+        self._advert_at = self.deadline = now + self.config.interval
+        return True
 
     def refreshed(self, at: float) -> None:
         """The followed master repeated its last accepted advert: only the deadline moves. Allowed

@@ -15,6 +15,7 @@ from vrrpkit.errors import DecodeError
 from vrrpkit.values import IPAddress, Peer
 from vrrpkit.vrrp.auth import TRAILER, HMACAuth, PasswordAuth, Verifier
 from vrrpkit.vrrp.notices import Anomaly
+from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.packet import Advertisement, ChecksumForm, RejectReason, decode
 
 __all__ = ["Heard", "Inspector", "Remark"]
@@ -62,6 +63,27 @@ class Inspector:
     verifier: Verifier | None = None
     own: frozenset[IPAddress] = frozenset()
     """The addresses of this router: what comes from them is an echo."""
+
+    @classmethod
+    def of(cls, options: Options) -> Inspector:
+        """What the options of a router demand."""
+        verifier = None
+        if isinstance(options.auth, HMACAuth):
+            verifier = Verifier(options.auth, options.interval, len(options.peers) or 4)
+        return cls(
+            version=options.version,
+            vrid=options.vrid,
+            wire_interval=options.wire_interval,
+            addresses=frozenset(vip.address for vip in options.vips),
+            group=options.destination,
+            peers={peer.address: peer for peer in options.peers},
+            auth=options.auth,
+            insist=options.insist_checksum,
+            drop_address_list=options.profile.drop_address_list,
+            deaf_owner=options.owner and options.profile.owner_deaf,
+            owner=options.owner,
+            verifier=verifier,
+        )
 
     def inspect(
         self, payload: bytes, source: IPAddress, destination: IPAddress, ttl: int, wall: float

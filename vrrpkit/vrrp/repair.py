@@ -42,6 +42,11 @@ class Backoff:
         self._most = most
         self._next = first
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to reset."""
+        return self._next == self._first
+
     def next(self) -> float:
         """The wait before the coming try."""
         wait, self._next = self._next, min(2 * self._next, self._most)
