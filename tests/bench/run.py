@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from bench.failover import crowd, single
+from bench.failover import bunched, crowd, single
 from bench.load import cpu, memory, steady
 from bench.startup import startup
 from bench.table import Figure, render
@@ -25,6 +25,7 @@ FIGURES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "steady": steady,
     "single": single,
     "crowd": crowd,
+    "bunched": bunched,
     "memory": memory,
     "startup": startup,
 }

@@ -41,7 +41,7 @@ class Figure:
             _number(self.vrrpkit, self.unit),
             "-" if self.keepalived is None else _number(self.keepalived, self.unit),
             "-" if ratio is None else f"{ratio:.2f}x",
-            f"{target}x" if self.relative else f"{target} {self.unit}".strip(),
+            f"{target}x" if self.relative else target and f"{target} {self.unit}".strip(),
             "" if self.target is None else "yes" if self.ok else "NO",
         ]
 

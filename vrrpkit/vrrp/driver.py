@@ -59,7 +59,7 @@ GRACE = 5.0
 _TIMER_FIRED = TimerFired()
 _NOBODY = IPv4Address(0)
 
-RELAXED = 0.05
+RELAXED = 0.1
 """The longest a BACKUP lets an advert lie, in seconds, unless the master says that it leaves."""
 
 
@@ -269,13 +269,14 @@ class Driver:
 
     def _due(self) -> None:
         machine = self.machine
-        now = self._deadlines.now()
         if machine.state is State.BACKUP:
-            self.catch_up()
+            if self._repeats.count:
+                machine.refreshed(self._repeats.at)
+            now = self._deadlines.woken_at
             if machine.deadline is not None and now < machine.deadline:
                 self._arm(now)
                 return
-        elif self._recorder is None and machine.repeated(now):
+        elif self._recorder is None and machine.repeated(now := self._deadlines.now()):
             try:
                 self._send(machine.priority, now)
             except Exception as bug:
@@ -405,7 +406,7 @@ class Driver:
         port = self.seat.port
         if port is not None:
             patient = self.machine.state is State.BACKUP
-            port.relax(min(self.machine.master_interval / 2, RELAXED) if patient else None)
+            port.relax(min(self.machine.master_interval, RELAXED) if patient else None)
 
     def _fail(self, bug: BaseException) -> None:
         if self.failure is None:
