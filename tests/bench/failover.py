@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 from bench.table import Figure
 from bench.teams import (
-    BACKUP,
     GARP_DELAY,
     KINDS,
-    MASTER,
     KeepalivedCrowd,
     Team,
     Vrrpkit,
@@ -24,6 +22,7 @@ from bench.teams import (
     wait_settled,
 )
 from system.lab import wait_until
+from system.peers import BACKUP, MASTER
 from system.wire import Advert, Arp, Sniffer
 
 CROWD = 255

@@ -200,3 +200,25 @@ async def test_nothing_to_announce_is_fine() -> None:
     wire.announcer.again("a", 3)
     await asyncio.sleep(100)
     assert wire.frames == []
+
+
+@virtual_time()
+async def test_repetitions_wait_until_nobody_takes_over_any_more() -> None:
+    wire = Wire()
+    wire.announcer.start("a", ONE, BARE)
+    await asyncio.sleep(0)
+    wire.announcer.start("b", [TWO[1]], BARE)
+    assert wire.vips == [ONE[0], TWO[1]]
+    await asyncio.sleep(1)
+    assert Counter(wire.vips) == {ONE[0]: 5, TWO[1]: 5}
+    assert set(wire.times) == {0}
+
+
+@virtual_time()
+async def test_what_is_started_together_leaves_in_one_call() -> None:
+    wire = Wire()
+    with wire.announcer.together():
+        wire.announcer.start("a", ONE, BARE)
+        wire.announcer.start("b", [TWO[1]], BARE)
+        assert wire.frames == []
+    assert wire.calls == [2]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
-from vrrpkit.host.deadlines import Deadlines, LoopAlarm
+from vrrpkit.host.deadlines import Deadline, Deadlines, LoopAlarm
 from vrrpkit.testing.virtual import run_virtual, virtual_time
 
 
@@ -194,3 +195,48 @@ def test_the_loop_alarm_needs_a_loop() -> None:
         return LoopAlarm().now()
 
     assert run_virtual(main(), start=5.0) == 5.0
+
+
+def test_a_herd_gathers_at_multiples_of_the_step(alarm: ManualAlarm) -> None:
+    deadlines = Deadlines(alarm, herds=True)
+    fired: dict[str, list[float]] = {"a": [], "b": []}
+
+    def tick(name: str, deadline: list[Deadline]) -> None:
+        fired[name].append(alarm.time)
+        deadline[0].set(alarm.time + 1, slack=0.05, step=0.5)
+
+    for name, first in (("a", 100.33), ("b", 100.62)):
+        mine: list[Deadline] = []
+        mine.append(deadlines.new(partial(tick, name, mine)))
+        mine[0].set(first, slack=0.05, step=0.5)
+    alarm.go(120)
+    for name, phase in (("a", 0.0), ("b", 0.5)):
+        gaps = [later - sooner for sooner, later in pairwise(fired[name])]
+        assert all(0.95 <= round(gap, 6) <= 1 for gap in gaps), "early within the slack, never late"
+        assert [round(when % 1, 6) for when in fired[name][-3:]] == [phase] * 3
+
+
+def test_an_exact_deadline_is_not_herded(alarm: ManualAlarm) -> None:
+    deadlines = Deadlines(alarm, herds=True)
+    fired: list[float] = []
+    deadlines.new(lambda: fired.append(alarm.time)).set(101.3, step=0.5)
+    alarm.go(110)
+    assert fired == [101.3]
+
+
+def test_many_callbacks_are_spread_over_turns(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+
+    def slow() -> None:
+        alarm.time += 0.001
+        fired.append(alarm.time)
+
+    for _ in range(30):
+        deadlines.new(slow).set(101)
+    assert alarm.order is not None
+    alarm.time = 101
+    alarm.order[1]()
+    assert len(fired) == 8
+    assert alarm.order[0] == 101, "the rest follows at once"
+    alarm.go(110)
+    assert len(fired) == 30

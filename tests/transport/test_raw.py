@@ -8,14 +8,15 @@ import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+import attrs
 import pytest
 
 from system.lab import Host
 from system.wire import socket_in
 from transport.stations import GROUPS, Listener, advert, now, stall, stations
 from vrrpkit.errors import PermissionMissing
-from vrrpkit.transport.base import Membership, Port
-from vrrpkit.transport.batch import Batch
+from vrrpkit.transport.base import Datagram, Membership, Port, Repeats
+from vrrpkit.transport.batch import MOST, Batch
 from vrrpkit.transport.inlet import Member
 from vrrpkit.transport.raw import RawTransport
 from vrrpkit.values import IPAddress
@@ -390,5 +391,64 @@ def test_a_missing_capability_is_named() -> None:
             transport.join(member, Listener())
         assert missing.value.capability == "CAP_NET_RAW"
         transport.close()
+
+    asyncio.run(main())
+
+
+class Noting(Listener):
+    """A receiver that has repetitions noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats = Repeats(255)
+
+    def received(self, datagram: Datagram) -> Repeats:
+        super().received(datagram)
+        return self.repeats
+
+
+@families
+def test_repetitions_are_noted(hosts: tuple[Host, Host], family: int) -> None:
+    async def main() -> None:
+        async with stations(hosts) as (a, b):
+            listener, group = Noting(), GROUPS[family]
+            port = b.join(listener, b.membership(7, family))
+            sender = a.join(Listener(), a.membership(7, family))
+            near = a.join(Listener(), attrs.evolve(a.membership(7, family), hop_limit=254))
+
+            def say(*payloads: bytes, through: Port = sender) -> None:
+                for payload in payloads:
+                    through.send(payload, group)
+                stall(0.02)
+                port.drain()
+
+            say(advert(7))
+            started = now()
+            say(advert(7), advert(7))
+            assert (len(listener.heard), listener.repeats.count) == (1, 2)
+            assert started - 0.001 <= listener.repeats.at <= started + 0.02
+            say(advert(7, 50))
+            say(advert(7), through=near)
+            assert (len(listener.heard), listener.repeats.count) == (3, 2), "not the same"
+            listener.repeats.live = False
+            say(advert(7))
+            assert (len(listener.heard), listener.repeats.count) == (4, 2), "not any more"
+
+    asyncio.run(main())
+
+
+@families
+def test_more_than_one_batch(hosts: tuple[Host, Host], family: int) -> None:
+    async def main() -> None:
+        async with stations(hosts) as (a, b):
+            listener = Listener()
+            port = b.join(listener, b.membership(7, family))
+            sender = a.join(Listener(), a.membership(7, family))
+            payloads = [advert(7, 100, number.to_bytes(4)) for number in range(2 * MOST + 1)]
+            for payload in payloads:
+                sender.send(payload, GROUPS[family])
+            stall(0.02)
+            port.drain()
+            assert listener.payloads == payloads
 
     asyncio.run(main())

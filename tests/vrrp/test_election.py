@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strategies import addresses, quick
-from vrrpkit.vrrp.election import advert_slack, skew_time, wins
+from vrrpkit.vrrp.election import advert_slack, advert_step, skew_time, wins
 
 US = ip_address("192.0.2.9")
 
@@ -62,3 +62,10 @@ def test_exactly_one_of_two_wins(data: st.DataObject) -> None:
 @pytest.mark.parametrize(("interval", "slack"), [(1.0, 0.005), (0.1, 0.005), (0.01, 0.0005)])
 def test_slack(interval: float, slack: float) -> None:
     assert advert_slack(interval) == pytest.approx(slack)
+
+
+@pytest.mark.parametrize(
+    ("interval", "step"), [(0.01, 0.01), (0.05, 0.05), (0.1, 0.05), (0.13, 0.13), (1.0, 0.05)]
+)
+def test_adverts_gather_at_multiples_of_a_step(interval: float, step: float) -> None:
+    assert advert_step(interval) == step

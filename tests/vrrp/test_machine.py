@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from builders import PRIMARY, advert, machine_config, mastering, run, started, told
+from builders import PRIMARY, advert, due, machine_config, mastering, run, started, told
 from vrrpkit.values import State
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import Transition, TransitionReason
 from vrrpkit.vrrp.vocabulary import (
     AdvertReceived,
     AdvertsLost,
+    Demote,
     Event,
     LostAddress,
     PrimaryAddress,
@@ -303,3 +304,27 @@ def test_of_two_owners_the_greater_address_stays(source: str, state: State) -> N
     machine = started(priority=255)
     machine.handle(advert(255, 0.5, source=source), 0.5)
     assert machine.state is state
+
+
+# --- the short way of a periodic advert
+
+
+def test_a_periodic_advert_without_an_event() -> None:
+    one, other = mastering(), mastering()
+    for _ in range(3):
+        now = due(one)
+        assert one.repeated(now)
+        assert told(other.handle(TimerFired(), now)) == ["advert 100"]
+        assert vars(one).keys() == vars(other).keys()
+        assert (one.deadline, one.slack) == (other.deadline, other.slack)
+
+
+def test_only_a_periodic_advert_takes_the_short_way() -> None:
+    backup, machine = started(), mastering()
+    now = due(machine)
+    assert not backup.repeated(due(backup))
+    assert not machine.repeated(now - 2 * machine.slack), "early"
+    assert machine.repeated(now - machine.slack), "within the slack"
+    assert not machine.repeated(now + 4), "stalled"
+    machine.handle(Demote(2.0), now)
+    assert not machine.repeated(due(machine)), "something else may be due"

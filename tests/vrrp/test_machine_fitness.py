@@ -158,9 +158,12 @@ def test_a_kernel_that_refuses() -> None:
 def test_each_refusal_waits_longer_until_it_works() -> None:
     machine = mastering()
     waits = []
+    assert not machine.refused
     for success in (False, False, True, False):
         if success:
+            assert machine.refused
             assert machine.handle(AddressesInPlace(), due(machine) - 0.5) == []
+            assert not machine.refused
         start = due(machine) - 0.5
         machine.handle(KernelRefusedAddresses(("no",)), start)
         waits.append(due(machine) - start)

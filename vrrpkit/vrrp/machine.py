@@ -143,7 +143,9 @@ class Machine:
         """The advert is due and nothing else, as nearly always in MASTER: note that it leaves at
         ``now``. Whether that is so; if not, let :meth:`handle` have :class:`TimerFired`."""
         due = self._advert_at
-        if due is None or self.deadline != due or now + self._slack < due or self._late(now):
+        if due is None or self._demoted_until is not None or self._retry_at is not None:
+            return False
+        if now + self._slack < due or self._late(now):
             return False
         self._last_sent = now
         self._advert_at = self.deadline = now + self.config.interval
