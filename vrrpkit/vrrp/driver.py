@@ -11,14 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
 from typing import Protocol, assert_never
 
 from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
 from vrrpkit.host.base import AddressHold, Interface
 from vrrpkit.transport.base import Datagram, Repeats, Transport
-from vrrpkit.values import VIP, IPAddress, State
+from vrrpkit.values import VIP, State
 from vrrpkit.vrrp.election import advert_step
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import AdvertAnomaly, Notice, Transition
@@ -57,7 +56,6 @@ GRACE = 5.0
 """Seconds that leaving may take to remove the addresses."""
 
 _TIMER_FIRED = TimerFired()
-_NOBODY = IPv4Address(0)
 
 RELAXED = 0.1
 """The longest a BACKUP lets an advert lie, in seconds, unless the master says that it leaves."""
@@ -111,7 +109,6 @@ class Driver:
         self._left = False
         self._known: Datagram | None = None
         self._repeats = Repeats(0)
-        self._repeating: IPAddress = _NOBODY
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -207,10 +204,10 @@ class Driver:
 
     def catch_up(self) -> None:
         """Take in the repetitions of the last accepted advert that were only noted so far."""
-        repeats = self._repeats
-        if repeats.count:
+        known, repeats = self._known, self._repeats
+        if known is not None and repeats.count:
             self._statistics.advertisement_rcvd += repeats.count
-            self._statistics.peer(self._repeating).accepted += repeats.count
+            self._statistics.peer(known.source).accepted += repeats.count
             repeats.count = 0
             self.machine.refreshed(repeats.at)
 
@@ -244,7 +241,6 @@ class Driver:
             and verifier is None
         ):
             self._known, self._repeats = datagram, Repeats(datagram.ttl)
-            self._repeating = source
 
     def deaf(self) -> None:
         """Messages were lost on this host (see :class:`vrrpkit.transport.base.Receiver`)."""
