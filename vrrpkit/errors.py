@@ -10,7 +10,9 @@
     │   ├── InterfaceMissing (LookupError)        there is no such network interface
     │   ├── SourceMissing (LookupError)           the interface has no address to send from
     │   ├── DuplicateRouter (ValueError)          this virtual router already runs here
-    │   └── KernelRefused (OSError)               the kernel answered a request with an error
+    │   ├── KernelRefused (OSError)               the kernel answered a request with an error
+    │   └── ModuleMissing                         the kernel lacks a module, for example ip_vs_wrr
+    ├── CheckFailed                           a health check: the server is not healthy, and why
     ├── NotEligible                           a promotion that the election would undo at once
     └── Closed                                the object waited for has ended
 
@@ -20,6 +22,7 @@ Each message says what to do about it.
 from __future__ import annotations
 
 __all__ = [
+    "CheckFailed",
     "Closed",
     "ConfigError",
     "DecodeError",
@@ -27,6 +30,7 @@ __all__ = [
     "HostError",
     "InterfaceMissing",
     "KernelRefused",
+    "ModuleMissing",
     "NotEligible",
     "PermissionMissing",
     "SourceMissing",
@@ -94,6 +98,21 @@ class DuplicateRouter(HostError, ValueError):
 
 class KernelRefused(HostError, OSError):
     """The kernel answered a request with an error; ``errno`` and ``strerror`` are its own."""
+
+
+class ModuleMissing(HostError):
+    """The kernel lacks a module; ``module`` names it, for example ``ip_vs_wrr``."""
+
+    def __init__(self, module: str, purpose: str) -> None:
+        super().__init__(
+            f"this kernel has no {module}, which {purpose} needs. Load it with 'modprobe {module}' "
+            "as root, or build a kernel that has it."
+        )
+        self.module = module
+
+
+class CheckFailed(VRRPKitError):
+    """A health check found its server not healthy; the text says why, for people."""
 
 
 class NotEligible(VRRPKitError):

@@ -1,0 +1,1 @@
+"""Health checkers, and the scheduler that runs them."""

@@ -1,0 +1,53 @@
+"""What the scheduler tells about checks. Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.checks.target import Target
+
+__all__ = ["CheckResult", "CheckStuck"]
+
+
+@attrs.frozen(kw_only=True)
+class CheckResult:
+    """One check has ended, with all its attempts."""
+
+    target: Target
+    checker: Checker
+    passed: bool
+    """How this check ended."""
+    healthy: bool
+    """The verdict after it, with ``rise`` and ``fall`` counted."""
+    changed: bool
+    """Whether the verdict is another one than before."""
+    weight: Weight | None
+    """What a check that passed said about the weight."""
+    text: str
+    """Why it failed, or empty."""
+    attempts: int
+    duration: float
+    """Seconds, from the start of the first attempt to the end of the last."""
+    at: float
+    """When it ended, in seconds since 1970."""
+    count: int
+    """Checks of this server by this checker so far, this one included."""
+
+    def __str__(self) -> str:
+        state = "healthy" if self.healthy else "not healthy"
+        why = f": {self.text}" if self.text else ""
+        return f"{self.target} {state} by {self.checker}{why} ({self.duration * 1000:.1f} ms)"
+
+
+@attrs.frozen(kw_only=True)
+class CheckStuck:
+    """A check has given no result for three of its periods."""
+
+    target: Target
+    checker: Checker
+    since: float
+    """Seconds without a result."""
+
+    def __str__(self) -> str:
+        return f"{self.target}: no result from {self.checker} for {self.since:.1f} s"
