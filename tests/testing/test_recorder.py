@@ -364,7 +364,7 @@ class TestFiles:
         with Recorder(path, max_bytes=20_000, files=3) as recorder:
             virtual_time(seed=3)(life)(recorder, 300.0)
         lines = path.read_text().splitlines()
-        number = next(number for number, line in enumerate(lines) if '"state"' in line)
+        number = next(n for n, line in enumerate(lines) if "state" in json.loads(line))
         form = json.loads(lines[number])
         form["state"]["_last_sent"] = 7.25
         lines[number] = json.dumps(form)

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
+import attrs
+
 from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
 from vrrpkit.host.base import AddressHold, Interface
@@ -72,6 +74,7 @@ class Driver:
     """One run of one virtual router, from :meth:`start` until :meth:`stop`.
 
     :param failed: called once when a bug ends the run; :attr:`failure` is the exception.
+    :param grouped: another one takes the events of this machine in: see :attr:`court`.
     """
 
     def __init__(
@@ -84,8 +87,11 @@ class Driver:
         transport: Transport | None,
         recorder: InstanceRecorder | None,
         failed: Callable[[], None],
+        grouped: bool = False,
     ) -> None:
-        self.machine = Machine(options.machine_config())
+        self.machine = Machine(attrs.evolve(options.machine_config(), grouped=grouped))
+        self.court: Callable[[Event], None] | None = None
+        """Takes the events of a member of a sync group, and has them settled by :meth:`settle`."""
         self.failure: BaseException | None = None
         self.last_transition: Transition | None = None
         self.seat = Seat(options, interface, self, transport)
@@ -112,7 +118,7 @@ class Driver:
 
     # --- life ------------------------------------------------------------------------------------
 
-    async def start(self, wait_for_interface: bool) -> None:
+    async def prepare(self, wait_for_interface: bool) -> None:
         """Check what the host must offer, then take a place on the link. The interface is open
         already."""
         options = self._options
@@ -138,6 +144,9 @@ class Driver:
             self._unwatch.append(interface.watch(self._look))
         self.seat.look()
         self._inspector.own = self.seat.own
+
+    def begin(self) -> None:
+        """Start the machine."""
         self.feed(Startup(primary=self.seat.source, faults=self.seat.faults))
 
     def leave(self) -> None:
@@ -199,7 +208,7 @@ class Driver:
         try:
             self._inspect(datagram)
         except Exception as bug:
-            self._fail(bug)
+            self.fail(bug)
         return None
 
     def catch_up(self) -> None:
@@ -276,7 +285,7 @@ class Driver:
             try:
                 self._send(machine.priority, now)
             except Exception as bug:
-                self._fail(bug)
+                self.fail(bug)
             else:
                 self._deadline.set(machine.deadline, machine.slack, self._stride)
             return
@@ -294,13 +303,16 @@ class Driver:
             self.feed(FaultsNow(faults=self.seat.faults))
             self._set_pace()
         except Exception as bug:
-            self._fail(bug)
+            self.fail(bug)
 
     # --- the choke point -------------------------------------------------------------------------
 
     def feed(self, event: Event) -> None:
         """Give the machine one event and carry out its effects. Called from within a callback, it
         waits its turn."""
+        if self.court is not None:
+            self.court(event)
+            return
         if self._feeding:
             self._queue.append(event)
             return
@@ -310,20 +322,30 @@ class Driver:
             while self._queue:
                 self._step(self._queue.popleft())
         except Exception as bug:
-            self._fail(bug)
+            self.fail(bug)
         finally:
             self._feeding = False
 
     def _step(self, event: Event) -> None:
-        machine = self.machine
-        now = self._deadlines.now()
+        now = self.now()
+        self.forget()
+        self.settle(event, self.machine.handle(event, now), now)
+
+    def now(self) -> float:
+        """Seconds of the clock that the machine is told."""
+        return self._deadlines.now()
+
+    def forget(self) -> None:
+        """Take in what was noted of repeated adverts, and look at the next one in full."""
         if self._known is not None:
             self.catch_up()
             self._repeats.live = False
             self._known = None
-        effects = machine.handle(event, now)
+
+    def settle(self, event: Event, effects: Sequence[Effect], now: float) -> None:
+        """Carry out what the machine answered to ``event``."""
         if self._recorder is not None:
-            self._recorder.record(machine, event, now, effects)
+            self._recorder.record(self.machine, event, now, effects)
         for effect in effects:
             self._carry_out(effect, now)
         self._arm(now)
@@ -404,7 +426,8 @@ class Driver:
             patient = self.machine.state is State.BACKUP
             port.relax(min(self.machine.master_interval, RELAXED) if patient else None)
 
-    def _fail(self, bug: BaseException) -> None:
+    def fail(self, bug: BaseException) -> None:
+        """End the run because of a bug: say goodbye, and tell whoever runs this."""
         if self.failure is None:
             self.failure = bug
             self._feeding = False

@@ -39,6 +39,8 @@ class MachineConfig:
     profile: Profile
     repeat: int
     """Announcements per address when a burst is due."""
+    grouped: bool = False
+    """Whether a sync group decides when this router becomes MASTER."""
 
 
 def skew_time(version: int, priority: int, interval: float) -> float:

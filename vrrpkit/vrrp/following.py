@@ -29,6 +29,7 @@ class Following:
         self._held = False
         # What has happened since the last accepted advert.
         self._released = self._lower_heard = self._overslept = False
+        self._ripe = False
 
     def skew(self, priority: int) -> float:
         """Skew_Time in seconds."""
@@ -67,6 +68,21 @@ class Following:
     def _clear(self) -> None:
         self._preempt_at = None
         self._held = self._released = self._lower_heard = self._overslept = False
+        self._ripe = False
+
+    def ask_again(self, until: float) -> None:
+        """It was due, and whether to take over is for others to say: be due again at ``until``,
+        with every preemption delay served."""
+        self.master, self.master_priority = None, 0
+        self._preempt_at = None
+        self._ripe = True
+        self._down_at = until
+
+    def group_released(self, now: float, priority: int) -> None:
+        """The master is known to leave, though it did not say so here."""
+        if not self._held and self.master is not None and self._down_at is not None:
+            self._down_at = min(self._down_at, now + self.skew(priority))
+            self._released = True
 
     def follow(self, event: AdvertReceived, priority: int) -> None:
         """Accept an advert: its sender is master."""
@@ -74,7 +90,7 @@ class Following:
             self.interval = event.interval
         self.master, self.master_priority = event.source, event.priority
         self._down_at = event.at + self.down_interval(priority)
-        self._released = self._lower_heard = self._overslept = False
+        self._released = self._lower_heard = self._overslept = self._ripe = False
 
     def heard(self, event: AdvertReceived, priority: int, preempting: bool) -> bool:
         """Take an advert in; whether its sender is followed now."""
@@ -97,7 +113,7 @@ class Following:
 
     def _delaying(self, at: float, priority: int) -> bool:
         # The delay counts from the first losing advert.
-        if self._config.preempt_delay == 0 or priority == OWNER:
+        if self._config.preempt_delay == 0 or priority == OWNER or self._ripe:
             return False
         if self._preempt_at is None:
             self._preempt_at = at + self._config.preempt_delay

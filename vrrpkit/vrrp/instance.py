@@ -13,6 +13,7 @@ from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.driver import Driver, InstanceRecorder
+from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.machine import OWNER
 from vrrpkit.vrrp.notices import Notice, Transition
 from vrrpkit.vrrp.options import Options
@@ -141,15 +142,19 @@ class VRRPInstance:
             )
         self.name = name
         self._statistics = Statistics()
-        self._interface = interface
-        self._netns = netns
-        self._wait_for_interface = wait_for_interface
-        self._transport = transport
-        self._recorder = recorder
         self._hub: Hub[Notice] = Hub()
-        self._driver: Driver | None = None
+        self._life = Life(
+            self.options,
+            self._hub,
+            self._statistics,
+            lambda: (
+                interface if isinstance(interface, Interface) else _on_this_host(interface, netns)
+            ),
+            wait_for_interface=wait_for_interface,
+            transport=transport,
+            recorder=recorder,
+        )
         self._task: asyncio.Task[object] | None = None
-        self._used = False
         self._ending = False
         self._interrupted = False
         """Whether the body was cancelled because of a bug."""
@@ -168,34 +173,14 @@ class VRRPInstance:
         :raises DuplicateRouter: the same interface, family, VRID and group or peers are in use here
             already.
         """
-        if self._used:
+        if self._life.group is not None:
             raise VRRPKitError(
-                f"{self.name} was entered before: make a new VRRPInstance for each run"
+                f"{self.name} is a member of the sync group {self._life.group!r}: enter the group "
+                "with 'async with', and it enters its members"
             )
-        self._used = True
-        interface = (
-            self._interface
-            if isinstance(self._interface, Interface)
-            else _on_this_host(self._interface, self._netns)
-        )
-        await interface.open()
         self._task = asyncio.current_task()
-        driver = Driver(
-            self.options,
-            interface,
-            self._hub,
-            self._statistics,
-            transport=self._transport,
-            recorder=self._recorder,
-            failed=self._failed,
-        )
-        self._driver = driver
-        try:
-            await driver.start(self._wait_for_interface)
-        except BaseException:
-            await self._end(driver, interface)
-            raise
-        self._opened = interface
+        driver = await self._life.prepare(self._failed)
+        driver.begin()
         return self
 
     async def __aexit__(
@@ -204,10 +189,10 @@ class VRRPInstance:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        driver = self._driver
-        assert driver is not None
+        driver = self._required
+        self._ending = True
         try:
-            await self._end(driver, self._opened)
+            await self._life.end()
         except asyncio.CancelledError:
             if driver.failure is None:
                 raise
@@ -215,33 +200,6 @@ class VRRPInstance:
             if self._interrupted and self._task is not None:
                 self._task.uncancel()
             raise driver.failure
-
-    async def _end(self, driver: Driver, interface: Interface) -> None:
-        """Leave. Priority 0 is out before the first await; a cancellation waits for the rest."""
-        self._ending = True
-        driver.leave()
-
-        async def give_back() -> None:
-            try:
-                await driver.stop()
-            finally:
-                await interface.close()
-
-        task = asyncio.create_task(
-            give_back(), name=f"vrrpkit: {self.name} gives its addresses back"
-        )
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as cancellation:
-                cancelled = cancellation
-            except Exception:
-                break
-        self._hub.close()
-        task.result()
-        if cancelled is not None:
-            raise cancelled
 
     def _failed(self) -> None:
         # A bug in the driver must not go unnoticed because the body of the "async with" waits for
@@ -255,51 +213,59 @@ class VRRPInstance:
     @property
     def state(self) -> State:
         """INIT, BACKUP, MASTER or FAULT."""
-        if self._driver is None or self._hub.closed:
+        if self._life.driver is None or self._hub.closed:
             return State.INIT
-        return self._driver.machine.state
+        return self._life.driver.machine.state
 
     @property
     def priority(self) -> int:
         """The effective priority, 1 to 255: what the next advert says."""
-        return self.options.priority if self._driver is None else self._driver.machine.priority
+        return (
+            self.options.priority
+            if self._life.driver is None
+            else self._life.driver.machine.priority
+        )
 
     @property
     def statistics(self) -> Statistics:
         """The counters since this object was made. Ask anew for the latest: what a BACKUP hears is
         counted when somebody looks, and every few intervals."""
-        if self._driver is not None:
-            self._driver.catch_up()
+        if self._life.driver is not None:
+            self._life.driver.catch_up()
         return self._statistics
 
     @property
     def faults(self) -> frozenset[str]:
         """What makes the router unfit, in FAULT: ``interface-down``, ``no-source``, ..."""
-        return frozenset() if self._driver is None else self._driver.machine.faults
+        return frozenset() if self._life.driver is None else self._life.driver.machine.faults
 
     @property
     def source(self) -> IPAddress | None:
         """The address that adverts leave from, while there is one."""
-        return None if self._driver is None else self._driver.seat.source
+        return None if self._life.driver is None else self._life.driver.seat.source
 
     @property
     def master(self) -> IPAddress | None:
         """The address of the current master: our own while MASTER, ``None`` while none is known."""
-        if self._driver is None:
+        if self._life.driver is None:
             return None
-        return self.source if self.state is State.MASTER else self._driver.machine.master
+        return self.source if self.state is State.MASTER else self._life.driver.machine.master
 
     @property
     def master_priority(self) -> int | None:
         """The priority that the current master announces, while one is known."""
-        if self._driver is None or self.master is None:
+        if self._life.driver is None or self.master is None:
             return None
-        return self.priority if self.state is State.MASTER else self._driver.machine.master_priority
+        return (
+            self.priority
+            if self.state is State.MASTER
+            else self._life.driver.machine.master_priority
+        )
 
     @property
     def last_transition(self) -> Transition | None:
         """The latest change of state, with its reason (RFC 8347: ``last-event``)."""
-        return None if self._driver is None else self._driver.last_transition
+        return None if self._life.driver is None else self._life.driver.last_transition
 
     @property
     def skew_time(self) -> float:
@@ -314,9 +280,9 @@ class VRRPInstance:
 
     @property
     def _required(self) -> Driver:
-        if self._driver is None:
+        if self._life.driver is None:
             raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
-        return self._driver
+        return self._life.driver
 
     # --- what it tells ---------------------------------------------------------------------------
 
@@ -425,3 +391,8 @@ def _on_this_host(name: str, netns: str | None) -> Interface:
     from vrrpkit.host.host import Host
 
     return Host.current(netns).interface(name)
+
+
+def life_of(instance: VRRPInstance) -> Life:
+    """What a sync group needs of its members."""
+    return instance._life  # pyright: ignore[reportPrivateUsage]

@@ -26,6 +26,8 @@ from vrrpkit.vrrp.vocabulary import (
     Effect,
     Event,
     FaultsNow,
+    Granted,
+    GroupReleased,
     KernelRefusedAddresses,
     LostAddress,
     PrimaryAddress,
@@ -38,6 +40,7 @@ from vrrpkit.vrrp.vocabulary import (
     Startup,
     TakeAddresses,
     TimerFired,
+    Withdrawn,
 )
 
 __all__ = ["OWNER", "Machine", "MachineConfig"]
@@ -62,6 +65,7 @@ class Machine:
         """The effective priority: what the next advert says."""
         self.deadline: float | None = None
         """When :class:`TimerFired` is due; ``None`` is never."""
+        self._wish: TransitionReason | None = None
         self._effects: list[Effect] = []
         self._following = Following(config)
         self._advert_at: float | None = None
@@ -112,6 +116,11 @@ class Machine:
     def demoted(self) -> bool:
         """Whether a demotion is in force."""
         return self._demoted_until is not None
+
+    @property
+    def wanting(self) -> bool:
+        """Whether this router would be MASTER, if its sync group let it."""
+        return self._wish is not None
 
     @property
     def _preempting(self) -> bool:
@@ -205,6 +214,13 @@ class Machine:
                 self._backoff.reset()
             case AdvertsLost():
                 self._deaf(now)
+            case Granted():
+                self._serve(self._wish or TransitionReason.SYNC_GROUP, now)
+            case Withdrawn():
+                self._withdraw(event.resign, now)
+            case GroupReleased():
+                if self.state is State.BACKUP and self._wish is None:
+                    self._following.group_released(now, self.priority)
             case _:
                 assert_never(event)
         self._settle()
@@ -284,6 +300,8 @@ class Machine:
         elif self.state is State.BACKUP:
             previous = self.master
             followed = self._following.heard(event, self.priority, self._preempting)
+            if followed:
+                self._wish = None
             if followed and previous != event.source:
                 self._publish(
                     notices.MasterChanged(
@@ -326,6 +344,7 @@ class Machine:
 
     def _deaf(self, now: float) -> None:
         if self.state is State.BACKUP and self._following.deaf(now, self.priority):
+            self._wish = None
             self._publish(notices.Deaf(router=self.config.router, at=now))
 
     # --- priority and fitness
@@ -345,6 +364,7 @@ class Machine:
     def _demote(self, seconds: float, now: float) -> None:
         self._demoted_until = now + seconds
         self._following.demoted()
+        self._wish = None
         mastered = self.state is State.MASTER
         self._leave(now)
         self._apply_priority(now)
@@ -424,6 +444,23 @@ class Machine:
         self._enter(State.BACKUP, reason, now)
 
     def _become_master(self, reason: TransitionReason, now: float) -> None:
+        if not self.config.grouped:
+            self._serve(reason, now)
+            return
+        wish = self._wish or reason
+        self._following.ask_again(now + self.down_interval)
+        self._enter(State.BACKUP, reason, now)
+        self._wish = wish
+
+    def _withdraw(self, resign: bool, now: float) -> None:
+        if self.state is State.MASTER:
+            if resign:
+                self._leave(now)
+            else:
+                self._effects.append(DropAddresses())
+            self._back_up(TransitionReason.SYNC_GROUP, self.down_interval, now)
+
+    def _serve(self, reason: TransitionReason, now: float) -> None:
         self._send(now)
         self._effects.append(TakeAddresses())
         self._enter(State.MASTER, reason, now)
@@ -437,6 +474,7 @@ class Machine:
 
     def _enter(self, state: State, reason: TransitionReason, now: float) -> None:
         previous, self.state = self.state, state
+        self._wish = None
         if state is not State.BACKUP:
             self._following.stop()
         if state is not State.MASTER:

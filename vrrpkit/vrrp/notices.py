@@ -60,6 +60,8 @@ class TransitionReason(enum.StrEnum):
     """Somebody else removed a virtual address, and the policy was to step down."""
     FAULT = "fault"
     FAULT_CLEARED = "fault-cleared"
+    SYNC_GROUP = "sync-group"
+    """Another member of the sync group stopped being MASTER."""
     SHUTDOWN = "shutdown"
 
 

@@ -22,6 +22,8 @@ __all__ = [
     "Effect",
     "Event",
     "FaultsNow",
+    "Granted",
+    "GroupReleased",
     "KernelRefusedAddresses",
     "LostAddress",
     "PrimaryAddress",
@@ -34,6 +36,7 @@ __all__ = [
     "Startup",
     "TakeAddresses",
     "TimerFired",
+    "Withdrawn",
 ]
 
 # --- events
@@ -130,6 +133,25 @@ class AddressesInPlace:
 
 
 @attrs.frozen
+class Granted:
+    """Every member of the sync group wants to be MASTER: be it."""
+
+
+@attrs.frozen
+class Withdrawn:
+    """Another member of the sync group stopped being MASTER: stop too."""
+
+    resign: bool
+    """Whether to say so by priority 0: that member was not beaten, it gave up."""
+
+
+@attrs.frozen
+class GroupReleased:
+    """The master that another member of the sync group follows said that it leaves. Its siblings
+    leave with it, whether or not this link still carries their adverts."""
+
+
+@attrs.frozen
 class AdvertsLost:
     """The kernel dropped adverts of this link before they could be read."""
 
@@ -149,6 +171,9 @@ Event: TypeAlias = (
     | KernelRefusedAddresses
     | AddressesInPlace
     | AdvertsLost
+    | Granted
+    | Withdrawn
+    | GroupReleased
 )
 
 # --- effects

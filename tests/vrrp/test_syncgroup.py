@@ -1,0 +1,196 @@
+"""SyncGroup on the in-memory bus, under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from vrrpkit import ConfigError, MemoryBus, NotEligible, State, VRRPInstance, VRRPKitError
+from vrrpkit.testing import virtual_time
+from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
+
+
+class Gateway:
+    """One machine with an inside and an outside interface, on the buses of the others."""
+
+    def __init__(self, number: int, inside: MemoryBus, outside: MemoryBus, **changes: Any) -> None:
+        self.buses = (inside, outside)
+        self.address = f"192.0.2.{number}"
+        settings: dict[str, Any] = {"priority": 100} | changes
+        self.members = [
+            VRRPInstance(
+                f"{name}{number}", bus.interface(self.address), vrid=vrid, vips=[vip], **settings
+            )
+            for name, bus, vrid, vip in (
+                ("in", inside, 1, "192.0.2.100/24"),
+                ("out", outside, 2, "192.0.2.200/24"),
+            )
+        ]
+        self.group = SyncGroup(f"gateway{number}", self.members)
+
+    @property
+    def states(self) -> list[State]:
+        return [member.state for member in self.members]
+
+
+def two(**changes: Any) -> tuple[Gateway, Gateway]:
+    buses = (MemoryBus(), MemoryBus())
+    return Gateway(1, *buses, priority=150, **changes), Gateway(2, *buses, **changes)
+
+
+@virtual_time()
+async def test_both_links_move_when_one_is_pulled_and_come_back_together() -> None:
+    one, two_ = two()
+    loop = asyncio.get_running_loop()
+    async with one.group, two_.group:
+        assert one.group.state is State.BACKUP
+        await one.group.wait_for(State.MASTER)
+        await asyncio.sleep(5)
+        assert (one.states, two_.states) == ([State.MASTER] * 2, [State.BACKUP] * 2)
+        pulled = loop.time()
+        one.buses[0].unplug(one.address)
+        assert one.states == [State.FAULT] * 2
+        await two_.group.wait_for(State.MASTER)
+        # The skew of priority 100, on the link that says nothing too.
+        assert loop.time() - pulled == pytest.approx(156 / 256, abs=0.01)
+        assert two_.states == [State.MASTER] * 2
+        assert one.group.why_not_master() == "in FAULT: in1 (interface-down)"
+        one.buses[0].plug(one.address)
+        assert one.states == [State.BACKUP] * 2
+        await one.group.wait_for(State.MASTER)
+        await asyncio.sleep(1)
+        assert (one.states, two_.states) == ([State.MASTER] * 2, [State.BACKUP] * 2)
+    assert one.states + two_.states == [State.INIT] * 4
+
+
+@virtual_time()
+async def test_leaving_says_so_on_every_link() -> None:
+    one, two_ = two()
+    loop = asyncio.get_running_loop()
+    async with two_.group:
+        async with one.group:
+            await one.group.wait_for(State.MASTER)
+            await asyncio.sleep(3)
+        left = loop.time()
+        await two_.group.wait_for(State.MASTER)
+        assert loop.time() - left == pytest.approx(156 / 256, abs=0.01)
+
+
+@virtual_time()
+async def test_events_of_the_group_come_after_those_of_its_members() -> None:
+    one, _ = two()
+    told: list[str] = []
+    for member in one.members:
+        member.on_transition(lambda change: told.append(f"{change.router} {change.state}"))
+    one.group.on_transition(lambda change: told.append(f"{change.group} {change.state}"))
+    stream = one.group.events()
+    async with one.group:
+        await one.group.wait_for(State.MASTER)
+    assert told == [
+        *("in1 BACKUP", "out1 BACKUP", "gateway1 BACKUP"),
+        *("in1 MASTER", "out1 MASTER", "gateway1 MASTER"),
+        *("in1 INIT", "out1 INIT", "gateway1 INIT"),
+    ]
+    seen = [event async for event in stream]
+    assert [str(event) for event in seen if isinstance(event, GroupTransition)] == [
+        "gateway1: INIT -> BACKUP",
+        "gateway1: BACKUP -> MASTER",
+        "gateway1: MASTER -> INIT",
+    ]
+
+
+@virtual_time()
+async def test_demote_and_promote_move_everything() -> None:
+    one, two_ = two()
+    async with one.group, two_.group:
+        await one.group.wait_for(State.MASTER)
+        await asyncio.sleep(3)
+        with pytest.raises(NotEligible, match="because of in2"):
+            two_.group.promote()
+        one.group.demote(30)
+        await two_.group.wait_for(State.MASTER)
+        await asyncio.sleep(5)
+        assert (one.states, two_.states) == ([State.BACKUP] * 2, [State.MASTER] * 2)
+        one.group.promote()
+        assert one.states == [State.MASTER] * 2
+        await asyncio.sleep(2)
+        assert two_.states == [State.BACKUP] * 2
+        with pytest.raises(ConfigError, match="more than 0"):
+            one.group.demote(0)
+
+
+@virtual_time()
+async def test_a_member_is_entered_by_its_group_alone() -> None:
+    one, _ = two()
+    with pytest.raises(VRRPKitError, match="enter the group"):
+        async with one.members[0]:
+            pass
+    with pytest.raises(ConfigError, match="in one group only"):
+        SyncGroup("again", one.members)
+    async with one.group:
+        pass
+    with pytest.raises(VRRPKitError, match="entered before"):
+        async with one.group:
+            pass
+    with pytest.raises(VRRPKitError, match="is not running"):
+        two()[0].group.demote(1)
+
+
+def test_bad_groups_are_refused() -> None:
+    bus = MemoryBus()
+
+    def router(name: str, vrid: int) -> VRRPInstance:
+        return VRRPInstance(name, bus.interface("192.0.2.1"), vrid=vrid, vips=["192.0.2.10/24"])
+
+    with pytest.raises(ConfigError, match="2 or more"):
+        SyncGroup("alone", [router("a", 1)])
+    with pytest.raises(ConfigError, match="two members 'a'"):
+        SyncGroup("twice", [router("a", 1), router("a", 2)])
+
+
+@virtual_time()
+async def test_a_running_router_cannot_join() -> None:
+    bus = MemoryBus()
+    interface = bus.interface("192.0.2.1")
+    a = VRRPInstance("a", interface, vrid=1, vips=["192.0.2.10/24"])
+    b = VRRPInstance("b", interface, vrid=2, vips=["192.0.2.11/24"])
+    async with a:
+        with pytest.raises(ConfigError, match="runs already"):
+            SyncGroup("late", [a, b])
+
+
+@virtual_time()
+async def test_a_member_that_cannot_start_leaves_nothing_behind() -> None:
+    bus = MemoryBus()
+    interface = bus.interface("192.0.2.1")
+    good = VRRPInstance("a", interface, vrid=1, vips=["192.0.2.10/24"])
+    bad = VRRPInstance("b", interface, vrid=2, vips=["192.0.2.11/24"], source="192.0.2.77")
+    group = SyncGroup("half", [good, bad])
+    with pytest.raises(VRRPKitError, match=r"192\.0\.2\.77"):
+        async with group:
+            pass
+    async with VRRPInstance("c", interface, vrid=1, vips=["192.0.2.10/24"]) as again:
+        assert again.state is State.BACKUP
+
+
+@virtual_time()
+async def test_a_bug_in_one_member_ends_all_with_priority_0_and_is_raised() -> None:
+    one, two_ = two()
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def life() -> None:
+        async with one.group:
+            await one.group.wait_for(State.MASTER)
+            await asyncio.sleep(2)
+            one.group._runner.group._agree = broken  # type: ignore[union-attr, assignment]
+            await asyncio.sleep(1000)
+
+    async with two_.group:
+        with pytest.raises(ZeroDivisionError):
+            await life()
+        await two_.group.wait_for(State.MASTER)
+        assert two_.states == [State.MASTER] * 2

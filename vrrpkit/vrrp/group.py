@@ -1,0 +1,142 @@
+"""Several virtual routers that change state together: the sync group as one reducer over their
+machines (keepalived: ``vrrp_sync_group``). Pure.
+
+A member that could be MASTER only says so; once every member says so, all become MASTER in one
+step. One that stops being MASTER, or is unfit, takes the others with it in the same step. So
+outside of :meth:`Group.handle` the members that run are always in one state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from vrrpkit.values import State
+from vrrpkit.vrrp.machine import Machine
+from vrrpkit.vrrp.vocabulary import (
+    AdvertReceived,
+    Effect,
+    Event,
+    FaultsNow,
+    Granted,
+    GroupReleased,
+    SendAdvert,
+    Shutdown,
+    Startup,
+    Withdrawn,
+)
+
+__all__ = ["GROUP_FAULT", "Group", "Step"]
+
+GROUP_FAULT = "sync-group"
+"""The fault of a member that has none itself, while another member has one."""
+
+
+@attrs.frozen
+class Step:
+    """One member took one event in."""
+
+    member: str
+    event: Event
+    effects: list[Effect]
+
+
+class Group:
+    """The reducer: every event of a member goes through :meth:`handle`.
+
+    :param machines: the members by name; all of them are ``grouped``.
+    """
+
+    def __init__(self, machines: Mapping[str, Machine]) -> None:
+        self._machines = dict(machines)
+
+    @property
+    def state(self) -> State:
+        """The state that the members share; while they start and end, that of the first that
+        runs."""
+        for machine in self._running.values():
+            return machine.state
+        return State.INIT
+
+    @property
+    def _running(self) -> dict[str, Machine]:
+        machines = self._machines
+        return {name: m for name, m in machines.items() if m.state is not State.INIT}
+
+    def handle(self, member: str, event: Event, now: float) -> list[Step]:
+        """Take one event of ``member`` in at ``now``; every step that follows from it, in order."""
+        steps: list[Step] = []
+
+        def take(name: str, what: Event) -> None:
+            steps.append(Step(name, what, self._machines[name].handle(what, now)))
+
+        take(member, self._merged(member, event))
+        for name, what in self._companions(member, event):
+            take(name, what)
+        while agreed := self._agree(steps):
+            for name, what in agreed:
+                take(name, what)
+        return steps
+
+    def why_not_master(self) -> str | None:
+        """What the group waits for, in words; ``None`` while it is MASTER."""
+        if self.state is State.MASTER:
+            return None
+        running = self._running
+        if len(running) < len(self._machines):
+            missing = ", ".join(sorted(self._machines.keys() - running.keys()))
+            return f"not running: {missing}"
+        faulty = {name: self._own_faults(m) for name, m in running.items()}
+        if any(faulty.values()):
+            return "in FAULT: " + "; ".join(
+                f"{name} ({', '.join(sorted(faults))})" for name, faults in faulty.items() if faults
+            )
+        waiting: list[str] = []
+        for name, machine in running.items():
+            if machine.wanting:
+                continue
+            if machine.master is None:
+                waiting.append(f"{name} listens whether there is a master")
+            else:
+                waiting.append(
+                    f"{name} follows {machine.master}, whose priority is {machine.master_priority} "
+                    f"(its own is {machine.priority})"
+                )
+        return "; ".join(waiting)
+
+    def _own_faults(self, machine: Machine) -> frozenset[str]:
+        return machine.faults - {GROUP_FAULT}
+
+    def _merged(self, member: str, event: Event) -> Event:
+        """Let a member that has become fit see what the others have, lest it be BACKUP for a
+        moment."""
+        others = (m for name, m in self._running.items() if name != member)
+        if isinstance(event, FaultsNow | Startup) and any(map(self._own_faults, others)):
+            return attrs.evolve(event, faults=event.faults | {GROUP_FAULT})
+        return event
+
+    def _companions(self, member: str, event: Event) -> list[tuple[str, Event]]:
+        others = [name for name in self._running if name != member]
+        if isinstance(event, Shutdown):
+            return [(name, Shutdown()) for name in others]
+        released = isinstance(event, AdvertReceived) and event.priority == 0
+        if released and self._machines[member].state is State.BACKUP:
+            return [(name, GroupReleased()) for name in others]
+        return []
+
+    def _agree(self, steps: list[Step]) -> list[tuple[str, Event]]:
+        """What must happen next for the members to agree."""
+        running = self._running
+        faulty = [name for name, machine in running.items() if self._own_faults(machine)]
+        for name, machine in running.items():
+            theirs = any(other != name for other in faulty)
+            if theirs is not (GROUP_FAULT in machine.faults):
+                return [(name, FaultsNow(faults=machine.faults ^ {GROUP_FAULT}))]
+        if len(running) == len(self._machines) and all(m.wanting for m in running.values()):
+            return [(name, Granted()) for name in running]
+        masters = [name for name, m in running.items() if m.state is State.MASTER]
+        if masters and len(masters) < len(running):
+            resign = any(SendAdvert(0) in step.effects for step in steps)
+            return [(name, Withdrawn(resign)) for name in masters]
+        return []

@@ -1,0 +1,305 @@
+"""SyncGroup: virtual routers that move together, as users see them. ``group.py`` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import TypeAlias
+
+import attrs
+
+from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
+from vrrpkit.events import EventsLost, Hub
+from vrrpkit.values import State
+from vrrpkit.vrrp.driver import Driver
+from vrrpkit.vrrp.group import Group
+from vrrpkit.vrrp.instance import VRRPInstance, life_of
+from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
+
+__all__ = ["GroupTransition", "SyncGroup"]
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class GroupTransition:
+    """A sync group changed its state; its members have said so of themselves before."""
+
+    group: str
+    at: float
+    previous: State
+    state: State
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.previous} -> {self.state}"
+
+
+Work: TypeAlias = tuple[str, Event]
+
+
+class _Runner:
+    """Takes the events of all members in, one at a time, and has the drivers carry out the
+    rest."""
+
+    def __init__(self, name: str, drivers: dict[str, Driver], hub: Hub[GroupTransition]) -> None:
+        self.group = Group({member: driver.machine for member, driver in drivers.items()})
+        self._name = name
+        self._drivers = drivers
+        self._hub = hub
+        self._state = State.INIT
+        self._queue: deque[Work] = deque()
+        self._feeding = False
+        self.begun = False
+        for member, driver in drivers.items():
+            driver.court = self._court(member)
+
+    def _court(self, member: str) -> Callable[[Event], None]:
+        return lambda event: self.feed(member, event)
+
+    def feed(self, member: str, event: Event) -> None:
+        """Give a member one event; called from within a callback, it waits its turn."""
+        self._queue.append((member, event))
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._queue:
+                self._step(*self._queue.popleft())
+        finally:
+            self._feeding = False
+
+    def _step(self, member: str, event: Event) -> None:
+        now = self._drivers[member].now()
+        for driver in self._drivers.values():
+            driver.catch_up()
+        current = member
+        try:
+            for step in self.group.handle(member, event, now):
+                current = step.member
+                driver = self._drivers[current]
+                driver.forget()
+                driver.settle(step.event, step.effects, now)
+        except Exception as bug:
+            self._queue.clear()
+            # What it says while leaving is carried out at once, not after this.
+            self._feeding = False
+            self._drivers[current].fail(bug)
+            self._feeding = True
+        self.tell(now)
+
+    def tell(self, now: float) -> None:
+        """Publish the state of the group, if it is another one."""
+        state = self.group.state
+        if self.begun and state is not self._state:
+            previous, self._state = self._state, state
+            transition = GroupTransition(group=self._name, at=now, previous=previous, state=state)
+            log.info("%s", transition)
+            self._hub.publish(transition)
+
+
+class SyncGroup:
+    """Virtual routers that are MASTER together or not at all (keepalived: ``vrrp_sync_group``).
+
+    ::
+
+        async with SyncGroup("gateway", [inside, outside]) as gateway:
+            await gateway.wait_for(State.MASTER)
+
+    Entering enters the members, leaving leaves them; do neither yourself. The states of the members
+    never differ: all become MASTER once every one of them may be, one that stops takes the others
+    with it, and a fault of one is a fault of all until every member is fit. The addresses follow
+    within one exchange with the kernel. A member whose peer leaves (priority 0) counts the peers of
+    the other members as leaving too, so configure the same group on every machine.
+
+    :param name: what events and logs call it.
+    :param instances: 2 or more virtual routers with different names, none of them in another group.
+    :raises ConfigError: there are fewer, a name occurs twice, or one is in a group already.
+    """
+
+    def __init__(self, name: str, instances: Iterable[VRRPInstance]) -> None:
+        self.name = name
+        self.members = tuple(instances)
+        """The virtual routers of the group."""
+        self._check()
+        for member in self.members:
+            life_of(member).group = name
+        self._hub: Hub[GroupTransition] = Hub()
+        self._runner: _Runner | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._ending = False
+        self._interrupted = False
+
+    def _check(self) -> None:
+        if len(self.members) < 2:
+            raise ConfigError(
+                f"sync group {self.name!r} has {len(self.members)} member; it takes 2 or more, and "
+                "a single VRRPInstance needs no group"
+            )
+        names = [member.name for member in self.members]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"sync group {self.name!r} has two members {name!r}; rename one")
+        for member in self.members:
+            group = life_of(member).group
+            if group is not None:
+                raise ConfigError(
+                    f"{member.name} is in the sync group {group!r} already; a VRRPInstance can be "
+                    "in one group only"
+                )
+            if member.state is not State.INIT:
+                raise ConfigError(
+                    f"{member.name} runs already: make the group before, and enter only the group"
+                )
+
+    def __repr__(self) -> str:
+        return f"<SyncGroup {self.name!r} of {len(self.members)} {self.state}>"
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> SyncGroup:
+        """Start every member.
+
+        :raises HostError: what entering a member raises; no member runs then.
+        """
+        if self._runner is not None:
+            raise VRRPKitError(f"{self.name} was entered before: make a new SyncGroup for each run")
+        self._task = asyncio.current_task()
+        drivers: dict[str, Driver] = {}
+        try:
+            for member in self.members:
+                drivers[member.name] = await life_of(member).prepare(self._failed, grouped=True)
+        except BaseException:
+            await self._end()
+            raise
+        self._runner = _Runner(self.name, drivers, self._hub)
+        for driver in drivers.values():
+            driver.begin()
+        self._runner.begun = True
+        self._runner.tell(next(iter(drivers.values())).now())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._end()
+        except asyncio.CancelledError:
+            if self._failure is None:
+                raise
+        failure = self._failure
+        if failure is not None:
+            if self._interrupted and self._task is not None:
+                self._task.uncancel()
+            raise failure
+
+    @property
+    def _failure(self) -> BaseException | None:
+        for member in self.members:
+            driver = life_of(member).driver
+            if driver is not None and driver.failure is not None:
+                return driver.failure
+        return None
+
+    async def _end(self) -> None:
+        """Leave. Every member has said priority 0 before the first await."""
+        self._ending = True
+        lives = [life_of(member) for member in self.members]
+        for life in lives:
+            if life.driver is not None:
+                life.driver.leave()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._hub.close)
+            for life in lives:
+                stack.push_async_callback(life.end)
+
+    def _failed(self) -> None:
+        if self._task is not None and not self._task.done() and not self._ending:
+            self._interrupted = True
+            self._task.cancel()
+
+    # --- what it is and tells --------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """INIT, BACKUP, MASTER or FAULT: the state of every member."""
+        if self._runner is None or self._hub.closed:
+            return State.INIT
+        return self._runner.group.state
+
+    def why_not_master(self) -> str | None:
+        """What the group waits for, member by member and in words; ``None`` while it is MASTER."""
+        if self._runner is None or self._hub.closed:
+            return "not running: enter it with 'async with'"
+        return self._runner.group.why_not_master()
+
+    async def wait_for(self, state: State, *others: State) -> State:
+        """Return at once in one of these states, else the next time that one is entered, even if it
+        was left again since. Returns that state.
+
+        :raises Closed: the group ended before.
+        """
+        states = (state, *others)
+        if self.state in states:
+            return self.state
+        if self._hub.closed:
+            raise Closed(f"{self.name} has ended and will not be {state} any more")
+        entered = await self._hub.wait_for(lambda transition: transition.state in states)
+        return entered.state
+
+    def events(self, limit: int = 1000) -> AsyncIterator[GroupTransition | EventsLost]:
+        """Every change of state from now on, until the group ends; each comes after those of the
+        members.
+
+        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
+            says how many.
+        """
+        return self._hub.stream(limit)
+
+    def on_transition(self, callback: Callable[[GroupTransition], None]) -> Callable[[], None]:
+        """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
+        what ends it."""
+        return self._hub.subscribe(callback)
+
+    # --- what it can be told ---------------------------------------------------------------------
+
+    @property
+    def _drivers(self) -> list[Driver]:
+        drivers = [life_of(member).driver for member in self.members]
+        running = [driver for driver in drivers if driver is not None]
+        if self._runner is None or not running:
+            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
+        return running
+
+    def demote(self, seconds: float) -> None:
+        """Let the others serve for a while: see :meth:`VRRPInstance.demote`.
+
+        :param seconds: how long, more than 0.
+        :raises ConfigError: ``seconds`` is not positive.
+        """
+        if not seconds > 0:
+            raise ConfigError(f"demote({seconds}): give the number of seconds, more than 0")
+        for driver in self._drivers:
+            driver.feed(Demote(seconds))
+
+    def promote(self) -> None:
+        """Become MASTER at once, with every member: see :meth:`VRRPInstance.promote`.
+
+        :raises NotEligible: a member's present master would win its addresses back at once, or
+            there is a fault.
+        """
+        drivers = self._drivers
+        for member, driver in zip(self.members, drivers, strict=True):
+            obstacle = driver.machine.promotion_obstacle()
+            if obstacle is not None:
+                raise NotEligible(
+                    f"{self.name} cannot be promoted because of {member.name}: {obstacle}"
+                )
+        for driver in drivers:
+            driver.feed(Promote())
