@@ -28,6 +28,7 @@ from vrrpkit.vrrp.receive import Inspector
 from vrrpkit.vrrp.reporter import Reporter
 from vrrpkit.vrrp.seat import Seat
 from vrrpkit.vrrp.statistics import Statistics
+from vrrpkit.vrrp.tracker import effective_priority
 from vrrpkit.vrrp.vocabulary import (
     AddressesInPlace,
     AdvertReceived,
@@ -43,6 +44,7 @@ from vrrpkit.vrrp.vocabulary import (
     Publish,
     Refreshed,
     SendAdvert,
+    SetPriority,
     Shutdown,
     Startup,
     TakeAddresses,
@@ -92,6 +94,8 @@ class Driver:
         self.machine = Machine(attrs.evolve(options.machine_config(), grouped=grouped))
         self.court: Callable[[Event], None] | None = None
         """Takes the events of a member of a sync group, and has them settled by :meth:`settle`."""
+        self.heard: Callable[[int, float], None] | None = None
+        """Told the priority of an advert and when it came, unless it only repeats the last."""
         self.failure: BaseException | None = None
         self.last_transition: Transition | None = None
         self.seat = Seat(options, interface, self, transport)
@@ -113,6 +117,10 @@ class Driver:
         self._queue: deque[Event] = deque()
         self._feeding = False
         self._left = False
+        self.base = options.priority
+        """The configured priority, without what trackers add."""
+        self._added = 0
+        self._unfit: frozenset[str] = frozenset()
         self._known: Datagram | None = None
         self._repeats = Repeats(0)
 
@@ -147,7 +155,29 @@ class Driver:
 
     def begin(self) -> None:
         """Start the machine."""
-        self.feed(Startup(primary=self.seat.source, faults=self.seat.faults))
+        self.feed(Startup(primary=self.seat.source, faults=self.seat.faults | self._unfit))
+        self._reprioritise()
+
+    def rebase(self, priority: int) -> None:
+        """Use another configured priority; what trackers add comes on top."""
+        self.base = priority
+        self._reprioritise()
+
+    def adjust(self, weight: int, faults: frozenset[str]) -> None:
+        """Take in what trackers say: what they add to the priority, and which ones make the router
+        unfit."""
+        self._added = weight
+        unfit, self._unfit = self._unfit, faults
+        if self.machine.state is State.INIT:
+            return
+        self._reprioritise()
+        if unfit != faults:
+            self.feed(FaultsNow(faults=self.seat.faults | faults))
+
+    def _reprioritise(self) -> None:
+        priority = effective_priority(self.base, self._added)
+        if priority != self.machine.base_priority:
+            self.feed(SetPriority(priority))
 
     def leave(self) -> None:
         """Say goodbye at once: priority 0 leaves here, whatever is being cancelled around us."""
@@ -240,6 +270,8 @@ class Driver:
         verifier = self._inspector.verifier
         if verifier is not None and verifier.skewed(heard.ahead):
             self._reporter.skewed(source, heard.ahead, at)
+        if self.heard is not None and advert.priority:
+            self.heard(advert.priority, at)
         self.feed(
             AdvertReceived(source=source, priority=advert.priority, interval=advert.interval, at=at)
         )
@@ -300,7 +332,7 @@ class Driver:
                 return
             if self.seat.source is not None and self.seat.source != source:
                 self.feed(PrimaryAddress(self.seat.source))
-            self.feed(FaultsNow(faults=self.seat.faults))
+            self.feed(FaultsNow(faults=self.seat.faults | self._unfit))
             self._set_pace()
         except Exception as bug:
             self.fail(bug)

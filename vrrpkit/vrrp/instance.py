@@ -19,7 +19,8 @@ from vrrpkit.vrrp.notices import Notice, Transition
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import Profile
 from vrrpkit.vrrp.statistics import Statistics
-from vrrpkit.vrrp.vocabulary import Demote, Promote, SetPriority
+from vrrpkit.vrrp.tracker import Signal, Tracker
+from vrrpkit.vrrp.vocabulary import Demote, Promote
 
 __all__ = ["VRRPInstance"]
 
@@ -76,6 +77,8 @@ class VRRPInstance:
     :param netns: the name of a network namespace that ``interface`` is in.
     :param transport: another way for adverts to travel, see :class:`vrrpkit.Transport`.
     :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
+    :param track: what moves the priority or makes the router unfit, see :class:`vrrpkit.Tracker`
+        (``track_script``, ``track_interface``, ...).
     :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
     """
 
@@ -110,6 +113,7 @@ class VRRPInstance:
         netns: str | None = None,
         transport: Transport | None = None,
         recorder: InstanceRecorder | None = None,
+        track: Iterable[Tracker] = (),
     ) -> None:
         self.options = Options(
             name=name,
@@ -153,6 +157,7 @@ class VRRPInstance:
             wait_for_interface=wait_for_interface,
             transport=transport,
             recorder=recorder,
+            track=tuple(track),
         )
         self._task: asyncio.Task[object] | None = None
         self._ending = False
@@ -238,6 +243,12 @@ class VRRPInstance:
     def faults(self) -> frozenset[str]:
         """What makes the router unfit, in FAULT: ``interface-down``, ``no-source``, ..."""
         return frozenset() if self._life.driver is None else self._life.driver.machine.faults
+
+    @property
+    def signals(self) -> dict[str, Signal]:
+        """The latest signal of each tracker: ``True``, ``False``, a number, or ``None`` while it is
+        not known yet."""
+        return self._life.trackers.tally.signals
 
     @property
     def source(self) -> IPAddress | None:
@@ -342,7 +353,7 @@ class VRRPInstance:
                 f"{self.name} owns its addresses: its priority stays 255; "
                 "use demote() to let others serve"
             )
-        self._required.feed(SetPriority(priority))
+        self._required.rebase(priority)
 
     def demote(self, seconds: float) -> None:
         """Let the others serve for a while: give up being MASTER, and compete with priority 1 and

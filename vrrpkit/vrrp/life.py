@@ -4,18 +4,24 @@ driver runs, and everything is given back, whatever is being cancelled meanwhile
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Sequence
 
 from vrrpkit.errors import VRRPKitError
 from vrrpkit.events import Hub
 from vrrpkit.host.base import Interface
 from vrrpkit.transport.base import Transport
 from vrrpkit.vrrp.driver import Driver, InstanceRecorder
-from vrrpkit.vrrp.notices import Notice
+from vrrpkit.vrrp.notices import Notice, WeightTooSmall
 from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.sources import Trackers
 from vrrpkit.vrrp.statistics import Statistics
+from vrrpkit.vrrp.tracker import Tracker, check, too_small
 
 __all__ = ["Life", "to_the_end"]
+
+
+log = logging.getLogger(__name__)
 
 
 async def to_the_end(work: Coroutine[object, object, None], name: str) -> None:
@@ -50,12 +56,18 @@ class Life:
         wait_for_interface: bool,
         transport: Transport | None,
         recorder: InstanceRecorder | None,
+        track: Sequence[Tracker] = (),
     ) -> None:
+        check(track, options.priority, options.name)
         self.options = options
         self.hub = hub
         self.driver: Driver | None = None
         self.group: str | None = None
         """The sync group that enters and leaves this router."""
+        self.trackers = Trackers(track, self._tracked)
+        self.tracked: Callable[[], None] | None = None
+        """Takes the signals of the trackers in, instead of this router alone."""
+        self._warned: set[str] = set()
         self._statistics = statistics
         self._place = place
         self._wait_for_interface = wait_for_interface
@@ -90,10 +102,41 @@ class Life:
         )
         try:
             await self.driver.prepare(self._wait_for_interface)
+            await self.trackers.start()
         except BaseException:
             await self.end()
             raise
+        self._tracked()
+        if any(tracker.weight for tracker in self.trackers.trackers):
+            self.driver.heard = self._doubt
         return self.driver
+
+    def _tracked(self) -> None:
+        tally = self.trackers.tally
+        if self.tracked is not None:
+            self.tracked()
+        elif self.driver is not None:
+            self.driver.adjust(tally.weight, tally.faults)
+
+    def _doubt(self, other: int, at: float) -> None:
+        """Warn of weights that cannot do what they are for, once a priority to compare with is
+        heard."""
+        assert self.driver is not None
+        base = self.driver.base
+        for tracker, enough in too_small(self.trackers.trackers, base, other):
+            if tracker.label not in self._warned:
+                self._warned.add(tracker.label)
+                warning = WeightTooSmall(
+                    router=self.options.name,
+                    at=at,
+                    tracker=tracker.label,
+                    weight=tracker.weight,
+                    enough=enough,
+                    priority=base,
+                    other=other,
+                )
+                log.warning("%s", warning)
+                self.hub.publish(warning)
 
     async def end(self) -> None:
         """Leave. Priority 0 is out before the first await; a cancellation waits for the rest."""
@@ -104,6 +147,7 @@ class Life:
 
         async def give_back() -> None:
             try:
+                await self.trackers.stop()
                 await driver.stop()
             finally:
                 await interface.close()

@@ -453,12 +453,11 @@ class Machine:
         self._wish = wish
 
     def _withdraw(self, resign: bool, now: float) -> None:
-        if self.state is State.MASTER:
-            if resign:
-                self._leave(now)
-            else:
-                self._effects.append(DropAddresses())
-            self._back_up(TransitionReason.SYNC_GROUP, self.down_interval, now)
+        if resign:
+            self._leave(now)
+        else:
+            self._effects.append(DropAddresses())
+        self._back_up(TransitionReason.SYNC_GROUP, self.down_interval, now)
 
     def _serve(self, reason: TransitionReason, now: float) -> None:
         self._send(now)

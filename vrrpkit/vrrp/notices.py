@@ -31,6 +31,7 @@ __all__ = [
     "Stalled",
     "Transition",
     "TransitionReason",
+    "WeightTooSmall",
 ]
 
 
@@ -111,6 +112,30 @@ class MasterChanged:
     previous: IPAddress | None
     master: IPAddress
     priority: int
+
+
+@attrs.frozen(kw_only=True)
+class WeightTooSmall:
+    """The priority of another router was heard, and the weight of a tracker cannot bridge the gap:
+    a bad signal of that tracker alone will not move the addresses there."""
+
+    router: str
+    at: float
+    tracker: str
+    weight: int
+    enough: int
+    """The least weight, by its amount, that could."""
+    priority: int
+    """This router's configured priority."""
+    other: int
+    """The other router's priority."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.router}: the weight {self.weight} of {self.tracker} cannot hand the addresses "
+            f"from priority {self.priority} to the router of priority {self.other}; it takes "
+            f"{self.enough} or more"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -246,5 +271,6 @@ Notice: TypeAlias = (
     | AddressesRefused
     | SendFailed
     | ClockSkew
+    | WeightTooSmall
 )
 """Everything that ``events()`` of an instance may yield, besides ``EventsLost``."""

@@ -18,6 +18,8 @@ from vrrpkit.values import State
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.group import Group
 from vrrpkit.vrrp.instance import VRRPInstance, life_of
+from vrrpkit.vrrp.sources import Trackers
+from vrrpkit.vrrp.tracker import Signal, Tracker, check
 from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
 
 __all__ = ["GroupTransition", "SyncGroup"]
@@ -117,13 +119,27 @@ class SyncGroup:
 
     :param name: what events and logs call it.
     :param instances: 2 or more virtual routers with different names, none of them in another group.
+    :param track: what moves the priority of every member or makes the group unfit, see
+        :class:`vrrpkit.Tracker`.
+    :param member_weights: add the weights of the members' own trackers up, for every member
+        (keepalived: ``sync_group_tracking_weight``). Without it a member's own tracker may have
+        weight 0 only: moving the priority of one member alone would tear the group apart.
     :raises ConfigError: there are fewer, a name occurs twice, or one is in a group already.
     """
 
-    def __init__(self, name: str, instances: Iterable[VRRPInstance]) -> None:
+    def __init__(
+        self,
+        name: str,
+        instances: Iterable[VRRPInstance],
+        *,
+        track: Iterable[Tracker] = (),
+        member_weights: bool = False,
+    ) -> None:
         self.name = name
         self.members = tuple(instances)
         """The virtual routers of the group."""
+        self._trackers = Trackers(tuple(track), self._tracked)
+        self._member_weights = member_weights
         self._check()
         for member in self.members:
             life_of(member).group = name
@@ -144,6 +160,14 @@ class SyncGroup:
             if names.count(name) > 1:
                 raise ConfigError(f"sync group {self.name!r} has two members {name!r}; rename one")
         for member in self.members:
+            check(self._trackers.trackers, member.options.priority, f"sync group {self.name!r}")
+            for tracker in life_of(member).trackers.trackers:
+                if tracker.weight and not self._member_weights:
+                    raise ConfigError(
+                        f"{member.name} tracks {tracker.label} with weight {tracker.weight}, which "
+                        f"would move its priority alone and tear the sync group {self.name!r} "
+                        "apart; give the tracker to the group (track=), or set member_weights=True"
+                    )
             group = life_of(member).group
             if group is not None:
                 raise ConfigError(
@@ -171,11 +195,15 @@ class SyncGroup:
         drivers: dict[str, Driver] = {}
         try:
             for member in self.members:
-                drivers[member.name] = await life_of(member).prepare(self._failed, grouped=True)
+                life = life_of(member)
+                life.tracked = self._tracked
+                drivers[member.name] = await life.prepare(self._failed, grouped=True)
+            await self._trackers.start()
         except BaseException:
             await self._end()
             raise
         self._runner = _Runner(self.name, drivers, self._hub)
+        self._tracked()
         for driver in drivers.values():
             driver.begin()
         self._runner.begun = True
@@ -199,6 +227,18 @@ class SyncGroup:
                 self._task.uncancel()
             raise failure
 
+    def _tracked(self) -> None:
+        """Tell every member what all trackers say."""
+        if self._runner is None:
+            return
+        tally = self._trackers.tally
+        weight, lives = tally.weight, [life_of(member) for member in self.members]
+        if self._member_weights:
+            weight += sum(life.trackers.tally.weight for life in lives)
+        for life in lives:
+            if life.driver is not None:
+                life.driver.adjust(weight, tally.faults | life.trackers.tally.faults)
+
     @property
     def _failure(self) -> BaseException | None:
         for member in self.members:
@@ -216,6 +256,7 @@ class SyncGroup:
                 life.driver.leave()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._hub.close)
+            stack.push_async_callback(self._trackers.stop)
             for life in lives:
                 stack.push_async_callback(life.end)
 
@@ -232,6 +273,11 @@ class SyncGroup:
         if self._runner is None or self._hub.closed:
             return State.INIT
         return self._runner.group.state
+
+    @property
+    def signals(self) -> dict[str, Signal]:
+        """The latest signal of each tracker of the group itself."""
+        return self._trackers.tally.signals
 
     def why_not_master(self) -> str | None:
         """What the group waits for, member by member and in words; ``None`` while it is MASTER."""
