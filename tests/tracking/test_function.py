@@ -1,0 +1,90 @@
+"""TrackFunction under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from vrrpkit import ConfigError
+from vrrpkit.testing import virtual_time
+from vrrpkit.tracking.function import TrackFunction
+from vrrpkit.vrrp.tracker import Signal
+
+
+async def told(tracker: TrackFunction, count: int) -> list[tuple[float, Signal]]:
+    """The first signals, and when they came."""
+    loop = asyncio.get_running_loop()
+    start, found = loop.time(), []
+    signals = tracker.signals()
+    async for signal in signals:
+        found.append((round(loop.time() - start, 3), signal))
+        if len(found) == count:
+            break
+    await signals.aclose()
+    return found
+
+
+def answers(*results: Signal | Exception, takes: float = 0.0) -> Callable[[], Awaitable[Signal]]:
+    waiting = list(results)
+
+    async def ask() -> Signal:
+        await asyncio.sleep(takes)
+        result = waiting.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return ask
+
+
+@virtual_time()
+async def test_it_is_asked_at_a_fixed_rate_and_an_exception_is_a_bad_signal() -> None:
+    ask = answers(True, 5, RuntimeError("no"), False, takes=0.25)
+    assert await told(TrackFunction(ask, interval=1), 4) == [
+        (0.25, True),
+        (1.25, 5),
+        (2.25, False),
+        (3.25, False),
+    ]
+
+
+@virtual_time()
+async def test_slow_answers_never_overlap_and_a_timeout_is_a_bad_signal() -> None:
+    ask = answers(True, True, takes=3)
+    assert await told(TrackFunction(ask, interval=1), 2) == [(3, True), (6, True)]
+    ask = answers(True, takes=3)
+    assert await told(TrackFunction(ask, interval=1, timeout=2), 1) == [(2, False)]
+
+
+@virtual_time()
+async def test_rise_and_fall() -> None:
+    ask = answers(True, False, False, True, True)
+    found = await told(TrackFunction(ask, rise=2, fall=2), 5)
+    assert [signal for _, signal in found] == [True, True, False, False, True]
+
+
+@virtual_time()
+async def test_an_async_iterator_gives_every_signal() -> None:
+    async def levels() -> AsyncIterator[Signal]:
+        for level in (3, 2):
+            yield level
+
+    assert await told(TrackFunction(levels), 2) == [(0, 3), (0, 2)]
+
+
+@virtual_time()
+async def test_what_is_no_coroutine_function_says_so() -> None:
+    with pytest.raises(ConfigError, match="async def"):
+        await told(TrackFunction(lambda: True), 1)  # type: ignore[arg-type, return-value]
+
+
+def test_bad_values_are_refused() -> None:
+    ask = answers(True)
+    with pytest.raises(ConfigError, match="takes a function"):
+        TrackFunction(3)  # type: ignore[arg-type]
+    for changes in ({"interval": 0}, {"timeout": 0}, {"rise": 0}, {"fall": 0}):
+        with pytest.raises(ConfigError, match=next(iter(changes))):
+            TrackFunction(ask, **changes)  # type: ignore[arg-type]
+    assert TrackFunction(ask).label == "ask"

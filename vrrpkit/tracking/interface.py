@@ -1,0 +1,74 @@
+"""Tracks a network interface (keepalived: ``track_interface``)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import attrs
+
+from vrrpkit.errors import ConfigError
+from vrrpkit.host.base import Interface
+from vrrpkit.values import IPAddress, parse_address
+from vrrpkit.vrrp.tracker import Signal, Tracker
+
+__all__ = ["TrackInterface"]
+
+
+def _address(value: str | IPAddress | None) -> IPAddress | None:
+    return None if value is None else parse_address(value, "address")
+
+
+@attrs.frozen
+class TrackInterface(Tracker):
+    """Good while an interface is there, is administratively up and has carrier.
+
+    :param interface: its name, or an interface of a :class:`vrrpkit.MemoryBus`.
+    :param address: besides, this address must be on the interface, and usable.
+    :param netns: the network namespace that the interface is in.
+    :raises ConfigError: a value is unusable.
+    """
+
+    interface: str | Interface
+    address: IPAddress | None = attrs.field(default=None, converter=_address, kw_only=True)
+    netns: str | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.interface:
+            raise ConfigError("TrackInterface: the name of the interface is empty")
+        if self.netns is not None and not isinstance(self.interface, str):
+            raise ConfigError("netns goes with the name of an interface; leave it out here")
+
+    def describe(self) -> str:
+        name = self.interface if isinstance(self.interface, str) else self.interface.name
+        return f"interface {name}"
+
+    async def signals(self) -> AsyncGenerator[Signal, None]:
+        interface = self._found()
+        await interface.open()
+        try:
+            changed = asyncio.Event()
+            unwatch = interface.watch(changed.set)
+            try:
+                while True:
+                    yield self._good(interface)
+                    await changed.wait()
+                    changed.clear()
+            finally:
+                unwatch()
+        finally:
+            await interface.close()
+
+    def _found(self) -> Interface:
+        if isinstance(self.interface, Interface):
+            return self.interface
+        # Imported at need: a program that stays in memory never loads netlink.
+        from vrrpkit.host.host import Host
+
+        return Host.current(self.netns).interface(self.interface)
+
+    def _good(self, interface: Interface) -> bool:
+        link = interface.link
+        if link is None or not link.up:
+            return False
+        return self.address is None or self.address in {have for have, _ in link.addresses}
