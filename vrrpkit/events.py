@@ -9,14 +9,14 @@ import asyncio
 import logging
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 import attrs
 
 from vrrpkit.errors import Closed, ConfigError
 
-__all__ = ["EventsLost", "Hub"]
+__all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,97 @@ class EventsLost:
 
     count: int
     """How many, at least 1."""
+
+
+class Attachment(Protocol):
+    """One object's connection to one notifier."""
+
+    def tell(self, event: object) -> None:
+        """Take an event in, and return at once: nothing here may hold up a router."""
+        ...
+
+    async def close(self) -> None:
+        """The object has ended. Finish what was told, within a limit of the notifier's own."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody wants to be told any more: drop what waits."""
+        ...
+
+
+class Notifier(Protocol):
+    """Tells somebody of what happens to the objects that it is given to (``notify=[...]``)."""
+
+    def attach(self, subject: object) -> Attachment:
+        """``subject`` has been entered: a virtual router, a sync group, a virtual server.
+
+        :raises ConfigError: it cannot tell of such a thing.
+        """
+        ...
+
+
+class Attachments:
+    """The notifiers of one object, from when it is entered until it has ended.
+
+    :param subject: the object.
+    """
+
+    def __init__(self, subject: object, notifiers: Iterable[Notifier]) -> None:
+        self._subject = subject
+        self._notifiers = tuple(notifiers)
+        self._attached: dict[object, Attachment] = {}
+        self._stop: Callable[[], None] | None = None
+
+    def start(self, hub: Hub[E]) -> None:
+        """Tell the notifiers of everything that ``hub`` publishes.
+
+        :raises ConfigError: a notifier cannot tell of such a thing.
+        """
+        for notifier in self._notifiers:
+            self._attached[object()] = notifier.attach(self._subject)
+        if self._attached:
+            self._stop = hub.subscribe(self._tell)
+
+    def add(self, hub: Hub[E], notifier: Notifier, current: object) -> Callable[[], None]:
+        """Tell one more, beginning with ``current`` unless it is ``None``; returns what ends it.
+
+        :raises ConfigError: the notifier cannot tell of such a thing.
+        """
+        key = object()
+        attachment = self._attached[key] = notifier.attach(self._subject)
+        if self._stop is None:
+            self._stop = hub.subscribe(self._tell)
+        if current is not None:
+            attachment.tell(current)
+
+        def remove() -> None:
+            if self._attached.pop(key, None) is not None:
+                attachment.cancel()
+
+        return remove
+
+    def _tell(self, event: object) -> None:
+        for attachment in list(self._attached.values()):
+            try:
+                attachment.tell(event)
+            except Exception:
+                log.exception("the notifier %r failed on %s", attachment, event)
+
+    async def close(self) -> None:
+        """Have every notifier finish, all at the same time; calling it twice is harmless."""
+        if self._stop is not None:
+            self._stop()
+        attached, self._attached = self._attached, {}
+        async with asyncio.TaskGroup() as tasks:
+            for attachment in attached.values():
+                tasks.create_task(_finish(attachment), name="vrrpkit: a notifier finishes")
+
+
+async def _finish(attachment: Attachment) -> None:
+    try:
+        await attachment.close()
+    except Exception:
+        log.exception("the notifier %r failed at the end", attachment)
 
 
 class _Listener(Protocol[E_contra]):

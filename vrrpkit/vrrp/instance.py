@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
-from vrrpkit.events import EventsLost, Hub
+from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.host.base import Interface
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
@@ -79,6 +79,8 @@ class VRRPInstance:
     :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
     :param track: what moves the priority or makes the router unfit, see :class:`vrrpkit.Tracker`
         (``track_script``, ``track_interface``, ...).
+    :param notify: who is told of everything that happens, see :mod:`vrrpkit.notify` (``notify``,
+        ``smtp_alert``, ...).
     :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
     """
 
@@ -114,6 +116,7 @@ class VRRPInstance:
         transport: Transport | None = None,
         recorder: InstanceRecorder | None = None,
         track: Iterable[Tracker] = (),
+        notify: Iterable[Notifier] = (),
     ) -> None:
         self.options = Options(
             name=name,
@@ -158,6 +161,7 @@ class VRRPInstance:
             transport=transport,
             recorder=recorder,
             track=tuple(track),
+            notify=Attachments(self, notify),
         )
         self._task: asyncio.Task[object] | None = None
         self._ending = False
@@ -334,6 +338,14 @@ class VRRPInstance:
                 callback(notice)
 
         return self._hub.subscribe(filtered)
+
+    def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
+        """Tell one more of everything that happens, beginning with the present state. Returns what
+        ends it.
+
+        :raises ConfigError: the notifier cannot tell of a virtual router.
+        """
+        return self._life.notify.add(self._hub, notifier, self.last_transition)
 
     # --- what it can be told ---------------------------------------------------------------------
 

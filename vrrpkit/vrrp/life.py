@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 
 from vrrpkit.errors import VRRPKitError
-from vrrpkit.events import Hub
+from vrrpkit.events import Attachments, Hub
 from vrrpkit.host.base import Interface
 from vrrpkit.transport.base import Transport
 from vrrpkit.vrrp.driver import Driver, InstanceRecorder
@@ -57,6 +57,7 @@ class Life:
         transport: Transport | None,
         recorder: InstanceRecorder | None,
         track: Sequence[Tracker] = (),
+        notify: Attachments,
     ) -> None:
         check(track, options.priority, options.name)
         self.options = options
@@ -67,6 +68,7 @@ class Life:
         self.trackers = Trackers(track, self._tracked)
         self.tracked: Callable[[], None] | None = None
         """Takes the signals of the trackers in, instead of this router alone."""
+        self.notify = notify
         self._warned: set[str] = set()
         self._statistics = statistics
         self._place = place
@@ -103,6 +105,7 @@ class Life:
         try:
             await self.driver.prepare(self._wait_for_interface)
             await self.trackers.start()
+            self.notify.start(self.hub)
         except BaseException:
             await self.end()
             raise
@@ -147,12 +150,14 @@ class Life:
 
         async def give_back() -> None:
             try:
-                await self.trackers.stop()
                 await driver.stop()
             finally:
                 await interface.close()
+                # Last, for what a tracker runs may take its time to end.
+                await self.trackers.stop()
 
         try:
             await to_the_end(give_back(), f"vrrpkit: {self.options.name} gives its addresses back")
         finally:
             self.hub.close()
+            await self.notify.close()

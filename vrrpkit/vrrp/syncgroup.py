@@ -13,7 +13,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
-from vrrpkit.events import EventsLost, Hub
+from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.values import State
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.group import Group
@@ -53,6 +53,8 @@ class _Runner:
         self._drivers = drivers
         self._hub = hub
         self._state = State.INIT
+        self.latest: GroupTransition | None = None
+        """The last change of state."""
         self._queue: deque[Work] = deque()
         self._feeding = False
         self.begun = False
@@ -99,6 +101,7 @@ class _Runner:
         if self.begun and state is not self._state:
             previous, self._state = self._state, state
             transition = GroupTransition(group=self._name, at=now, previous=previous, state=state)
+            self.latest = transition
             log.info("%s", transition)
             self._hub.publish(transition)
 
@@ -124,6 +127,7 @@ class SyncGroup:
     :param member_weights: add the weights of the members' own trackers up, for every member
         (keepalived: ``sync_group_tracking_weight``). Without it a member's own tracker may have
         weight 0 only: moving the priority of one member alone would tear the group apart.
+    :param notify: who is told of the group's changes of state, see :mod:`vrrpkit.notify`.
     :raises ConfigError: there are fewer, a name occurs twice, or one is in a group already.
     """
 
@@ -134,12 +138,14 @@ class SyncGroup:
         *,
         track: Iterable[Tracker] = (),
         member_weights: bool = False,
+        notify: Iterable[Notifier] = (),
     ) -> None:
         self.name = name
         self.members = tuple(instances)
         """The virtual routers of the group."""
         self._trackers = Trackers(tuple(track), self._tracked)
         self._member_weights = member_weights
+        self._notify = Attachments(self, notify)
         self._check()
         for member in self.members:
             life_of(member).group = name
@@ -199,6 +205,7 @@ class SyncGroup:
                 life.tracked = self._tracked
                 drivers[member.name] = await life.prepare(self._failed, grouped=True)
             await self._trackers.start()
+            self._notify.start(self._hub)
         except BaseException:
             await self._end()
             raise
@@ -255,6 +262,7 @@ class SyncGroup:
             if life.driver is not None:
                 life.driver.leave()
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._notify.close)
             stack.callback(self._hub.close)
             stack.push_async_callback(self._trackers.stop)
             for life in lives:
@@ -312,6 +320,15 @@ class SyncGroup:
         """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
         what ends it."""
         return self._hub.subscribe(callback)
+
+    def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
+        """Tell one more of the changes of state, beginning with the present one. Returns what ends
+        it.
+
+        :raises ConfigError: the notifier cannot tell of a sync group.
+        """
+        current = None if self._runner is None else self._runner.latest
+        return self._notify.add(self._hub, notifier, current)
 
     # --- what it can be told ---------------------------------------------------------------------
 

@@ -1,0 +1,97 @@
+"""The ordered queue behind every notifier."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from vrrpkit import ConfigError
+from vrrpkit.notify.lane import Lane
+from vrrpkit.testing import virtual_time
+
+
+class Worker:
+    """Takes a second for each item."""
+
+    def __init__(self, takes: float = 1.0) -> None:
+        self.takes = takes
+        self.done: list[str] = []
+        self.active = self.most = 0
+
+    async def work(self, item: str) -> None:
+        self.active += 1
+        self.most = max(self.most, self.active)
+        try:
+            await asyncio.sleep(self.takes)
+            if item == "bad":
+                raise RuntimeError("bad item")
+            self.done.append(item)
+        finally:
+            self.active -= 1
+
+
+def by_letter(item: str) -> str | None:
+    return item[0] if item[0].islower() else None
+
+
+@virtual_time()
+async def test_in_order_one_at_a_time_and_no_task_while_idle() -> None:
+    worker = Worker()
+    lane = Lane("lane", worker.work)
+    before = len(asyncio.all_tasks())
+    for item in ("A", "bad", "B"):
+        lane.put(item)
+    assert lane.busy
+    await asyncio.sleep(3.5)
+    assert (worker.done, worker.most) == (["A", "B"], 1)
+    assert not lane.busy
+    assert len(asyncio.all_tasks()) == before
+    lane.put("C")
+    await lane.close(10)
+    assert worker.done == ["A", "B", "C"]
+    lane.put("D")
+    assert not lane.busy
+
+
+@virtual_time()
+async def test_only_the_newest_of_a_kind_waits_and_it_comes_last() -> None:
+    worker = Worker()
+    lane = Lane("lane", worker.work, kind=by_letter)
+    for item in ("s1", "s2", "A", "s3", "B"):
+        lane.put(item)
+    await lane.close(10)
+    # The first was under way already.
+    assert worker.done[0] in {"s1", "A"}
+    assert worker.done[-3:] == ["A", "s3", "B"]
+    assert lane.replaced >= 1
+
+
+@virtual_time()
+async def test_beyond_the_limit_the_oldest_goes(caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker()
+    lane = Lane("lane", worker.work, limit=2)
+    for item in "ABCDE":
+        lane.put(item)
+    await lane.close(10)
+    assert worker.done == ["D", "E"]
+    assert lane.dropped == 3
+    assert caplog.text.count("too slow") == 1
+
+
+@virtual_time()
+async def test_closing_is_bounded() -> None:
+    worker = Worker(takes=3600)
+    lane = Lane("lane", worker.work)
+    lane.put("A")
+    lane.put("B")
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await lane.close(5)
+    assert loop.time() - start == 5
+    assert (worker.active, lane.dropped) == (0, 2)
+
+
+def test_the_limit_is_checked() -> None:
+    with pytest.raises(ConfigError, match="limit"):
+        Lane("lane", Worker().work, limit=0)

@@ -1,0 +1,1 @@
+"""Who is told of what happens: scripts, a FIFO, mail, functions of the program."""

@@ -1,0 +1,21 @@
+"""Which events are changes of state, of which only the newest matters to who is late. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from vrrpkit.vrrp.notices import Transition
+from vrrpkit.vrrp.syncgroup import GroupTransition
+
+__all__ = ["kind_of"]
+
+
+def kind_of(event: object) -> Hashable | None:
+    """What newer event may take the place of this one: of the same kind; ``None`` is none."""
+    match event:
+        case Transition():
+            return ("state", event.router)
+        case GroupTransition():
+            return ("state of a group", event.group)
+        case _:
+            return None
