@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vrrpkit import MemoryBus, State, VRRPInstance
+import pytest
+
+from vrrpkit import CheckFailed, MemoryBus, State, Target, VRRPInstance
 
 HOW_TO = Path(__file__).parent.parent / "docs" / "how-to"
 
@@ -49,5 +52,32 @@ def test_own_transport_carries_a_failover() -> None:
         assert a.statistics.advertisement_sent > 1
         assert b.statistics.advertisement_rcvd > 1
         assert not b.statistics.rejected
+
+    asyncio.run(main())
+
+
+def test_own_checker_tells_a_primary_from_a_replica() -> None:
+    names = code("own-checker.md")
+    roles = {b"primary": b"master", b"replica": b"slave"}
+
+    async def main() -> None:
+        for role, word in roles.items():
+
+            async def answer(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, word: bytes = word
+            ) -> None:
+                assert await reader.readline() == b"ROLE\r\n"
+                writer.write(b"*3\r\n$%d\r\n%s\r\n:0\r\n*0\r\n" % (len(word), word))
+                await writer.drain()
+                writer.close()
+
+            async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                target = Target(ip_address("127.0.0.1"), port, "redis")
+                wanted = names.RedisChecker(role=role.decode())
+                assert (await wanted.check(target)).value == 100
+                other = names.RedisChecker(role="replica" if role == b"primary" else "primary")
+                with pytest.raises(CheckFailed, match=f"is a {role.decode()}"):
+                    await other.check(target)
 
     asyncio.run(main())

@@ -17,6 +17,8 @@ TREE = {
     errors.SourceMissing: (errors.HostError, LookupError),
     errors.DuplicateRouter: (errors.HostError, ValueError),
     errors.KernelRefused: (errors.HostError, OSError),
+    errors.ModuleMissing: (errors.HostError,),
+    errors.CheckFailed: (errors.VRRPKitError,),
     errors.NotEligible: (errors.VRRPKitError,),
     errors.Closed: (errors.VRRPKitError,),
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,23 @@ def test_application_test_runs_both_ways() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_own_checker() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "07_own_checker.py", port],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    up, down = "redis healthy by Redis", "redis not healthy by Redis: [Errno 111] Connect call"
+    states = [line.startswith(up) for line in done.stdout.splitlines()]
+    assert [state for state, _group in groupby(states)] == [True, False, True, False]
+    assert down in done.stdout
 
 
 # --- on real interfaces -------------------------------------------------------------------------

@@ -10,7 +10,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vrrpkit.checks.base import Checker, Weight
+    from vrrpkit.checks.function import FunctionChecker
+    from vrrpkit.checks.notices import CheckResult, CheckStuck
+    from vrrpkit.checks.target import Target
     from vrrpkit.errors import (
+        CheckFailed,
         Closed,
         ConfigError,
         DecodeError,
@@ -53,7 +58,12 @@ if TYPE_CHECKING:
     from vrrpkit.vrrp.statistics import Statistics
 
 _HOMES = {
+    "vrrpkit.checks.base": ("Checker", "Weight"),
+    "vrrpkit.checks.function": ("FunctionChecker",),
+    "vrrpkit.checks.notices": ("CheckResult", "CheckStuck"),
+    "vrrpkit.checks.target": ("Target",),
     "vrrpkit.errors": (
+        "CheckFailed",
         "Closed",
         "ConfigError",
         "DecodeError",
@@ -107,6 +117,10 @@ __all__ = [
     "Announcements",
     "Anomaly",
     "AnotherMaster",
+    "CheckFailed",
+    "CheckResult",
+    "CheckStuck",
+    "Checker",
     "ChecksumForm",
     "ClockSkew",
     "Closed",
@@ -117,6 +131,7 @@ __all__ = [
     "DuplicateRouter",
     "EventsLost",
     "FaultsChanged",
+    "FunctionChecker",
     "HMACAuth",
     "HostError",
     "IPAddress",
@@ -140,11 +155,13 @@ __all__ = [
     "Stalled",
     "State",
     "Statistics",
+    "Target",
     "Transition",
     "TransitionReason",
     "Transport",
     "VRRPInstance",
     "VRRPKitError",
+    "Weight",
     "read_key",
     "run",
 ]

@@ -134,6 +134,11 @@ class Checker:
         :raises ConfigError: it says what the target lacks.
         """
 
+    def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None] | None:
+        """A check of ``target`` begins: whatever may call ``soon`` to have it checked at once, and
+        not only at the next interval, starts here. Return what ends it, or ``None``."""
+        return None
+
     def way(self, target: Target) -> Way:
         """Where and how connections to ``target`` are made."""
         return Way(target.address, target.port)

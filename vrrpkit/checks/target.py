@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import attrs
 
+from vrrpkit.errors import PermissionMissing
 from vrrpkit.values import IPAddress
 
 if TYPE_CHECKING:
     from vrrpkit.checks.base import Checker
 
 __all__ = ["Target", "Way"]
+
+
+def _mark(sock: socket.socket, fwmark: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+    except PermissionError:
+        raise PermissionMissing("CAP_NET_ADMIN", f"fwmark={fwmark}") from None
+
+
+def _leave_by(sock: socket.socket, interface: str) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+    except PermissionError:
+        raise PermissionMissing("CAP_NET_RAW", f"interface={interface!r}") from None
+    except OSError as problem:
+        raise OSError(problem.errno, f"interface {interface!r}: {problem.strerror}") from None
+
+
+def _bind(sock: socket.socket, source: IPAddress | None, port: int | None) -> None:
+    if port is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    anywhere = "0.0.0.0" if sock.family == socket.AF_INET else "::"
+    end = Way(source or ip_address(anywhere), port)
+    try:
+        sock.bind(end.destination)
+    except OSError as problem:
+        raise OSError(problem.errno, f"from {end}: {problem.strerror}") from None
 
 
 @attrs.frozen
@@ -30,22 +59,19 @@ class Way:
     def socket(self, kind: int, protocol: int = 0) -> socket.socket:
         """A non-blocking socket that is bound as the way asks, and not connected.
 
-        :raises OSError: the address is not on this machine, a capability is missing, ...
+        :raises OSError: the source address is not on this machine, there is no such interface, ...
+        :raises PermissionMissing: ``fwmark`` or ``interface`` needs a capability. (It is an OSError
+            too.)
         """
         family = socket.AF_INET if self.address.version == 4 else socket.AF_INET6
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
         try:
             if self.fwmark:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.fwmark)
+                _mark(sock, self.fwmark)
             if self.interface is not None:
-                sock.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.interface.encode() + b"\0"
-                )
+                _leave_by(sock, self.interface)
             if self.source is not None or self.source_port is not None:
-                if self.source_port is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                anywhere = "0.0.0.0" if family == socket.AF_INET else "::"
-                sock.bind((str(self.source or anywhere), self.source_port or 0))
+                _bind(sock, self.source, self.source_port)
         except BaseException:
             sock.close()
             raise

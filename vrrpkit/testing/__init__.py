@@ -1,10 +1,12 @@
-"""Tools for testing failover: virtual time, a link in memory, invariants, recordings.
+"""Tools for testing failover: virtual time, a link in memory, scripted health checks,
+invariants, recordings.
 
 Importing this costs a program that only runs routers nothing: nothing else imports it.
 """
 
 from __future__ import annotations
 
+from vrrpkit.testing.checks import ScriptedChecker
 from vrrpkit.testing.invariants import Invariant, InvariantBroken, Violation, violations
 from vrrpkit.testing.lan import Lan
 from vrrpkit.testing.recorder import Recorder
@@ -29,6 +31,7 @@ __all__ = [
     "RecordingUnreadable",
     "Replay",
     "ReplayMismatch",
+    "ScriptedChecker",
     "TasksLeft",
     "Timeline",
     "Violation",

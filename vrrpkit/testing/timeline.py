@@ -24,6 +24,7 @@ from vrrpkit.vrrp.notices import (
     SendFailed,
     Stalled,
     Transition,
+    WeightTooSmall,
 )
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.vocabulary import Effect, Event, Publish, SendAdvert
@@ -316,6 +317,8 @@ def _notice(notice: Notice | EventsLost) -> str:
             return f"priority {notice.previous} -> {notice.priority}"
         case FaultsChanged():
             return f"faults: {', '.join(sorted(notice.faults)) or 'none'}"
+        case WeightTooSmall():
+            return f"the weight {notice.weight} of {notice.tracker} is less than {notice.enough}"
         case Stalled():
             return f"stood still for {notice.seconds:.3f} s"
         case Deaf():

@@ -1,0 +1,919 @@
+"""When attempts begin and results come, to the second of virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import attrs
+import pytest
+
+from checks.scripts import (
+    FAIL,
+    HANG,
+    PASS,
+    TARGET,
+    Answer,
+    ByCallback,
+    ByTask,
+    Notebook,
+    Script,
+    elapsed,
+    passing,
+)
+from vrrpkit.checks.base import Checker, DirectChecker, Report, Weight
+from vrrpkit.checks.notices import CheckResult
+from vrrpkit.checks.scheduler import Check, Scheduler
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import CheckFailed
+from vrrpkit.testing import VirtualLoop, randomness, virtual_time
+
+Kind: TypeAlias = type[ByTask] | type[ByCallback]
+
+kinds = pytest.mark.parametrize("kind", [ByTask, ByCallback])
+
+
+async def run(
+    kind: Kind,
+    answers: list[Answer],
+    seconds: float,
+    *,
+    alpha: bool = False,
+    **schedule: Any,
+) -> tuple[Script, Notebook]:
+    """Check for some seconds: what was asked, and what was told."""
+    script, notes = Script(answers), Notebook()
+    async with Scheduler(random=randomness()) as scheduler:
+        notes.add(scheduler, kind(script=script, **schedule), alpha=alpha)
+        await asyncio.sleep(seconds)
+    return script, notes
+
+
+# --- interval, warm-up, jitter ------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_interval_counts_from_the_end_of_a_check(kind: Kind) -> None:
+    script, notes = await run(kind, [passing(0.5)], 6, interval=2)
+    assert script.begun == [0, 2.5, 5]
+    assert notes.times == [0.5, 3, 5.5]
+
+
+@kinds
+@virtual_time()
+async def test_first_check_is_not_made_inside_add(kind: Kind) -> None:
+    script, notes = Script([PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script))
+        assert (script.begun, notes.results) == ([], [])
+        assert check.healthy and check.last is None and check.count == 0
+        await asyncio.sleep(0.1)
+        assert script.begun == [0]
+
+
+@pytest.mark.parametrize(("warmup", "most"), [(8.0, 8.0), (None, 2.0)])
+@virtual_time(seed=3)
+async def test_warm_up_spreads_the_first_checks(warmup: float | None, most: float) -> None:
+    script = Script([HANG])
+    async with Scheduler(random=randomness()) as scheduler:
+        for _ in range(50):
+            scheduler.add(
+                ByTask(script=script, warmup=warmup, interval=2, timeout=60, retry=0), TARGET
+            )
+        await asyncio.sleep(20)
+    assert len(script.begun) == 50
+    assert all(0 <= at <= most for at in script.begun)
+    assert min(script.begun) < most / 5 and max(script.begun) > most * 4 / 5
+
+
+@virtual_time(seed=3)
+async def test_jitter_moves_each_pause() -> None:
+    script, _notes = await run(ByCallback, [PASS], 200, interval=2, jitter=0.25)
+    pauses = [later - at for at, later in pairwise(script.begun)]
+    assert all(1.5 <= pause <= 2.5 for pause in pauses)
+    assert min(pauses) < 1.6 and max(pauses) > 2.4
+
+
+# --- timeout ------------------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_an_attempt_has_its_timeout(kind: Kind) -> None:
+    script, notes = await run(kind, [passing(2.75), HANG], 8, timeout=3, interval=2, retry=0)
+    assert notes.times == [2.75, 7.75]
+    assert notes.passed == [True, False]
+    assert notes.texts == ["", "no answer within 3 s"]
+    assert script.abandoned == [7.75]
+
+
+@kinds
+@virtual_time()
+async def test_an_answer_that_comes_later_counts_for_nothing(kind: Kind) -> None:
+    script, notes = await run(
+        kind, [passing(3.25), PASS], 9.5, timeout=3, interval=2, retry=0, rise=5
+    )
+    assert notes.passed == [False, True, True, True]
+    assert notes.times == [3, 5, 7, 9]
+    assert script.abandoned == [3]
+
+
+def block(seconds: float) -> None:
+    """Let time pass without a turn of the event loop."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop._now += seconds
+
+
+@kinds
+@virtual_time()
+async def test_what_came_while_the_event_loop_was_blocked_still_counts(kind: Kind) -> None:
+    script, notes = Script([passing(0.5)]), Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, kind(script=script, timeout=1, retry=0))
+        await asyncio.sleep(0.25)
+        block(10)
+        await asyncio.sleep(1)
+    assert notes.texts == [""]
+    assert script.abandoned == []
+
+
+@kinds
+@virtual_time()
+async def test_a_hanging_attempt_ends_soon_after_the_event_loop_was_blocked(kind: Kind) -> None:
+    script, notes = Script([HANG]), Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, kind(script=script, timeout=1, retry=0))
+        await asyncio.sleep(0.25)
+        block(9.75)
+        await asyncio.sleep(1)
+    assert notes.texts == ["no answer within 1 s"]
+    assert notes.times == [pytest.approx(10.1)]
+
+
+@virtual_time()
+async def test_an_attempt_that_has_just_ended_was_in_time() -> None:
+    answer = asyncio.Event()
+
+    @attrs.frozen(kw_only=True)
+    class Waiting(Checker):
+        async def check(self, target: Target) -> None:
+            await answer.wait()
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, Waiting(warmup=0, timeout=1, retry=0))
+        await asyncio.sleep(0.9375)
+        answer.set()
+        # The task ends in the same turn as its time is up, and before.
+        block(0.0625)
+        await asyncio.sleep(1)
+    assert notes.passed == [True]
+
+
+# --- attempts and checks ------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_the_first_failed_attempt_is_final(kind: Kind) -> None:
+    _script, notes = await run(kind, [FAIL], 0.5, retry=3, fall=3)
+    assert notes.times == [0]
+    [(_at, result)] = notes.results
+    assert (result.healthy, result.changed, result.attempts) == (False, True, 1)
+    assert result.text == "refused"
+
+
+@kinds
+@virtual_time()
+async def test_attempts_are_delay_before_retry_apart(kind: Kind) -> None:
+    fail = Answer(CheckFailed("refused"), 0.25)
+    script, notes = await run(
+        kind, [PASS, fail, fail, PASS], 8, interval=2, retry=2, delay_before_retry=1
+    )
+    # The delay, too, counts from the end of an attempt.
+    assert script.begun == [0, 2, 3.25, 4.5, 6.5]
+    assert notes.times == [0, 4.5, 6.5]
+    assert notes.passed == [True] * 3
+    assert [result.attempts for _at, result in notes.results] == [1, 3, 1]
+    assert notes.results[1][1].duration == 2.5
+
+
+@kinds
+@virtual_time()
+async def test_a_check_fails_with_its_last_attempt(kind: Kind) -> None:
+    script, notes = await run(kind, [PASS, FAIL], 7, interval=2, retry=1, delay_before_retry=1)
+    assert script.begun == [0, 2, 3, 5, 6]
+    assert notes.times == [0, 3, 6]
+    assert notes.verdicts == [True, False, False]
+    assert [result.changed for _at, result in notes.results] == [False, True, False]
+
+
+@kinds
+@virtual_time()
+async def test_no_delay_is_no_delay(kind: Kind) -> None:
+    script, _notes = await run(kind, [PASS, FAIL], 2.5, interval=2, retry=2, delay_before_retry=0)
+    assert script.begun == [0, 2, 2, 2]
+
+
+@kinds
+@virtual_time()
+async def test_rise_and_fall_count_checks(kind: Kind) -> None:
+    _script, notes = await run(
+        kind, [PASS, FAIL, FAIL, PASS, FAIL, PASS], 8.5, interval=1, retry=0, rise=2, fall=2
+    )
+    assert notes.passed == [True, False, False, True, False, True, True, True, True]
+    assert notes.verdicts == [True, True, False, False, False, False, True, True, True]
+
+
+@kinds
+@virtual_time()
+async def test_alpha_starts_down(kind: Kind) -> None:
+    _script, notes = await run(kind, [FAIL, PASS], 3.5, alpha=True, interval=2)
+    assert notes.times == [1, 3]
+    assert notes.results[0][1].attempts == 2
+    assert notes.verdicts == [True, True]
+    assert notes.results[0][1].changed
+
+
+# --- deadline -----------------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_the_deadline_ends_an_attempt(kind: Kind) -> None:
+    script, notes = await run(
+        kind, [PASS, FAIL, HANG], 8, interval=2, timeout=3, retry=5, deadline=2.5
+    )
+    assert script.begun == [0, 2, 3, 6.5]
+    assert notes.times == [0, 4.5]
+    assert notes.texts[1] == "no result within the deadline of 2.5 s"
+    assert notes.results[1][1].duration == 2.5
+    assert script.abandoned[0] == 4.5
+
+
+@kinds
+@virtual_time()
+async def test_an_attempt_that_the_deadline_leaves_no_time_for_is_not_made(kind: Kind) -> None:
+    script, notes = await run(
+        kind, [PASS, FAIL], 4.9, interval=2, retry=5, delay_before_retry=1, deadline=2
+    )
+    # Attempts at 2 and 3; the one at 4 would end as it begins, so the result is there at 3.
+    assert script.begun == [0, 2, 3]
+    assert notes.times == [0, 3]
+    assert notes.texts[1] == "refused"
+
+
+@kinds
+@virtual_time()
+async def test_a_check_within_its_deadline_does_not_notice_it(kind: Kind) -> None:
+    script, notes = await run(
+        kind, [PASS, FAIL], 4.5, interval=2, retry=2, delay_before_retry=1, deadline=2.25
+    )
+    assert script.begun == [0, 2, 3, 4]
+    assert notes.results[1][1].attempts == 3
+
+
+# --- soon ---------------------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_soon_checks_at_once_and_the_interval_counts_from_there(kind: Kind) -> None:
+    script, notes = Script([PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, interval=10))
+        await asyncio.sleep(3)
+        check.soon()
+        assert script.begun == [0]
+        await asyncio.sleep(11)
+    assert script.begun == [0, 3, 13]
+
+
+@kinds
+@virtual_time()
+async def test_soon_during_an_attempt_checks_again_after_it(kind: Kind) -> None:
+    script, notes = Script([passing(1)]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, interval=10))
+        await asyncio.sleep(0.5)
+        check.soon()
+        check.soon()
+        await asyncio.sleep(12)
+    assert script.begun == [0, 1, 12]
+
+
+@kinds
+@virtual_time()
+async def test_soon_cuts_the_wait_for_a_retry(kind: Kind) -> None:
+    script, notes = Script([PASS, FAIL, Answer(CheckFailed("slow"), 0.5), PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, interval=2, retry=5, delay_before_retry=1))
+        await asyncio.sleep(2.25)
+        check.soon()
+        await asyncio.sleep(0.25)
+        check.soon()
+        await asyncio.sleep(1)
+    assert script.begun == [0, 2, 2.25, 2.75]
+    assert notes.results[1][1].attempts == 3
+
+
+@virtual_time()
+async def test_soon_before_the_warm_up_is_over() -> None:
+    script = Script([PASS])
+    async with Scheduler() as scheduler:
+        scheduler.add(ByTask(script=script, warmup=600, interval=600), TARGET).soon()
+        await asyncio.sleep(0.5)
+    assert script.begun == [0]
+
+
+# --- pause and resume ---------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_a_pause_abandons_and_keeps_the_verdict(kind: Kind) -> None:
+    script, notes = Script([FAIL, HANG, PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, interval=2, retry=0))
+        await asyncio.sleep(3)
+        assert check.running and not check.paused
+        check.pause()
+        check.pause()
+        check.soon()
+        assert not check.running and check.paused
+        await asyncio.sleep(100)
+        assert script.abandoned == [3]
+        assert (notes.times, check.healthy) == ([0], False)
+        check.resume()
+        check.resume()
+        await asyncio.sleep(1)
+    assert script.begun == [0, 2, 103]
+    assert notes.verdicts == [False, True]
+    assert notes.stuck == []
+
+
+@kinds
+@virtual_time()
+async def test_a_pause_ends_the_whole_check(kind: Kind) -> None:
+    script, notes = Script([PASS, FAIL, FAIL, FAIL, PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, interval=2, retry=1, delay_before_retry=1))
+        await asyncio.sleep(2.5)
+        check.pause()
+        check.resume()
+        # A whole check again: its first attempt, and one retry.
+        await asyncio.sleep(1.25)
+    assert script.begun == [0, 2, 2.5, 3.5]
+    assert notes.results[1][1].attempts == 2
+    assert notes.results[1][1].duration == 1
+
+
+@kinds
+@virtual_time()
+async def test_a_check_may_begin_paused(kind: Kind) -> None:
+    script, notes = Script([PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, warmup=600), paused=True)
+        await asyncio.sleep(1000)
+        assert check.paused and script.begun == []
+        check.resume()
+        await asyncio.sleep(1)
+        assert script.begun == [1000]
+
+
+# --- stop ---------------------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_nothing_comes_after_stop(kind: Kind) -> None:
+    script, notes = Script([HANG]), Notebook()
+    check = notes.add(Scheduler(), kind(script=script))
+    await asyncio.sleep(1)
+    await check.stop()
+    assert script.abandoned == [1]
+    check.soon()
+    check.pause()
+    check.resume()
+    await check.stop()
+    await asyncio.sleep(100)
+    assert (script.begun, notes.results, notes.stuck) == ([0], [], [])
+
+
+@virtual_time()
+async def test_stop_waits_until_the_attempt_has_ended() -> None:
+    ended: list[float] = []
+
+    @attrs.frozen(kw_only=True)
+    class Tidy(Checker):
+        async def check(self, target: Target) -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(2)
+                ended.append(elapsed())
+
+    check = Scheduler().add(Tidy(warmup=0), TARGET)
+    await asyncio.sleep(1)
+    first = asyncio.create_task(check.stop(), name="first")
+    await check.stop()
+    assert ended == [3]
+    await first
+
+
+@virtual_time()
+async def test_stop_before_an_attempt_got_to_run() -> None:
+    script = Script([HANG])
+    check = Scheduler().add(ByTask(script=script), TARGET)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert check.running
+    await check.stop()
+    assert (check.running, script.begun) == (False, [])
+
+
+@virtual_time()
+async def test_stop_cancels_again_what_swallowed_its_cancellation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @attrs.frozen(kw_only=True)
+    class Deafened(Checker):
+        async def check(self, target: Target) -> None:
+            for _ in range(3):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(1000)
+
+    check = Scheduler().add(Deafened(warmup=0), TARGET)
+    await asyncio.sleep(1)
+    await check.stop()
+    assert elapsed() == 21
+    assert [record.message for record in caplog.records] == [
+        "Deafened of web1 was cancelled 10 seconds ago and still runs: its check() must let "
+        "asyncio.CancelledError pass"
+    ]
+
+
+@virtual_time()
+async def test_a_check_may_be_stopped_by_its_own_callback() -> None:
+    tasks: list[asyncio.Task[None]] = []
+    script = Script([PASS])
+    checks: list[Check] = []
+
+    def stop(result: CheckResult) -> None:
+        tasks.append(asyncio.create_task(checks[0].stop(), name="stop"))
+
+    checks.append(Scheduler().add(ByCallback(script=script), TARGET, on_result=stop))
+    await asyncio.sleep(100)
+    assert script.begun == [0]
+    assert tasks[0].done()
+
+
+@kinds
+@virtual_time()
+async def test_a_callback_may_pause_or_close(kind: Kind) -> None:
+    async with Scheduler() as scheduler:
+        for act in (Check.pause, Check.close):
+            script = Script([PASS])
+            checks: list[Check] = []
+
+            def note(
+                result: CheckResult, act: Callable[[Check], None] = act, checks: Any = checks
+            ) -> None:
+                act(checks[0])
+
+            checks.append(scheduler.add(kind(script=script), TARGET, on_result=note))
+            await asyncio.sleep(100)
+            assert len(script.begun) == 1
+        assert scheduler.running == 0
+
+
+# --- one at a time ------------------------------------------------------------------------------
+
+
+@virtual_time()
+async def test_the_next_attempt_waits_for_the_end_of_the_one_before() -> None:
+    running: list[int] = []
+    begun: list[float] = []
+
+    @attrs.frozen(kw_only=True)
+    class Slow(Checker):
+        async def check(self, target: Target) -> None:
+            begun.append(elapsed())
+            running.append(1)
+            assert len(running) == 1
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(5)
+                running.pop()
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        checker = Slow(warmup=0, timeout=1, interval=2, retry=0)
+        check = notes.add(scheduler, checker)
+        await asyncio.sleep(4)
+        # The result counted at once; the task is still ending.
+        assert (notes.times, check.running, scheduler.running) == ([1], False, 1)
+        check.soon()
+        await asyncio.sleep(4)
+        # Begun at 6, when the first had ended.
+        assert (begun, notes.times) == ([0, 6], [1, 7])
+        check.pause()
+        check.resume()
+        await asyncio.sleep(5)
+    assert begun == [0, 6, 12]
+    assert notes.texts[0] == "no answer within 1 s"
+
+
+@virtual_time()
+async def test_a_check_that_swallows_its_cancellation_is_stuck_and_told_once() -> None:
+    release = asyncio.Event()
+
+    @attrs.frozen(kw_only=True)
+    class Swallower(Checker):
+        async def check(self, target: Target) -> None:
+            while not release.is_set():
+                with suppress(asyncio.CancelledError):
+                    await release.wait()
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, Swallower(warmup=0, timeout=1, interval=2, retry=0))
+        assert check.period == 3
+        await asyncio.sleep(9.5)
+        assert notes.times == [1]
+        assert notes.stuck == []
+        await asyncio.sleep(90.5)
+        [(at, stuck)] = notes.stuck
+        assert (at, stuck.since) == (10, 9)
+        assert str(stuck) == "web1: no result from Swallower for 9.0 s"
+        release.set()
+        await asyncio.sleep(1)
+        assert notes.passed == [False, True]
+        release.clear()
+        await asyncio.sleep(20)
+        assert [at for at, _stuck in notes.stuck] == [10, 112]
+        release.set()
+
+
+@kinds
+@virtual_time()
+async def test_a_check_that_only_times_out_is_not_stuck(kind: Kind) -> None:
+    _script, notes = await run(kind, [HANG], 500, interval=1, timeout=3, retry=4, jitter=1.0)
+    assert len(notes.results) > 10
+    assert notes.stuck == []
+
+
+@virtual_time()
+async def test_period_is_the_interval_and_the_worst_case() -> None:
+    async with Scheduler() as scheduler:
+        for schedule, period in (
+            ({"interval": 5, "timeout": 3, "retry": 0}, 8),
+            ({"interval": 5, "timeout": 3, "retry": 2, "delay_before_retry": 1}, 16),
+            ({"interval": 5, "timeout": 3, "retry": 2, "deadline": 4}, 9),
+            ({"interval": 5, "timeout": 3, "retry": 0, "deadline": 40}, 8),
+        ):
+            checker = ByTask(script=Script([PASS]), **schedule)  # type: ignore[arg-type]
+            assert scheduler.add(checker, TARGET).period == period
+
+
+@virtual_time()
+async def test_a_callback_that_is_told_of_a_stuck_check_may_stop_it() -> None:
+    script = Script([HANG])
+    checks: list[Check] = []
+    async with Scheduler(max_concurrent=1) as scheduler:
+        scheduler.add(ByCallback(script=script, timeout=600), TARGET)
+        checker = ByCallback(script=script, timeout=1, interval=1, retry=0, warmup=0.01)
+        checks.append(scheduler.add(checker, TARGET, on_stuck=lambda stuck: checks[0].close()))
+        await asyncio.sleep(100)
+        assert (scheduler.checks, scheduler.waiting) == (1, 0)
+    assert script.begun == [0]
+
+
+# --- what counts as failed ----------------------------------------------------------------------
+
+
+async def one(problem: Callable[[], Coroutine[object, object, Any]]) -> tuple[bool, str]:
+    """The result of a check that does this."""
+
+    @attrs.frozen(kw_only=True)
+    class Broken(Checker):
+        async def check(self, target: Target) -> Any:
+            return await problem()
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, Broken(warmup=0, interval=100))
+        await asyncio.sleep(1)
+    [(_at, result)] = notes.results
+    return result.passed, result.text
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("even its text is broken")
+
+
+class Base(BaseException):
+    """No Exception."""
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (CheckFailed("refused"), "refused"),
+        (ValueError(), "ValueError"),
+        (OSError(111, "Connection refused"), "[Errno 111] Connection refused"),
+        (TimeoutError(), "TimeoutError"),
+        (Base("not even an Exception"), "not even an Exception"),
+        (GeneratorExit(), "GeneratorExit"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (Unspeakable(), "Unspeakable"),
+        (CheckFailed("x" * 1000), "x" * 1000),
+        (CheckFailed("x" * 1001), "x" * 1000 + "..."),
+        (ExceptionGroup("both", [ValueError(), OSError()]), "both (2 sub-exceptions)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@virtual_time()
+async def test_any_exception_is_a_failure_with_its_text(problem: BaseException, text: str) -> None:
+    async def fail() -> None:
+        raise problem
+
+    assert await one(fail) == (False, text)
+
+
+@pytest.mark.parametrize("value", [True, False, "fine", 0, 5, "y" * 2000])
+@virtual_time()
+async def test_a_wrong_return_value_is_a_failure(value: object) -> None:
+    async def answer() -> object:
+        return value
+
+    passed, text = await one(answer)
+    assert not passed
+    assert text.startswith(f"Broken returned {value!r}"[:1000])
+    assert text.endswith(
+        "a check returns None or a Weight when the server is healthy, and raises when it is not"
+    )
+    assert len(text) < 1200
+
+
+@virtual_time()
+async def test_a_check_that_is_no_coroutine_function_says_what_to_write() -> None:
+    @attrs.frozen(kw_only=True)
+    class Plain(Checker):
+        def check(self, target: Target) -> None:  # type: ignore[override]
+            """Blocks, if it does anything."""
+
+    @attrs.frozen(kw_only=True)
+    class Raising(Checker):
+        def check(self, target: Target) -> None:  # type: ignore[override]
+            raise ValueError("at once")
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, Plain(warmup=0))
+        notes.add(scheduler, Raising(warmup=0))
+        notes.add(scheduler, Checker(warmup=0))
+        await asyncio.sleep(1)
+        assert scheduler.running == 0
+    assert notes.texts == [
+        "the check() of Plain is no coroutine function: write it with 'async def'",
+        "at once",
+        "Checker has no check() of its own: write one",
+    ]
+
+
+@virtual_time()
+async def test_somebody_who_cancels_all_tasks_says_nothing_about_the_server() -> None:
+    script, notes = Script([HANG, PASS]), Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, ByTask(script=script, interval=5, timeout=3))
+        await asyncio.sleep(1)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(4)
+        assert notes.results == []
+        await asyncio.sleep(1.5)
+        assert scheduler.running == 0
+    assert script.begun == [0, 6]
+    assert notes.verdicts == [True]
+    assert notes.results[0][1].attempts == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_passes_and_says_nothing_about_the_server(
+    kind: type[BaseException],
+) -> None:
+    notes = Notebook()
+
+    @attrs.frozen(kw_only=True)
+    class Ending(Checker):
+        async def check(self, target: Target) -> None:
+            raise kind
+
+    async def main() -> None:
+        async with Scheduler() as scheduler:
+            notes.add(scheduler, Ending(warmup=0))
+            await asyncio.sleep(10)
+
+    with pytest.raises(kind):
+        asyncio.run(main())
+    assert notes.results == []
+
+
+# --- direct checkers ----------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Rogue(DirectChecker):
+    act: Callable[[Report], Callable[[], None]]
+    warmup: float | None = 0
+
+    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+        return self.act(report)
+
+
+@virtual_time()
+async def test_reports_that_come_too_often_or_too_late_count_for_nothing() -> None:
+    reports: list[Report] = []
+
+    def twice(report: Report) -> Callable[[], None]:
+        reports.append(report)
+        report(None)
+        report(CheckFailed("again"))
+        return lambda: None
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, Rogue(act=twice, interval=1))
+        await asyncio.sleep(1.5)
+        reports[0](CheckFailed("late"))
+        assert notes.passed == [True, True]
+        assert scheduler.running == 0
+    reports[-1](CheckFailed("after the end"))
+    assert len(notes.results) == check.count == 2
+
+
+@virtual_time()
+async def test_a_begin_that_raises_has_failed() -> None:
+    def broken(report: Report) -> Callable[[], None]:
+        raise RuntimeError("a bug")
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, Rogue(act=broken, interval=1, retry=0))
+        await asyncio.sleep(1.5)
+        assert scheduler.running == 0
+    assert notes.texts == ["a bug", "a bug"]
+
+
+@virtual_time()
+async def test_a_direct_checker_makes_no_task_unless_its_check_was_replaced() -> None:
+    tasks: list[str] = []
+
+    def count(report: Report) -> Callable[[], None]:
+        tasks.extend(task.get_name() for task in asyncio.all_tasks())
+        report(None)
+        return lambda: None
+
+    @attrs.frozen(kw_only=True, eq=False)
+    class Replaced(Rogue):
+        async def check(self, target: Target) -> None:
+            await DirectChecker.check(self, target)
+            raise CheckFailed("by the replacement")
+
+    notes = Notebook()
+    async with Scheduler() as scheduler:
+        notes.add(scheduler, Rogue(act=count, interval=100))
+        await asyncio.sleep(1)
+        assert len(tasks) == 1
+        tasks.clear()
+        notes.add(scheduler, Replaced(act=count, interval=100))
+        await asyncio.sleep(1)
+    assert "Replaced check of web1" in tasks
+    assert notes.texts == ["", "by the replacement"]
+
+
+# --- what a result says -------------------------------------------------------------------------
+
+
+@kinds
+@virtual_time()
+async def test_a_result_tells_everything(kind: Kind) -> None:
+    weight = Weight(7)
+    script, notes = Script([Answer(weight, 0.5), FAIL]), Notebook()
+    before = time.time()
+    async with Scheduler() as scheduler:
+        check = notes.add(scheduler, kind(script=script, interval=1, retry=0, fall=2))
+        await asyncio.sleep(2)
+        (_, first), (_, second) = notes.results
+        assert before <= first.at <= time.time()
+        assert first == CheckResult(
+            target=TARGET,
+            checker=check.checker,
+            passed=True,
+            healthy=True,
+            changed=False,
+            weight=weight,
+            text="",
+            attempts=1,
+            duration=0.5,
+            at=first.at,
+            count=1,
+        )
+        assert (second.passed, second.weight, second.text, second.count) == (
+            False,
+            None,
+            "refused",
+            2,
+        )
+        assert check.last is second
+        assert (check.count, check.healthy) == (2, True)
+        # A check that failed has nothing to say about the weight.
+        assert check.weight == weight
+
+
+@virtual_time()
+async def test_the_target_knows_who_asks() -> None:
+    seen: list[Target] = []
+
+    @attrs.frozen(kw_only=True)
+    class Looking(Checker):
+        async def check(self, target: Target) -> None:
+            seen.append(target)
+
+    checker = Looking(warmup=0)
+    async with Scheduler() as scheduler:
+        check = scheduler.add(checker, TARGET)
+        await asyncio.sleep(1)
+    assert seen[0].checker is checker
+    assert seen[0] == check.target == TARGET
+    assert TARGET.checker is None
+
+
+@virtual_time()
+async def test_a_callback_that_raises_is_logged_and_changes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(told: object) -> None:
+        raise RuntimeError("a bug in a callback")
+
+    script = Script([PASS])
+    async with Scheduler(max_concurrent=1) as scheduler:
+        scheduler.add(ByCallback(script=script, interval=2), TARGET, on_result=broken)
+        await asyncio.sleep(3)
+        assert script.begun == [0, 2]
+        assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+        assert "on web1 healthy by ByCallback" in caplog.text
+        caplog.clear()
+        hanging = ByCallback(script=Script([HANG]), timeout=600)
+        scheduler.add(hanging, TARGET)
+        late = ByCallback(script=script, interval=1, timeout=1, retry=0)
+        scheduler.add(late, TARGET, on_stuck=broken)
+        await asyncio.sleep(50)
+        assert "no result from ByCallback for" in caplog.text
+        assert "a bug in a callback" in caplog.text
+        assert scheduler.checks == 3
+
+
+# --- attach -------------------------------------------------------------------------------------
+
+
+@virtual_time()
+async def test_what_a_checker_attaches_lasts_as_long_as_the_check() -> None:
+    told: list[str] = []
+    calls: list[Callable[[], None]] = []
+
+    @attrs.frozen(kw_only=True, eq=False)
+    class Watching(ByTask):
+        def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None]:
+            told.append(f"begins with {target} of {target.checker}")
+            calls.append(soon)
+            return lambda: told.append("ends")
+
+    script = Script([PASS])
+    async with Scheduler() as scheduler:
+        check = scheduler.add(Watching(script=script, interval=100), TARGET, paused=True)
+        assert told == ["begins with web1 of Watching"]
+        calls[0]()
+        await asyncio.sleep(1)
+        assert script.begun == []
+        check.resume()
+        await asyncio.sleep(1)
+        calls[0]()
+        await asyncio.sleep(1)
+        assert script.begun == [1, 2]
+        await check.stop()
+        await check.stop()
+        assert told[1:] == ["ends"]
+        calls[0]()
+        await asyncio.sleep(1)
+    assert script.begun == [1, 2]

@@ -1,0 +1,434 @@
+"""One check that runs again and again: attempts, time limits, results.
+
+Tasks otherwise live in task groups. Here each belongs to its :class:`Check`, which makes it, takes
+its outcome and waits for its end in :meth:`Check.stop`: ten thousand checks that are idle hold no
+task, and a group of their own would be one task each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from vrrpkit.checks.base import Checker, DirectChecker, Weight
+from vrrpkit.checks.health import Health, Step
+from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.rules import Outcome, judged, period
+from vrrpkit.checks.slots import Slots
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import CheckFailed
+from vrrpkit.host.deadlines import Deadlines
+
+__all__ = ["Check"]
+
+log = logging.getLogger(__name__)
+
+STUCK_PERIODS = 3
+"""Periods without a result after which a check is reported as stuck."""
+
+LATE = 0.1
+"""Seconds by which a time limit may surface too late before the event loop counts as blocked. What
+arrived meanwhile waits in sockets, so the attempt gets as many seconds again to hear it."""
+
+STEP = 0.005
+"""Seconds. On a real clock a check may begin early by a twentieth of its pause and at most this, at
+a multiple of it, so that one wake-up of the process serves many checks: it costs more than they."""
+
+PATIENCE = 10.0
+"""Seconds that :meth:`Check.stop` waits for a cancelled attempt before it cancels it again: ending
+a process may take a few, and a second cancellation would cut that short."""
+
+
+def _nothing() -> None:
+    """Abandons no attempt."""
+
+
+class Check:
+    """One server, checked by one checker, again and again; made by :meth:`Scheduler.add`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_abandon",
+        "_again",
+        "_attempt",
+        "_attempts",
+        "_began",
+        "_deadline",
+        "_deadlines",
+        "_detach",
+        "_direct",
+        "_due",
+        "_final",
+        "_forget",
+        "_health",
+        "_late",
+        "_on_result",
+        "_on_stuck",
+        "_paused",
+        "_queued",
+        "_random",
+        "_running",
+        "_since",
+        "_slack",
+        "_slots",
+        "_stopped",
+        "_stuck_at",
+        "_task",
+        "_wanted",
+        "checker",
+        "count",
+        "last",
+        "period",
+        "target",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        checker: Checker,
+        target: Target,
+        *,
+        alpha: bool,
+        paused: bool,
+        on_result: Callable[[CheckResult], None] | None,
+        on_stuck: Callable[[CheckStuck], None] | None,
+        deadlines: Deadlines,
+        slots: Slots,
+        random: random.Random,
+        forget: Callable[[Check], None],
+    ) -> None:
+        self.checker = checker
+        """What decides whether the server is healthy."""
+        self.target = attrs.evolve(target, checker=checker)
+        """The server; its ``checker`` is this check's."""
+        self.weight: Weight | None = None
+        """What the last check that passed said about the weight."""
+        self.last: CheckResult | None = None
+        """The last result, if there was one yet."""
+        self.count = 0
+        """Results so far."""
+        self.period = period(checker)
+        """Seconds from one result to the next at the latest, jitter aside."""
+        self._on_result = on_result
+        self._on_stuck = on_stuck
+        self._deadlines = deadlines
+        self._deadline = deadlines.new(self._fire)
+        self._slots = slots
+        self._random = random
+        self._forget = forget
+        self._health = Health(
+            rise=checker.rise, fall=checker.fall, retry=checker.retry, alpha=alpha
+        )
+        # A subclass that has a check() of its own means that one to be called.
+        self._direct = (
+            checker
+            if isinstance(checker, DirectChecker) and type(checker).check is DirectChecker.check
+            else None
+        )
+        self._attempt = 0
+        self._attempts = 0
+        self._began = 0.0
+        self._final = False
+        self._late = False
+        self._running = False
+        self._queued = False
+        self._wanted = False
+        self._again = False
+        self._stopped = False
+        self._paused = paused
+        self._task: asyncio.Task[Weight | None] | None = None
+        self._abandon: Callable[[], object] = _nothing
+        self._since = deadlines.now()
+        self._due: float | None = None
+        self._slack = 0.0
+        self._stuck_at: float | None = None
+        self._detach = checker.attach(self.target, self.soon)
+        if not paused:
+            spread = checker.interval if checker.warmup is None else checker.warmup
+            self._expect(self._since, random.uniform(0, spread) if spread else 0.0)
+
+    @property
+    def healthy(self) -> bool:
+        """The verdict, with ``rise`` and ``fall`` counted."""
+        return self._health.up
+
+    @property
+    def running(self) -> bool:
+        """Whether an attempt is being made."""
+        return self._running
+
+    @property
+    def paused(self) -> bool:
+        """Whether :meth:`pause` holds it."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Check no more until :meth:`resume`, and keep the verdict; an attempt that is being made
+        is abandoned, and the check it belongs to ends without a result."""
+        if self._paused or self._stopped:
+            return
+        self._paused = True
+        self._drop()
+
+    def resume(self) -> None:
+        """Check at the next turn of the event loop, and from then on as before the pause."""
+        if not self._paused or self._stopped:
+            return
+        self._paused = False
+        self._since = self._deadlines.now()
+        self._expect(self._since, 0.0)
+
+    def soon(self) -> None:
+        """Check at the next turn of the event loop, or again right after the attempt that is being
+        made; the interval counts from there. Without effect while paused."""
+        if self._paused or self._stopped or self._queued or self._wanted:
+            return
+        if self._running:
+            self._again = True
+        else:
+            self._due = self._deadlines.now()
+            self._arm()
+
+    def close(self) -> None:
+        """End: no result comes after this call. An attempt that is being made is cancelled, and
+        :meth:`stop` waits until it has ended. May be called again."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._drop()
+        if self._detach is not None:
+            self._detach()
+        self._forget(self)
+
+    async def stop(self) -> None:
+        """End, as :meth:`close` does, and wait until an attempt that was being made has ended. May
+        be called again."""
+        self.close()
+        warned = False
+        while (task := self._task) is not None:
+            ended, _running = await asyncio.wait({task}, timeout=PATIENCE)
+            if ended:
+                continue
+            if not warned:
+                warned = True
+                log.warning(
+                    "%s of %s was cancelled %g seconds ago and still runs: its check() must let "
+                    "asyncio.CancelledError pass",
+                    self.checker,
+                    self.target,
+                    PATIENCE,
+                )
+            task.cancel()
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _expect(self, now: float, wait: float) -> None:
+        self._stuck_at = now + STUCK_PERIODS * self.period
+        self._due = now + wait
+        self._arm(min(wait / 20, STEP) if self._deadlines.herds else 0.0)
+
+    def _arm(self, slack: float = 0.0) -> None:
+        due, stuck = self._due, self._stuck_at
+        if due is None or (stuck is not None and stuck < due):
+            due, slack = stuck, 0.0
+        self._slack = slack
+        self._deadline.set(due, slack, STEP)
+
+    def _fire(self) -> None:
+        now = self._deadlines.now()
+        if self._stuck_at is not None and now >= self._stuck_at:
+            self._stuck_at = None
+            self._tell_stuck(now)
+        due = self._due
+        # The callback that was told may have paused this.
+        if due is None or now < due - self._slack:
+            self._arm()
+        elif self._running:
+            self._out_of_time(now, due)
+        else:
+            self._due = None
+            if self._task is None:
+                self._enter()
+            else:
+                # The attempt before was cancelled and does not end: two at a time never run.
+                self._wanted = True
+            if self._wanted or self._queued:
+                self._arm()
+
+    # --- one attempt ----------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        self._queued = True
+        self._slots.enter(self, self._begin)
+
+    def _begin(self) -> None:
+        checker = self.checker
+        now = self._deadlines.now()
+        self._queued = self._again = self._late = False
+        self._running = True
+        self._attempt += 1
+        number = self._attempt
+        if not self._attempts:
+            self._began = now
+        self._attempts += 1
+        due = now + checker.timeout
+        self._final = False
+        if checker.deadline is not None and self._began + checker.deadline < due:
+            due = self._began + checker.deadline
+            self._final = True
+        self._due = due
+        self._arm()
+        try:
+            if self._direct is not None:
+                abandon = self._direct.begin(self.target, partial(self._reported, number))
+                if self._running and self._attempt == number:
+                    self._abandon = abandon
+                return
+            work: object = checker.check(self.target)
+            if not asyncio.iscoroutine(work):
+                raise TypeError(
+                    f"the check() of {type(checker).__name__} is no coroutine function: write it "
+                    "with 'async def'"
+                )
+        except Exception as problem:
+            self._reported(number, problem)
+            return
+        self._task = asyncio.create_task(work, name=f"{checker} check of {self.target}")
+        self._task.add_done_callback(self._ended)
+        self._abandon = self._task.cancel
+
+    def _reported(self, number: int, outcome: Outcome) -> None:
+        if self._running and self._attempt == number:
+            self._running = False
+            self._attempted(outcome)
+            self._slots.leave()
+
+    def _ended(self, task: asyncio.Task[Weight | None]) -> None:
+        self._task = None
+        outcome: Outcome
+        if task.cancelled():
+            outcome = asyncio.CancelledError()
+        else:
+            outcome = task.exception()
+            if outcome is None:
+                outcome = task.result()
+        self._abandon = _nothing
+        if self._running:
+            self._running = False
+            foreign = task.cancelled() and task.cancelling()
+            if foreign or isinstance(outcome, KeyboardInterrupt | SystemExit):
+                # The program is ending, or somebody cancels all tasks: that says nothing about the
+                # server, and must not take it out of service.
+                self._abandoned()
+            else:
+                self._attempted(outcome)
+        self._slots.leave()
+        if self._wanted:
+            self._wanted = False
+            self._enter()
+
+    def _out_of_time(self, now: float, due: float) -> None:
+        if self._task is not None and self._task.done():
+            # It was in time: the event loop is about to say so.
+            self._due = None
+            self._arm()
+            return
+        if now - due > LATE and not self._late:
+            self._late = True
+            self._due = now + LATE
+            self._arm()
+            return
+        self._running = False
+        self._abandon()
+        checker = self.checker
+        if self._final:
+            text = f"no result within the deadline of {checker.deadline:g} s"
+        else:
+            text = f"no answer within {checker.timeout:g} s"
+        self._attempted(CheckFailed(text))
+        if self._task is None:
+            self._slots.leave()
+
+    def _drop(self) -> None:
+        """Forget what is going on; nothing of it counts."""
+        self._due = self._stuck_at = None
+        self._deadline.set(None)
+        self._wanted = self._again = False
+        self._attempts = 0
+        self._health.restart()
+        if self._queued:
+            self._queued = False
+            self._slots.withdraw(self)
+        if not self._running:
+            return
+        self._running = False
+        self._abandon()
+        if self._task is None:
+            self._slots.leave()
+
+    # --- the end of an attempt, and of a check --------------------------------------------------
+
+    def _pause_between(self) -> float:
+        checker = self.checker
+        if self._again:
+            return 0.0
+        if not checker.jitter:
+            return checker.interval
+        return checker.interval * (1 + checker.jitter * self._random.uniform(-1, 1))
+
+    def _abandoned(self) -> None:
+        self._attempts = 0
+        self._health.restart()
+        self._due = self._deadlines.now() + self._pause_between()
+        self._arm()
+
+    def _attempted(self, outcome: Outcome) -> None:
+        checker = self.checker
+        now = self._deadlines.now()
+        passed, weight, text = judged(checker, outcome)
+        wait = 0.0 if self._again else checker.delay_before_retry
+        last = checker.deadline is not None and now + wait >= self._began + checker.deadline
+        step = self._health.attempt(passed, last=last)
+        if step is Step.RETRY:
+            self._due = now + wait
+            self._arm()
+            return
+        attempts, self._attempts = self._attempts, 0
+        self.count += 1
+        if passed:
+            self.weight = weight
+        self._since = now
+        self._expect(now, self._pause_between())
+        result = self.last = CheckResult(
+            target=self.target,
+            checker=checker,
+            passed=passed,
+            healthy=self._health.up,
+            changed=step is Step.CHANGED,
+            weight=weight,
+            text=text,
+            attempts=attempts,
+            duration=now - self._began,
+            at=time.time(),
+            count=self.count,
+        )
+        if self._on_result is not None:
+            try:
+                self._on_result(result)
+            except Exception:
+                log.exception("the callback %r failed on %s", self._on_result, result)
+
+    def _tell_stuck(self, now: float) -> None:
+        stuck = CheckStuck(target=self.target, checker=self.checker, since=now - self._since)
+        log.warning("%s", stuck)
+        if self._on_stuck is not None:
+            try:
+                self._on_stuck(stuck)
+            except Exception:
+                log.exception("the callback %r failed on %s", self._on_stuck, stuck)
