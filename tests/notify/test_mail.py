@@ -1,0 +1,334 @@
+"""Mail, delivered to a real SMTP server on the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email
+import email.policy
+import ssl
+from collections.abc import AsyncGenerator
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+import trustme
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+
+from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
+from vrrpkit.notify.mail import Mail
+
+ADDRESS = "127.0.0.1"
+
+
+class Server:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.envelopes: list[Envelope] = []
+        self.answers: list[str] = []
+        self.port = 0
+        self.sessions = 0
+        self.encrypted: list[bool] = []
+        self.came = asyncio.Event()
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, lines: list[str]
+    ) -> list[str]:
+        self.sessions += 1
+        session.host_name = hostname
+        return lines
+
+    async def handle_DATA(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        if self.answers:
+            answer = self.answers.pop(0)
+            if answer:
+                return answer
+        assert isinstance(envelope.content, bytes)
+        parsed = email.message_from_bytes(envelope.content, policy=email.policy.default)
+        assert isinstance(parsed, EmailMessage)
+        self.mails.append(parsed)
+        self.envelopes.append(envelope)
+        self.encrypted.append(session.ssl is not None)
+        self.came.set()
+        return "250 OK"
+
+    @property
+    def subjects(self) -> list[str]:
+        # Long ones are folded, which leaves white space.
+        return [str(mail["Subject"]).strip() for mail in self.mails]
+
+    async def wait(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.mails) < count:
+                self.came.clear()
+                await self.came.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(port: int = 0, **settings: Any) -> AsyncGenerator[Server]:
+    server = Server()
+
+    def make() -> SMTP:
+        return SMTP(server, hostname="test.example", loop=asyncio.get_running_loop(), **settings)
+
+    async with await asyncio.get_running_loop().create_server(make, ADDRESS, port) as listener:
+        server.port = listener.sockets[0].getsockname()[1]
+        yield server
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def context(authority: trustme.CA, name: str = ADDRESS) -> ssl.SSLContext:
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(found)
+    return found
+
+
+def mail(server: Server, **changes: Any) -> Mail:
+    settings: dict[str, Any] = {
+        "to": ["ops@example.net", "Night Shift <night@example.net>"],
+        "sender": "lb1@example.net",
+        "router_id": "lb1",
+        "port": server.port,
+        "security": "none",
+    }
+    return Mail(ADDRESS, **(settings | changes))
+
+
+def text(message: EmailMessage) -> str:
+    return str(message.get_content()).replace("\r\n", "\n")
+
+
+def router(name: str, mailing: Mail, bus: MemoryBus | None = None) -> VRRPInstance:
+    return VRRPInstance(
+        name,
+        (bus or MemoryBus()).interface("192.0.2.1"),
+        vrid=1,
+        vips=["192.0.2.10/24"],
+        interval=0.02,
+        notify=[mailing],
+    )
+
+
+def test_transitions_are_mailed_in_the_words_that_readers_know() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            async with router("VI_1", mailing) as one:
+                await one.wait_for(State.MASTER)
+            await server.wait(3)
+        assert server.subjects == [
+            "[lb1] VRRP Instance VI_1 - Entering BACKUP state",
+            "[lb1] VRRP Instance VI_1 - Entering MASTER state",
+            "[lb1] VRRP Instance VI_1 - Stopping",
+        ]
+        first = server.mails[1]
+        assert first["To"] == "ops@example.net, Night Shift <night@example.net>"
+        assert first["From"] == "lb1@example.net"
+        assert "reason: no-response\ntime: 2" in text(first)
+        assert server.envelopes[0].rcpt_tos == ["ops@example.net", "night@example.net"]
+        assert (mailing.sent, mailing.waiting, mailing.last_problem) == (3, 0, None)
+
+    asyncio.run(main())
+
+
+def test_only_the_states_that_are_asked_for_and_own_templates() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            own = {"states": ["MASTER"], "subject": "{name} is {state}", "body": "by {reason}"}
+            async with mail(server, **own) as mailing, router("VI_1", mailing) as one:
+                await one.wait_for(State.MASTER)
+                await server.wait(1)
+        assert server.subjects == ["VI_1 is MASTER"]
+        assert text(server.mails[0]) == "by no-response\n"
+
+    asyncio.run(main())
+
+
+def test_a_name_cannot_inject_a_header() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server, states=["MASTER"]) as mailing:
+            evil = "VI\r\nBcc: victim@example.net\r\n\r\nspam"
+            async with router(evil, mailing) as one:
+                await one.wait_for(State.MASTER)
+                await server.wait(1)
+            mailing.send("own\r\nBcc: victim@example.net", "body")
+            await server.wait(2)
+        assert server.mails[0]["Bcc"] is None
+        assert server.subjects[0] == (
+            "[lb1] VRRP Instance VI Bcc: victim@example.net spam - Entering MASTER state"
+        )
+        assert server.mails[1]["Bcc"] is None
+        assert [len(envelope.rcpt_tos) for envelope in server.envelopes] == [2, 2]
+
+    asyncio.run(main())
+
+
+def test_starttls_and_auth(authority: trustme.CA, tmp_path: Any) -> None:
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+
+    def allowed(
+        server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        return AuthResult(success=(data.login, data.password) == (b"lb", b"secret"))
+
+    async def main() -> None:
+        settings = {
+            "tls_context": context(authority),
+            "authenticator": allowed,
+            "auth_required": True,
+            "auth_require_tls": True,
+        }
+        async with serving(**settings) as server:
+            secure = {"security": None, "ca": str(trusted), "username": "lb"}
+            async with mail(server, password="secret", **secure) as mailing:
+                mailing.send("one", "body")
+                await server.wait(1)
+            async with mail(server, password="wrong", flush=0.3, **secure) as mailing:
+                mailing.send("two", "body")
+            assert (mailing.sent, mailing.waiting) == (0, 1)
+        assert server.subjects == ["one"]
+        assert server.encrypted == [True]
+
+    asyncio.run(main())
+
+
+def test_a_wrong_certificate_is_refused_unless_nobody_asked(authority: trustme.CA) -> None:
+    async def main() -> None:
+        async with serving(tls_context=context(authority, "other.example")) as server:
+            async with mail(server, security="starttls", flush=0.3) as mailing:
+                mailing.send("checked", "body")
+            assert "CERTIFICATE_VERIFY_FAILED" in str(mailing.last_problem)
+            async with mail(server, security="starttls", verify=False) as mailing:
+                mailing.send("unchecked", "body")
+            async with mail(server, security="opportunistic") as mailing:
+                mailing.send("opportunistic", "body")
+        assert server.subjects == ["unchecked", "opportunistic"]
+        assert server.encrypted == [True, True]
+
+    asyncio.run(main())
+
+
+def test_starttls_that_is_not_offered_means_no_mail_in_clear() -> None:
+    async def main() -> None:
+        async with (
+            serving() as server,
+            mail(server, security="starttls", flush=0.3) as mailing,
+        ):
+            mailing.send("secret", "body")
+        assert server.mails == []
+        assert mailing.waiting == 1
+
+    asyncio.run(main())
+
+
+def test_a_server_that_comes_back_gets_what_waited_merged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vrrpkit.notify.mail.pause_before", lambda tries: 0.05)
+
+    async def main() -> None:
+        async with serving() as server:
+            port = server.port
+        nobody = Server()
+        nobody.port = port
+        async with mail(nobody, limit=3) as mailing:
+            for number in range(1000):
+                mailing.send(f"flap {number % 2}", f"body {number}")
+                if number % 100 == 0:
+                    await asyncio.sleep(0.02)
+            assert mailing.waiting == 2
+            for number in range(5):
+                mailing.send(f"more {number}", "body")
+            assert (mailing.waiting, mailing.dropped) == (3, 4)
+            assert mailing.last_problem
+            async with serving(port) as server:
+                await server.wait(3)
+        assert server.subjects == ["more 2", "more 3", "more 4"]
+
+    asyncio.run(main())
+
+
+def test_what_is_refused_for_good_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vrrpkit.notify.mail.pause_before", lambda tries: 0.05)
+
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.answers = ["554 no such mail here", "", "451 later", ""]
+            for number in range(3):
+                mailing.send(f"letter {number}", "body")
+            await server.wait(2)
+        assert server.subjects == ["letter 1", "letter 2"]
+        assert (mailing.sent, mailing.refused) == (2, 1)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_hangs_delays_nothing_but_mail() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(silent, ADDRESS, 0) as listener:
+            nobody = Server()
+            nobody.port = listener.sockets[0].getsockname()[1]
+            loop = asyncio.get_running_loop()
+            async with mail(nobody, deadline=0.2, flush=0.5) as mailing:
+                async with router("VI_1", mailing) as one:
+                    await one.wait_for(State.MASTER)
+                    await asyncio.sleep(0.5)
+                    start = loop.time()
+                assert loop.time() - start < 0.4
+                assert "TimeoutError" in str(mailing.last_problem)
+                start = loop.time()
+            assert loop.time() - start < 2
+            assert mailing.waiting == 3
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"to": []}, "at least one address"),
+        ({"to": ["ops"]}, "is no address"),
+        ({"to": ["ops@example.net\r\nBcc: x@example.net"]}, "is no address"),
+        ({"sender": "a b@example.net"}, "is no address"),
+        ({"port": 0}, "port"),
+        ({"security": "ssl"}, "must be one of"),
+        ({"username": "x"}, "go together"),
+        ({"username": "x", "password": "y", "security": "none"}, "in clear"),
+        ({"username": "x", "password": "y", "security": "opportunistic"}, "in clear"),
+        ({"states": ["UP"]}, "states UP"),
+        ({"subject": "{nobody}"}, "fields are"),
+        ({"body": "{"}, "body template"),
+        ({"deadline": 0}, "deadline"),
+        ({"flush": -1}, "flush"),
+        ({"limit": 0}, "limit"),
+    ],
+)
+def test_bad_values_are_refused(changes: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"to": "ops@example.net"}
+    with pytest.raises(ConfigError, match=message):
+        Mail("mail.example.net", **(settings | changes))
+
+
+def test_bad_files_and_hosts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no name"):
+        Mail("mail\nexample", to="ops@example.net")
+
+    async def main() -> None:
+        async with Mail("127.0.0.1", to="ops@example.net", security="tls", ca="/no/such"):
+            pass
+
+    with pytest.raises(ConfigError, match="/no/such"):
+        asyncio.run(main())

@@ -1,0 +1,64 @@
+"""What mail says, in the words that keepalived's readers know. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from vrrpkit.values import State
+from vrrpkit.vrrp.notices import Transition
+from vrrpkit.vrrp.syncgroup import GroupTransition
+
+__all__ = ["Fields", "fields_of", "one_line"]
+
+SUBJECT = "[{router_id}] {kind} {name} - {event}"
+BODY = """{text}
+
+router: {router_id}
+{kind}: {name}
+event: {event}
+reason: {reason}
+time: {time}
+"""
+Fields = dict[str, str]
+"""What a template may use: ``router_id``, ``kind``, ``name``, ``event``, ``state``, ``reason``,
+``priority``, ``text``, ``time``."""
+
+_STATES = {
+    State.MASTER: "It owns the virtual addresses now.",
+    State.BACKUP: "It does not own the virtual addresses any more, or not yet.",
+    State.FAULT: "It takes no part in the election until every fault has cleared.",
+    State.INIT: "It has ended.",
+}
+
+
+def one_line(text: str) -> str:
+    """Text without line ends and other control characters: fit for a header."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def fields_of(event: object, router_id: str, at: float) -> Fields | None:
+    """What to say of an event; ``None`` if there is no mail about such a thing."""
+    match event:
+        case Transition():
+            reason = str(event.reason)
+            if event.faults:
+                reason += f" ({', '.join(sorted(event.faults))})"
+            found = _state("VRRP Instance", event.router, event.state, reason)
+            found["priority"] = str(event.priority)
+        case GroupTransition():
+            found = _state("VRRP Group", event.group, event.state, "its members")
+        case _:
+            return None
+    time = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return {"priority": "", "state": ""} | found | {"router_id": one_line(router_id), "time": time}
+
+
+def _state(kind: str, name: str, state: State, reason: str) -> Fields:
+    return {
+        "kind": kind,
+        "name": one_line(name),
+        "state": "STOP" if state is State.INIT else str(state),
+        "event": "Stopping" if state is State.INIT else f"Entering {state} state",
+        "reason": one_line(reason),
+        "text": f"{kind} {one_line(name)}: {_STATES[state]}",
+    }
