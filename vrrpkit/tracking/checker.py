@@ -1,0 +1,72 @@
+"""Tracks the health of a server by any health checker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import attrs
+
+from vrrpkit.checks.base import Checker
+from vrrpkit.checks.notices import CheckResult
+from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import ConfigError
+from vrrpkit.values import IPAddress, parse_address
+from vrrpkit.vrrp.tracker import Signal, Tracker
+
+__all__ = ["TrackChecker"]
+
+
+def _address(value: str | IPAddress) -> IPAddress:
+    return parse_address(value, "address")
+
+
+@attrs.frozen
+class TrackChecker(Tracker):
+    """Good while a health checker finds a server healthy::
+
+        TrackChecker(HTTPChecker("/healthz", interval=1), "127.0.0.1", 8080, weight=-60)
+
+    The checker's own interval, retries, ``rise`` and ``fall`` apply. Until its first result the
+    signal is not known.
+
+    :param checker: any :class:`vrrpkit.Checker`.
+    :param address: the address to check.
+    :param port: the port to check, for checkers that need one.
+    :raises ConfigError: the checker cannot check that.
+    """
+
+    checker: Checker
+    address: IPAddress = attrs.field(converter=_address)
+    port: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        given: object = self.checker
+        if not isinstance(given, Checker):
+            raise ConfigError(f"TrackChecker takes a Checker, not {given!r}")
+        self.checker.validate(self._target)
+
+    @property
+    def _target(self) -> Target:
+        return Target(self.address, self.port)
+
+    def describe(self) -> str:
+        return f"{self.checker} of {self._target}"
+
+    async def signals(self) -> AsyncGenerator[Signal, None]:
+        came = asyncio.Event()
+        results: list[CheckResult] = []
+
+        def take(result: CheckResult) -> None:
+            results[:] = [result]
+            came.set()
+
+        check = Scheduler.current().add(self.checker, self._target, on_result=take)
+        try:
+            while True:
+                await came.wait()
+                came.clear()
+                yield results[0].healthy
+        finally:
+            await check.stop()
