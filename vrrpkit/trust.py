@@ -1,0 +1,82 @@
+"""Which programs may be run with root's rights (keepalived: ``enable_script_security``)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from vrrpkit.errors import ConfigError
+
+__all__ = ["require_trusted", "untrusted"]
+
+LINKS = 40
+"""Symbolic links followed in one path, as in the kernel."""
+
+
+def untrusted(path: str) -> str | None:
+    """Why somebody other than root could change what ``path`` runs, or ``None``.
+
+    Every level of the path is looked at, also those that symbolic links lead through. A level, or a
+    link, must belong to root, and neither its group (unless that is root's) nor others may write to
+    it. A sticky directory such as ``/tmp`` is an exception: nobody can replace what root has there.
+
+    :raises OSError: a level does not exist or cannot be looked at.
+    """
+    done = "/"
+    pending = [part for part in os.path.abspath(path).split("/") if part]
+    pending.reverse()
+    followed = 0
+    problem = _level(done)
+    while pending and problem is None:
+        part = pending.pop()
+        if part == "..":
+            done = os.path.dirname(done)
+            continue
+        level = os.path.join(done, part)
+        found = os.lstat(level)
+        if stat.S_ISLNK(found.st_mode):
+            if found.st_uid != 0:
+                return f"{level} belongs to user {found.st_uid}, not to root"
+            followed += 1
+            if followed > LINKS:
+                return f"{path}: too many symbolic links"
+            target = os.readlink(level)
+            if target.startswith("/"):
+                done = "/"
+            pending += reversed([piece for piece in target.split("/") if piece not in ("", ".")])
+        else:
+            done = level
+            problem = _level(level)
+    return problem
+
+
+def _level(path: str) -> str | None:
+    found = os.stat(path)
+    if found.st_uid != 0:
+        return f"{path} belongs to user {found.st_uid}, not to root"
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+        return None
+    if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
+        return f"{path} can be written to by group {found.st_gid}"
+    if found.st_mode & stat.S_IWOTH:
+        return f"{path} can be written to by everybody"
+    return None
+
+
+def require_trusted(path: str, uid: int) -> None:
+    """Refuse to run ``path`` as root if somebody else could change it.
+
+    :param uid: the user that it would run as; only root's programs are looked at.
+    :raises ConfigError: it names the level of the path.
+    """
+    if uid != 0:
+        return
+    try:
+        problem = untrusted(path)
+    except OSError as missing:
+        raise ConfigError(f"{path} cannot be run: {missing.strerror}: {missing.filename}") from None
+    if problem is not None:
+        raise ConfigError(
+            f"{path} would run as root, but {problem}; let it and every directory above it belong "
+            "to root with no write permission for others, or run it as another user (user=)"
+        )
