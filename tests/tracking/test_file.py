@@ -1,0 +1,50 @@
+"""TrackFile with real files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from vrrpkit import ConfigError
+from vrrpkit.tracking.file import TrackFile
+
+
+def test_the_number_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "value"
+
+    def write(text: str) -> None:
+        other = tmp_path / "new"
+        other.write_text(text)
+        other.rename(path)
+
+    async def main() -> None:
+        signals = TrackFile(path, missing=7).signals()
+        async with asyncio.timeout(10):
+            assert await anext(signals) == 7
+            for text, value in (("5\n", 5), ("-3", -3), ("many", 7), ("0", 0)):
+                write(text)
+                while (found := await anext(signals)) != value:
+                    assert found is not None
+            path.unlink()
+            while await anext(signals) != 7:
+                pass
+        await signals.aclose()
+
+    asyncio.run(main())
+
+
+def test_missing_is_not_known_where_asked(tmp_path: Path) -> None:
+    async def main() -> None:
+        signals = TrackFile(tmp_path / "value", missing=None).signals()
+        assert await anext(signals) is None
+        await signals.aclose()
+
+    asyncio.run(main())
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match="empty"):
+        TrackFile("")
+    assert TrackFile("/run/value").label == "file /run/value"

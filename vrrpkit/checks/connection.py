@@ -1,0 +1,204 @@
+"""One TCP connection of one attempt: connected, a conversation held, closed, told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from vrrpkit.checks.base import Report
+from vrrpkit.checks.poller import Poller
+from vrrpkit.checks.target import Way
+from vrrpkit.errors import CheckFailed
+
+__all__ = ["Conversation", "connect"]
+
+CHUNK = 16384
+"""Octets read in one turn of the loop: a server that sends without end keeps nobody waiting."""
+
+EPHEMERAL = 32768
+"""The lowest port that the kernel by default gives to a connection that asks for none."""
+
+_BROKEN = select.EPOLLERR | select.EPOLLHUP
+_ENDING = select.EPOLLRDHUP | _BROKEN
+_READABLE = select.EPOLLIN | _ENDING
+
+
+class Conversation(Protocol):
+    """What is said over a connection, and whether that is a healthy server. It does no I/O."""
+
+    passed: bool
+    """Set as soon as the server counts as healthy: what is to be sent still leaves, and no more is
+    heard."""
+    farewell: bytes
+    """What to send before closing then, if it can be sent."""
+
+    def opened(self) -> bytes:
+        """The connection stands: what to send first.
+
+        :raises CheckFailed: the server is not healthy.
+        """
+        ...
+
+    def received(self, data: bytes) -> bytes:
+        """The server has sent something, or closed its side if ``data`` is empty: what to answer.
+
+        Having closed without a verdict is a failure.
+
+        :raises CheckFailed: the server is not healthy.
+        """
+        ...
+
+
+def connect(way: Way, conversation: Conversation | None, report: Report) -> Callable[[], None]:
+    """Connect, hold the conversation, close and report; return what abandons it.
+
+    ``None`` for a conversation: to connect is all. ``report`` is called once, perhaps before this
+    returns, and never after the attempt was abandoned.
+    """
+    connection = _Connection(way, conversation, report)
+    try:
+        connection.start()
+    except OSError as problem:
+        connection.finish(CheckFailed(f"cannot connect to {way}: {_reason(problem)}"))
+    return connection.close
+
+
+def _reason(problem: OSError) -> str:
+    return problem.strerror or str(problem)
+
+
+class _Connection:
+    __slots__ = ("_conversation", "_open", "_poller", "_report", "_socket", "_unsent", "_way")
+
+    def __init__(self, way: Way, conversation: Conversation | None, report: Report) -> None:
+        self._way = way
+        self._conversation = conversation
+        self._report: Report | None = report
+        self._socket: socket.socket | None = None
+        self._poller: Poller | None = None
+        self._open = False
+        self._unsent = b""
+
+    def start(self) -> None:
+        """Begin to connect.
+
+        :raises OSError: it failed at once.
+        """
+        way = self._way
+        poller = Poller.current()
+        sock = self._socket = way.socket(socket.SOCK_STREAM)
+        number = sock.connect_ex(way.destination)
+        if number not in (0, errno.EINPROGRESS):
+            raise OSError(number, os.strerror(number))
+        poller.watch(sock.fileno(), self._ready)
+        self._poller = poller
+
+    def close(self) -> None:
+        """Close without a report; harmless when closed."""
+        sock, poller = self._socket, self._poller
+        self._report = self._conversation = self._socket = self._poller = None
+        if sock is not None:
+            if poller is not None:
+                poller.forget(sock.fileno())
+            sock.close()
+
+    def finish(self, outcome: BaseException | None) -> None:
+        """Close and report."""
+        report = self._report
+        assert report is not None, "it was neither reported nor abandoned"
+        self.close()
+        report(outcome)
+
+    def _ready(self, what: int) -> None:
+        sock = self._socket
+        assert sock is not None, "a closed socket is not watched"
+        if not self._open:
+            if what & _BROKEN and (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                why = os.strerror(number)
+                self.finish(CheckFailed(f"cannot connect to {self._way}: {why}"))
+                return
+            if self._to_itself(sock):
+                self.finish(CheckFailed(f"cannot connect to {self._way}: nobody listens there"))
+                return
+            self._open = True
+            if self._conversation is None:
+                self.finish(None)
+                return
+            if not self._say(self._conversation.opened):
+                return
+        elif self._unsent and what & select.EPOLLOUT and not self._send(b""):
+            return
+        if what & _READABLE:
+            self._read(bool(what & _ENDING))
+
+    def _to_itself(self, sock: socket.socket) -> bool:
+        # Where nobody listens on a port of this machine, the kernel may pick that very port for our
+        # end, and a TCP socket that connects to itself succeeds.
+        port = self._way.port or 0
+        return port >= EPHEMERAL and sock.getsockname()[:2] == self._way.destination
+
+    def _read(self, ending: bool) -> None:
+        sock, talk = self._socket, self._conversation
+        while sock is not None and talk is not None and not talk.passed:
+            try:
+                data = sock.recv(CHUNK)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                self._lost(problem)
+                return
+            if not self._say(talk.received, data):
+                return
+            if not data:
+                self.finish(CheckFailed(f"{self._way} closed the connection"))
+                return
+            if len(data) == CHUNK:
+                asyncio.get_running_loop().call_soon(self._read, ending)
+                return
+            # That was all there was. What comes later is told again; the other side's end is not,
+            # if it has been told already.
+            if not ending:
+                return
+
+    def _say(self, step: Callable[..., bytes], *heard: bytes) -> bool:
+        """Take a step of the conversation; whether it goes on."""
+        conversation = self._conversation
+        assert conversation is not None, "there is nobody to talk to"
+        try:
+            answer = step(*heard)
+        except Exception as problem:
+            # Whatever it is, the attempt ends with it, and the report carries it on.
+            self.finish(problem)
+            return False
+        return self._send(answer)
+
+    def _send(self, data: bytes) -> bool:
+        """Send as much as fits, later the rest; whether the conversation goes on."""
+        sock, conversation = self._socket, self._conversation
+        assert sock is not None, "the connection stands"
+        assert conversation is not None, "there is somebody to talk to"
+        if unsent := self._unsent + data:
+            try:
+                sent = sock.send(unsent, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                sent = 0
+            except OSError as problem:
+                self._lost(problem)
+                return False
+            self._unsent = unsent[sent:]
+        if conversation.passed and not self._unsent:
+            if conversation.farewell:
+                with contextlib.suppress(OSError):
+                    sock.send(conversation.farewell, socket.MSG_NOSIGNAL)
+            self.finish(None)
+            return False
+        return True
+
+    def _lost(self, problem: OSError) -> None:
+        self.finish(CheckFailed(f"lost the connection to {self._way}: {_reason(problem)}"))

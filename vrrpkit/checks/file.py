@@ -1,0 +1,88 @@
+"""Checks by the number in a file (keepalived: ``FILE_CHECK``, ``track_file``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import attrs
+
+from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.values import whole_number
+from vrrpkit.watch import watch
+
+__all__ = ["FileChecker", "read_number"]
+
+LONGEST = 64
+"""Octets of a file that are looked at: more is no number."""
+
+UNHEALTHY = -254
+"""From here on down a value times its weight means that the server is down."""
+
+
+def read_number(path: str) -> int:
+    """The whole number that a file holds.
+
+    :raises CheckFailed: it cannot be read, or holds something else.
+    """
+    try:
+        # A FIFO or a device must not hold us up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            data = os.read(descriptor, LONGEST + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise CheckFailed(f"{path} cannot be read: {problem.strerror}") from None
+    text = data.decode("ascii", "replace").strip()
+    try:
+        if len(data) > LONGEST or "_" in text:
+            raise ValueError
+        return int(text)
+    except ValueError:
+        raise CheckFailed(f"{path} holds {text[:40]!r}, which is no whole number") from None
+
+
+@attrs.frozen
+class FileChecker(Checker):
+    """Lets the whole number in a file decide: healthy or not, or how much weight.
+
+    With ``weight=0`` the server is healthy while the number is 0. With another weight the number
+    times ``weight`` is added to the weight of the server, and a product of -254 or less means that
+    it is not healthy. A file that is missing, or holds something else, is not healthy. A change is
+    noticed at once; besides, the file is read at every check.
+
+    :param path: the file (``track_file``).
+    :param weight: -254 to 254 (``weight``).
+    :param reverse: the sign of the product changes; with ``weight=0``, healthy while the number is
+        not 0 (``reverse``).
+    :raises ConfigError: the weight is out of range, or the path is empty.
+    """
+
+    path: str = attrs.field(converter=os.fspath)
+    weight: int = attrs.field(default=0, kw_only=True)
+    reverse: bool = attrs.field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("FileChecker: the path is empty")
+        whole_number("FileChecker: weight", self.weight, -254, 254, "0 means healthy or not")
+
+    def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None] | None:
+        return watch(self.path, soon)
+
+    async def check(self, target: Target) -> Weight | None:
+        value = read_number(self.path)
+        if self.weight == 0:
+            if bool(value) is not self.reverse:
+                raise CheckFailed(f"{self.path} holds {value}")
+            return None
+        product = value * self.weight * (-1 if self.reverse else 1)
+        if product <= UNHEALTHY:
+            raise CheckFailed(f"{self.path} holds {value}, which makes {product}")
+        return Weight(min(product, 2**31 - 1), relative=True)
+
+    def __str__(self) -> str:
+        return f"file {self.path}"

@@ -1,0 +1,223 @@
+"""The HTTP and HTTPS checkers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from vrrpkit.checks.base import DirectChecker, Report, Weight
+from vrrpkit.checks.connection import Conversation, connect
+from vrrpkit.checks.http_options import (
+    body_pattern,
+    digest_digits,
+    header_lines,
+    host_name,
+    http_version,
+    method_name,
+    server_name,
+    spelled,
+    status_codes,
+    without_port,
+)
+from vrrpkit.checks.http_rules import SUCCESS, URL, Question, Rules, compose
+from vrrpkit.checks.target import Target, Way
+from vrrpkit.errors import ConfigError
+from vrrpkit.values import whole_number
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["URL", "HTTPChecker", "HTTPSChecker"]
+
+
+def _urls(value: str | URL | Iterable[str | URL]) -> tuple[URL, ...]:
+    several = (value,) if isinstance(value, str | URL) else tuple(value)
+    if not several:
+        raise ConfigError("an HTTP check needs at least one URL; write '/'")
+    return tuple(item if isinstance(item, URL) else URL(item) for item in several)
+
+
+@attrs.frozen
+class HTTPChecker(DirectChecker):
+    """A server is healthy if it answers HTTP requests as it should (keepalived: ``HTTP_GET``)::
+
+        HTTPChecker("/healthz", status=200, interval=2, timeout=1)
+        HTTPChecker(["/", URL("/version", regex="^4\\\\.")], host="www.example.net")
+
+    Every URL is asked for in every attempt, one after the other and each on a connection of its
+    own, and all must pass; ``timeout`` is for all of them together. An answer must arrive in full.
+    Redirects are not followed: a 302 is a status like any other. No compression is asked for.
+
+    The rules are applied in keepalived's order: something was received, status, digest, regular
+    expressions. The status is judged as soon as it is known.
+
+    :param urls: a path, a :class:`URL` with rules of its own, or several of both (``url``).
+    :param status: accepted status codes: a number, a range, or several of both, 200 to 599; without
+        it 200 to 299 (``status_code``).
+    :param digest: the body's MD5 or SHA-256 digest, in hexadecimal (``digest``).
+    :param regex: a regular expression that must be found in the body (``regex``).
+    :param no_match: a regular expression that must not be found in the body (``regex_no_match``).
+    :param host: the Host header (``virtualhost``); without it the address that is connected to,
+        with the port unless it is the usual one.
+    :param method: ``GET``, ``HEAD``, ``OPTIONS``, ... (always GET in keepalived). No body is sent.
+    :param headers: further headers, by name.
+    :param version: of HTTP, ``1.1`` or ``1.0`` (``http_protocol``, there 1.0 unless it is given).
+    :param header_limit: octets that the answer's head may have, 256 to 1048576.
+    :param body_limit: octets that the answer's body may have, 0 to 67108864. One that has more
+        fails as soon as that is known.
+    :raises ConfigError: a value is unusable.
+    """
+
+    urls: tuple[URL, ...] = attrs.field(default=(URL("/"),), converter=_urls)
+    status: frozenset[int] = attrs.field(
+        default=SUCCESS, kw_only=True, converter=status_codes, repr=spelled
+    )
+    digest: str | None = attrs.field(default=None, kw_only=True, converter=digest_digits)
+    regex: re.Pattern[bytes] | None = attrs.field(
+        default=None, kw_only=True, converter=body_pattern
+    )
+    no_match: re.Pattern[bytes] | None = attrs.field(
+        default=None, kw_only=True, converter=body_pattern
+    )
+    host: str | None = attrs.field(default=None, kw_only=True, converter=host_name)
+    method: str = attrs.field(default="GET", kw_only=True, converter=method_name)
+    headers: tuple[tuple[str, str], ...] = attrs.field(
+        default=(), kw_only=True, converter=header_lines
+    )
+    version: str = attrs.field(default="1.1", kw_only=True, converter=http_version)
+    header_limit: int = attrs.field(default=16384, kw_only=True)
+    body_limit: int = attrs.field(default=2**20, kw_only=True)
+    _questions: tuple[Question, ...] = attrs.field(init=False, eq=False, repr=False)
+
+    usual_port = 80
+    """The port that a Host header leaves out."""
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        what = type(self).__name__
+        whole_number(f"{what}: header_limit", self.header_limit, 256, 2**20, "octets of the head")
+        whole_number(f"{what}: body_limit", self.body_limit, 0, 2**26, "octets of the body")
+        rules = Rules(
+            status=self.status, digest=self.digest, regex=self.regex, no_match=self.no_match
+        )
+        questions = tuple(
+            compose(
+                url,
+                rules,
+                method=self.method,
+                host=self.host,
+                headers=self.headers,
+                version=self.version,
+            )
+            for url in self.urls
+        )
+        object.__setattr__(self, "_questions", questions)
+
+    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+        way = self.way(target)
+        if len(self._questions) == 1:
+            return connect(way, self._conversation(way, self._questions[0]), report)
+        return _Tour(way, self._questions, self._conversation, report).abandon
+
+    def _conversation(self, way: Way, question: Question) -> Conversation:
+        # h11 is loaded when something is checked, not when vrrpkit is imported.
+        from vrrpkit.checks.http_exchange import Exchange
+
+        authority = str(way if way.port != self.usual_port else Way(way.address, None))
+        return Exchange(question, authority, self.header_limit, self.body_limit)
+
+
+class _Tour:
+    """Several questions, each on a connection of its own, as one attempt."""
+
+    def __init__(
+        self,
+        way: Way,
+        questions: Iterable[Question],
+        conversation: Callable[[Way, Question], Conversation],
+        report: Report,
+    ) -> None:
+        self._way = way
+        self._questions = iter(questions)
+        self._conversation = conversation
+        self._report = report
+        self._close: Callable[[], None]
+        self._go_on(None)
+
+    def _go_on(self, outcome: Weight | BaseException | None) -> None:
+        """What was asked last has this outcome: ask the next, or report."""
+        question = next(self._questions, None) if outcome is None else None
+        if question is None:
+            self._report(outcome)
+        else:
+            self._close = connect(self._way, self._conversation(self._way, question), self._go_on)
+
+    def abandon(self) -> None:
+        """Close without a report."""
+        self._close()
+
+
+def _file(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+@attrs.frozen
+class HTTPSChecker(HTTPChecker):
+    """As :class:`HTTPChecker`, through TLS (keepalived: ``SSL_GET``, which verifies nothing)::
+
+        HTTPSChecker("/healthz", host="www.example.net")
+        HTTPSChecker("/healthz", server_name="node.internal", ca="/etc/ssl/internal-ca.pem")
+
+    The server's certificate must come from a CA that is trusted, be valid now, and be for the
+    server: for ``server_name``, else the name in the URL's Host header, else the address that is
+    connected to (an IP address in the certificate's subjectAltName). A name, not an address, is
+    also told to the server (SNI).
+
+    The files are read on construction. A checker made later sees files that were renewed; this one
+    does not.
+
+    :param verify: ``False`` accepts any certificate.
+    :param ca: a file of PEM certificates to trust instead of the system's.
+    :param cert: a file with the certificate to show if the server asks, and its chain
+        (``certificate`` in ``SSL``).
+    :param key: a file with its private key; without it the key is in ``cert`` (``key``).
+    :param password: of the private key (``password``).
+    :param server_name: the name or address that the certificate must be for (``sni_name``).
+    :raises ConfigError: a value is unusable, or a file is not what it should be.
+    """
+
+    verify: bool = attrs.field(default=True, kw_only=True)
+    ca: Path | None = attrs.field(default=None, kw_only=True, converter=_file)
+    cert: Path | None = attrs.field(default=None, kw_only=True, converter=_file)
+    key: Path | None = attrs.field(default=None, kw_only=True, converter=_file)
+    password: str | None = attrs.field(default=None, kw_only=True, repr=False)
+    server_name: str | None = attrs.field(default=None, kw_only=True, converter=server_name)
+    _context: ssl.SSLContext = attrs.field(init=False, eq=False, repr=False)
+
+    usual_port = 443
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if not self.verify and self.ca is not None:
+            raise ConfigError(
+                "HTTPSChecker: ca is of no use with verify=False; leave one of them out"
+            )
+        if self.cert is None and (self.key is not None or self.password is not None):
+            raise ConfigError("HTTPSChecker: key and password need a cert; give cert=, a file")
+        # ssl is loaded when something needs it, not when vrrpkit is imported.
+        from vrrpkit.checks.tls import context
+
+        made = context(
+            verify=self.verify, ca=self.ca, cert=self.cert, key=self.key, password=self.password
+        )
+        object.__setattr__(self, "_context", made)
+
+    def _conversation(self, way: Way, question: Question) -> Conversation:
+        from vrrpkit.checks.tls import Encrypted
+
+        name = self.server_name or without_port(question.host or "") or str(way.address)
+        return Encrypted(self._context, name, super()._conversation(way, question))

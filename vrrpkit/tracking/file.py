@@ -1,0 +1,63 @@
+"""Tracks the number in a file (keepalived: ``track_file``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator
+
+import attrs
+
+from vrrpkit.checks.file import read_number
+from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.vrrp.tracker import Signal, Tracker
+from vrrpkit.watch import watch
+
+__all__ = ["TrackFile"]
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class TrackFile(Tracker):
+    """The whole number in a file, times ``weight``, is added to the priority::
+
+        TrackFile("/run/priority-offset", weight=1)
+
+    A product of -254 or less is FAULT. With ``weight=0`` any number but 0 is FAULT. A change is
+    noticed at once.
+
+    :param path: the file (``file``).
+    :param missing: what counts while there is no such file, or it holds no whole number; ``None``:
+        not known, which adds nothing, and is FAULT with ``weight=0``.
+    :raises ConfigError: the path is empty.
+    """
+
+    path: str = attrs.field(converter=os.fspath)
+    missing: int | None = attrs.field(default=0, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("TrackFile: the path is empty")
+
+    def describe(self) -> str:
+        return f"file {self.path}"
+
+    async def signals(self) -> AsyncGenerator[Signal, None]:
+        changed = asyncio.Event()
+        stop = watch(self.path, changed.set)
+        try:
+            while True:
+                yield self._value()
+                await changed.wait()
+                changed.clear()
+        finally:
+            stop()
+
+    def _value(self) -> int | None:
+        try:
+            return read_number(self.path)
+        except CheckFailed as problem:
+            log.info("%s: %s counts: %s", self.label, self.missing, problem)
+            return self.missing

@@ -1,0 +1,108 @@
+"""Tracks what a program says (keepalived: ``vrrp_script``, ``track_script``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+
+import attrs
+
+from vrrpkit.errors import ConfigError
+from vrrpkit.process import Command, Untrusted
+from vrrpkit.tracking.counter import Counter
+from vrrpkit.values import whole_number
+from vrrpkit.vrrp.tracker import Signal, Tracker
+
+__all__ = ["TrackScript"]
+
+log = logging.getLogger(__name__)
+
+
+def _words(value: str | Sequence[str]) -> str | tuple[str, ...]:
+    return value if isinstance(value, str) else tuple(value)
+
+
+def _names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
+    return None if value is None else tuple(value)
+
+
+@attrs.frozen
+class TrackScript(Tracker):
+    """Good while a program ends with exit status 0::
+
+        TrackScript(["/usr/bin/pgrep", "-x", "haproxy"], interval=2, rise=3, fall=2, weight=-60)
+
+    It runs at once and then every ``interval`` seconds, without a shell, in a process group of its
+    own, and never twice at the same time: a run that is due while another is under way is left out.
+    One that is not done within ``timeout`` seconds gets SIGTERM with its whole group, two seconds
+    later SIGKILL, and has failed, whatever it says then. The first result counts at once, later
+    ones after ``rise`` successes or ``fall`` failures in a row; one success forgives all failures.
+
+    :param argv: the program and its arguments (``script``), as a sequence or as text that is split
+        the way a shell would.
+    :param interval: seconds from the start of one run to that of the next, 0.01 to 86400.
+    :param timeout: seconds; by default ``interval``.
+    :param rise: successes in a row that count as good, from 1.
+    :param fall: failures in a row that count as bad, from 1.
+    :param initially: before the first result: ``None``: not known; ``False``: bad, and it takes
+        ``rise`` successes (``init_fail``); ``True``: good, and it takes ``fall`` failures.
+    :param user: run it as this user (``user``); needs root. By default the user of this program.
+    :param groups: with ``user``, the groups instead of the user's own.
+    :param environment: variables to add.
+    :raises ConfigError: a value is unusable, there is no such program or user, or it would run as
+        root and others may change it.
+    """
+
+    argv: str | tuple[str, ...] = attrs.field(converter=_words)
+    interval: float = attrs.field(default=1.0, kw_only=True)
+    timeout: float | None = attrs.field(default=None, kw_only=True)
+    rise: int = attrs.field(default=1, kw_only=True)
+    fall: int = attrs.field(default=1, kw_only=True)
+    initially: bool | None = attrs.field(default=None, kw_only=True)
+    user: str | int | None = attrs.field(default=None, kw_only=True)
+    groups: tuple[str | int, ...] | None = attrs.field(default=None, kw_only=True, converter=_names)
+    environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not 0.01 <= self.interval <= 86400:
+            raise ConfigError(f"TrackScript: interval {self.interval} must be 0.01 to 86400 s")
+        for name, value in (("rise", self.rise), ("fall", self.fall)):
+            whole_number(f"TrackScript: {name}", value, 1, 1_000_000, "results in a row")
+        self._command()
+
+    def _command(self) -> Command:
+        return Command(
+            self.argv,
+            user=self.user,
+            groups=self.groups,
+            timeout=self.interval if self.timeout is None else self.timeout,
+            environment=self.environment,
+        )
+
+    def describe(self) -> str:
+        return f"script {self._command().argv[0].rpartition('/')[2]}"
+
+    async def signals(self) -> AsyncGenerator[Signal, None]:
+        counter = Counter(self.rise, self.fall, self.initially)
+        if counter.up is not None:
+            yield counter.up
+        command = self._command()
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            counter.count(await self._passes(command))
+            yield counter.up
+            late = loop.time() - due
+            due += self.interval * max(1, -(-late // self.interval))
+            await asyncio.sleep(due - loop.time())
+
+    async def _passes(self, command: Command) -> bool:
+        try:
+            done = await command.run()
+        except (Untrusted, OSError) as problem:
+            log.warning("%s is not run: %s", self.label, problem)
+            return False
+        if not done.ok:
+            log.debug("%s: %s", self.label, done)
+        return done.ok
