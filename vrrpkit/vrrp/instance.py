@@ -18,6 +18,7 @@ from vrrpkit.vrrp.machine import OWNER
 from vrrpkit.vrrp.notices import Notice, Transition
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import Profile
+from vrrpkit.vrrp.reach import Reachability
 from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.tracker import Signal, Tracker
 from vrrpkit.vrrp.vocabulary import Demote, Promote
@@ -79,6 +80,9 @@ class VRRPInstance:
     :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
     :param track: what moves the priority or makes the router unfit, see :class:`vrrpkit.Tracker`
         (``track_script``, ``track_interface``, ...).
+    :param bfd: a :class:`vrrpkit.BFDSession` with another router: when that was Up, is the followed
+        master and cannot be reached any more, a BACKUP takes over after its skew time unless it
+        hears another advert. Off by default.
     :param notify: who is told of everything that happens, see :mod:`vrrpkit.notify` (``notify``,
         ``smtp_alert``, ...).
     :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
@@ -116,6 +120,7 @@ class VRRPInstance:
         transport: Transport | None = None,
         recorder: InstanceRecorder | None = None,
         track: Iterable[Tracker] = (),
+        bfd: Reachability | None = None,
         notify: Iterable[Notifier] = (),
     ) -> None:
         self.options = Options(
@@ -162,7 +167,11 @@ class VRRPInstance:
             recorder=recorder,
             track=tuple(track),
             notify=Attachments(self, notify),
+            reach=bfd,
         )
+        self.deleted = False
+        """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
+        (keepalived: ``notify_deleted``)."""
         self._task: asyncio.Task[object] | None = None
         self._ending = False
         self._interrupted = False

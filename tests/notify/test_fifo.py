@@ -1,0 +1,145 @@
+"""The FIFO: its lines, and a reader that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from vrrpkit import ConfigError, HostError, MemoryBus, State, VRRPInstance
+from vrrpkit.notify.fifo import NotifyFIFO
+from vrrpkit.notify.words import Word
+
+
+def router(bus: MemoryBus, fifo: NotifyFIFO, name: str = "VI_1", vrid: int = 1) -> VRRPInstance:
+    return VRRPInstance(
+        name,
+        bus.interface("192.0.2.1"),
+        vrid=vrid,
+        vips=[f"192.0.2.{vrid}0/24"],
+        interval=0.02,
+        notify=[fifo],
+    )
+
+
+def read(path: Path) -> list[str]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        data = bytearray()
+        while True:
+            try:
+                part = os.read(descriptor, 65536)
+            except BlockingIOError:
+                break
+            if not part:
+                break
+            data += part
+        return data.decode().splitlines()
+    finally:
+        os.close(descriptor)
+
+
+def test_lines_of_two_routers_in_one_pipe_that_is_made_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    fifo = NotifyFIFO(path)
+
+    async def main() -> list[str]:
+        bus = MemoryBus()
+        async with router(bus, fifo) as one:
+            async with router(bus, fifo, 'odd "name"\n', 2) as two:
+                await one.wait_for(State.MASTER)
+                await two.wait_for(State.MASTER)
+                one.set_priority(120)
+                mode = os.stat(path).st_mode
+                assert stat.S_ISFIFO(mode)
+                assert stat.S_IMODE(mode) == 0o600
+            return read(path)
+
+    lines = asyncio.run(main())
+    assert [line for line in lines if line.startswith('INSTANCE "VI_1"')] == [
+        'INSTANCE "VI_1" BACKUP 100',
+        'INSTANCE "VI_1" MASTER 100',
+        'INSTANCE "VI_1" MASTER_PRIORITY 120',
+    ]
+    assert 'INSTANCE "odd ?name??" MASTER 100' in lines
+    assert lines[-1] == 'INSTANCE "odd ?name??" STOP 100'
+    assert not path.exists()
+
+
+def test_nobody_reads_and_nobody_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    fifo = NotifyFIFO(path, limit=10)
+
+    async def main() -> list[str]:
+        attachment = fifo.attach(None)
+        word = Word(kind="INSTANCE", name="x" * 100, state="MASTER", priority=1)
+        for _ in range(2000):
+            fifo.write(word)
+        assert fifo.dropped > 1000
+        first = read(path)
+        # Now there is room: what waited follows without being asked.
+        await asyncio.sleep(0.05)
+        second = read(path)
+        assert len(second) == 10
+        attachment.cancel()
+        await attachment.close()
+        return first + second
+
+    lines = asyncio.run(main())
+    assert set(lines) == {'INSTANCE "' + "x" * 100 + '" MASTER 1'}
+    assert len(lines) + fifo.dropped == 2000
+    assert caplog.text.count("nobody reads") == 1
+    # It was there before.
+    assert path.exists()
+
+
+def test_priorities_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    fifo = NotifyFIFO(path, priorities=False)
+
+    async def main() -> list[str]:
+        attachment = fifo.attach(None)
+        fifo.write(Word(kind="INSTANCE", name="a", state="BACKUP_PRIORITY", priority=1))
+        fifo.write(Word(kind="GROUP", name="g", state="FAULT"))
+        lines = read(path)
+        await attachment.close()
+        return lines
+
+    assert asyncio.run(main()) == ['GROUP "g" FAULT 0']
+
+
+def test_lines_of_servers() -> None:
+    server = Word(
+        kind="RS", name="[10.0.0.1]:tcp:8080", of="[192.0.2.10]:tcp:80", state="DOWN", reason="x"
+    )
+    assert server.line == "RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN"
+    assert Word(kind="VS", name="[192.0.2.10]:tcp:80", state="UP").line == (
+        "VS [192.0.2.10]:tcp:80 UP"
+    )
+
+
+def test_what_is_no_fifo_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+
+    async def attach(where: Path) -> None:
+        NotifyFIFO(where).attach(None)
+
+    with pytest.raises(HostError, match="is no FIFO"):
+        asyncio.run(attach(path))
+    assert path.read_text() == "mine"
+    with pytest.raises(HostError, match="No such file"):
+        asyncio.run(attach(tmp_path / "no" / "fifo"))
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match="empty"):
+        NotifyFIFO("")
+    with pytest.raises(ConfigError, match="limit"):
+        NotifyFIFO("/run/x", limit=0)
+    with pytest.raises(ConfigError, match="mode"):
+        NotifyFIFO("/run/x", mode=0o1777)

@@ -1,0 +1,200 @@
+"""Scripts on transitions: real ones, around routers in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
+from vrrpkit.notify.scripts import NotifyScripts
+from vrrpkit.vrrp.syncgroup import SyncGroup
+
+INTERVAL = 0.02
+
+
+def router(bus: MemoryBus, *notify: NotifyScripts, number: int = 1, **changes: Any) -> VRRPInstance:
+    settings: dict[str, Any] = {"vrid": 1, "vips": ["192.0.2.10/24"], "interval": INTERVAL}
+    return VRRPInstance(
+        f"r{number}",
+        bus.interface(f"192.0.2.{number}"),
+        **(settings | {"notify": notify} | changes),
+    )
+
+
+def noting(path: Path, what: str = '"$@"') -> list[str]:
+    return ["/bin/sh", "-c", f"echo {what} >> {path}", "script"]
+
+
+async def told(path: Path, line: str) -> None:
+    """Wait until this is the last line, and nothing more comes for a while."""
+    async with asyncio.timeout(30):
+        quiet = 0
+        while quiet < 10:
+            await asyncio.sleep(0.1)
+            quiet = quiet + 1 if noted(path)[-1:] == [line] else 0
+
+
+def noted(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_the_specific_one_comes_first_and_the_generic_one_gets_arguments(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    scripts = NotifyScripts(
+        noting(log),
+        master=noting(log, "master $VRRPKIT_REASON $VRRPKIT_PREVIOUS"),
+        stop=noting(log, "stop"),
+        fault=noting(log, "fault: $VRRPKIT_REASON"),
+    )
+
+    async def main() -> None:
+        bus = MemoryBus()
+        async with router(bus, scripts) as one:
+            await one.wait_for(State.MASTER)
+            await asyncio.sleep(0.3)
+            bus.unplug("192.0.2.1")
+            await one.wait_for(State.FAULT)
+            await asyncio.sleep(0.3)
+
+    asyncio.run(main())
+    assert noted(log) == [
+        "INSTANCE r1 BACKUP 100",
+        "master no-response BACKUP",
+        "INSTANCE r1 MASTER 100",
+        "fault: fault, interface-down",
+        "INSTANCE r1 FAULT 100",
+        "stop",
+        "INSTANCE r1 STOP 100",
+    ]
+
+
+def test_a_group_tells_after_its_members_with_priority_0(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        bus = MemoryBus()
+        members = [router(bus), router(bus, number=2, vrid=2, vips=["192.0.2.11/24"])]
+        async with SyncGroup("g", members, notify=[NotifyScripts(noting(log))]) as group:
+            await group.wait_for(State.MASTER)
+            await asyncio.sleep(0.3)
+
+    asyncio.run(main())
+    assert noted(log) == ["GROUP g BACKUP 0", "GROUP g MASTER 0", "GROUP g STOP 0"]
+
+
+def test_priorities_deletion_and_lower_masters(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    scripts = NotifyScripts(
+        noting(log),
+        priorities=True,
+        lower_priority=noting(log, "lower"),
+        deleted=noting(log, "gone"),
+    )
+
+    async def main() -> None:
+        bus = MemoryBus()
+        async with router(bus, scripts, priority=150) as one:
+            await one.wait_for(State.MASTER)
+            await asyncio.sleep(0.3)
+            one.set_priority(160)
+            await asyncio.sleep(0.3)
+            two = router(bus, number=2, priority=100)
+            bus.cut("192.0.2.1", "192.0.2.2", one_way=True)
+            async with two:
+                await two.wait_for(State.MASTER)
+                await asyncio.sleep(0.3)
+            one.deleted = True
+
+    asyncio.run(main())
+    found = noted(log)
+    assert found[:3] == [
+        "INSTANCE r1 BACKUP 150",
+        "INSTANCE r1 MASTER 150",
+        "INSTANCE r1 MASTER_PRIORITY 160",
+    ]
+    assert set(found[3:-2]) == {"lower"}
+    assert found[-2:] == ["gone", "INSTANCE r1 DELETED 160"]
+
+
+def test_one_that_hangs_delays_no_advert_and_hears_only_the_newest(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = f"echo begin $3 >> {log}; sleep 0.5; echo end $3 >> {log}"
+    scripts = NotifyScripts(["/bin/sh", "-c", script, "script"])
+
+    async def main() -> None:
+        bus = MemoryBus()
+        async with router(bus, scripts) as one:
+            for _ in range(5):
+                await one.wait_for(State.MASTER)
+                sent = one.statistics.advertisement_sent
+                await asyncio.sleep(0.1)
+                assert one.statistics.advertisement_sent > sent
+                bus.unplug("192.0.2.1")
+                await one.wait_for(State.FAULT)
+                bus.plug("192.0.2.1")
+            await one.wait_for(State.MASTER)
+            await told(log, "end MASTER")
+
+    asyncio.run(main())
+    found = noted(log)
+    # Never two at once, in order, and far fewer than there were transitions.
+    assert [line.split()[0] for line in found] == ["begin", "end"] * (len(found) // 2)
+    assert len(found) < 12
+    assert found[-4:] == ["begin MASTER", "end MASTER", "begin STOP", "end STOP"]
+
+
+def test_leaving_gives_scripts_a_limit_and_leaves_none_behind(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    scripts = NotifyScripts(["/bin/sh", "-c", f"echo $$ > {pid}; sleep 60"], flush=0.3)
+
+    async def main() -> None:
+        async with router(MemoryBus(), scripts):
+            await asyncio.sleep(0.3)
+
+    start = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - start < 10
+    assert not os.path.exists(f"/proc/{pid.read_text().strip()}")
+
+
+def test_failures_are_logged_and_change_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "log"
+    scripts = NotifyScripts(
+        noting(log),
+        backup=["/bin/sh", "-c", "echo no such thing; exit 3"],
+        timeout=0.3,
+        master=["/bin/sleep", "60"],
+    )
+
+    async def main() -> None:
+        async with router(MemoryBus(), scripts) as one:
+            await one.wait_for(State.MASTER)
+            await asyncio.sleep(0.6)
+
+    asyncio.run(main())
+    assert "exit status 3: no such thing" in caplog.text
+    assert "sleep 60 : not done within 0.3" in caplog.text
+    assert noted(log)[:2] == ["INSTANCE r1 BACKUP 100", "INSTANCE r1 MASTER 100"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "at least one"),
+        ({"script": "no-such-program-anywhere"}, "install it"),
+        ({"master": "true", "user": "no-such-user-here"}, "no user"),
+        ({"script": "true", "timeout": 0}, "timeout"),
+        ({"script": "true", "flush": -1}, "flush"),
+        ({"script": "true", "limit": 0}, "limit"),
+    ],
+)
+def test_bad_values_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NotifyScripts(**options)

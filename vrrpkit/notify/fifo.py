@@ -1,0 +1,160 @@
+"""A FIFO that a program of the operator reads (keepalived: ``notify_fifo``)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import stat
+from collections import deque
+
+from vrrpkit.errors import ConfigError, HostError
+from vrrpkit.events import Attachment, Notifier
+from vrrpkit.notify.words import Word, words
+from vrrpkit.values import whole_number
+
+__all__ = ["NotifyFIFO"]
+
+log = logging.getLogger(__name__)
+
+
+class NotifyFIFO(Notifier):
+    """Writes a line for every change into a named pipe, in keepalived's formats::
+
+        INSTANCE "VI_1" MASTER 150
+        GROUP "gateway" FAULT 0
+        VS [192.0.2.10]:tcp:80 UP
+        RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN
+
+    One line after the other, each whole, and all objects share the pipe. Nothing waits for its
+    reader: when the pipe is full, at most ``limit`` lines are kept, and then the oldest is dropped
+    and counted. It is made if it is not there, and then removed with its last user.
+
+    :param path: of the pipe.
+    :param mode: permissions of a pipe that is made.
+    :param limit: lines that wait besides those in the pipe.
+    :param priorities: tell of changes of priority too (``vrrp_notify_priority_changes``).
+    :raises ConfigError: a value is unusable.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: int = 0o600,
+        limit: int = 1000,
+        priorities: bool = True,
+    ) -> None:
+        self._path = os.fspath(path)
+        if not self._path:
+            raise ConfigError("NotifyFIFO: the path is empty")
+        whole_number("NotifyFIFO: limit", limit, 1, 1_000_000, "lines that may wait")
+        whole_number("NotifyFIFO: mode", mode, 0, 0o777, "permissions such as 0o600")
+        self._mode = mode
+        self._limit = limit
+        self._priorities = priorities
+        self._users = 0
+        self._made = False
+        self._descriptor = -1
+        self._waiting: deque[bytes] = deque()
+        self._writing = False
+        self.dropped = 0
+        """Lines that were lost because nobody read."""
+
+    def attach(self, subject: object) -> Attachment:
+        """Open the pipe, if it is not open yet.
+
+        :raises HostError: it cannot be made or opened, or is something else.
+        """
+        if self._users == 0:
+            self._open()
+        self._users += 1
+        return _FIFOAttachment(self, subject)
+
+    def write(self, word: Word) -> None:
+        """Write one line, as soon as the pipe takes it."""
+        if word.state.endswith("_PRIORITY") and not self._priorities:
+            return
+        if self._descriptor < 0:
+            return
+        if len(self._waiting) >= self._limit:
+            self._waiting.popleft()
+            if not self.dropped:
+                log.warning("nobody reads %s: the oldest lines are dropped", self._path)
+            self.dropped += 1
+        self._waiting.append(word.line.encode()[: select.PIPE_BUF - 1] + b"\n")
+        self._flush()
+
+    def release(self) -> None:
+        """One object needs it no more."""
+        self._users -= 1
+        if self._users == 0:
+            self._close()
+
+    def _open(self) -> None:
+        try:
+            try:
+                os.mkfifo(self._path, self._mode)
+                self._made = True
+            except FileExistsError:
+                self._made = False
+            # For reading too: so that it can be opened, and written to, while nobody reads.
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            kind = os.fstat(self._descriptor).st_mode
+        except OSError as problem:
+            raise HostError(f"the FIFO {self._path} cannot be used: {problem.strerror}") from None
+        if not stat.S_ISFIFO(kind):
+            os.close(self._descriptor)
+            self._descriptor = -1
+            raise HostError(f"{self._path} is no FIFO; remove it, or choose another path")
+
+    def _close(self) -> None:
+        self._stop_writing()
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if self._made:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    def _flush(self) -> None:
+        while self._waiting:
+            try:
+                # Up to PIPE_BUF octets are written whole or not at all.
+                os.write(self._descriptor, self._waiting[0])
+            except BlockingIOError:
+                if not self._writing:
+                    self._writing = True
+                    asyncio.get_running_loop().add_writer(self._descriptor, self._flush)
+                return
+            self._waiting.popleft()
+        self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            asyncio.get_running_loop().remove_writer(self._descriptor)
+
+
+class _FIFOAttachment:
+    """One object's lines."""
+
+    def __init__(self, fifo: NotifyFIFO, subject: object) -> None:
+        self._fifo = fifo
+        self._subject = subject
+        self._open = True
+
+    def tell(self, event: object) -> None:
+        for word in words(event, self._subject):
+            self._fifo.write(word)
+
+    async def close(self) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        if self._open:
+            self._open = False
+            self._fifo.release()
