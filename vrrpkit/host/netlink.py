@@ -1,4 +1,4 @@
-"""NETLINK_ROUTE sockets of our own: requests in batches, dumps, and notices.
+"""Netlink sockets of our own: requests in batches, dumps, and notices.
 
 The kernel carries out a request before ``send`` returns, and its answer waits in the socket then.
 So an exchange is synchronous without ever waiting: sockets are non-blocking, there is no reader to
@@ -20,6 +20,7 @@ from vrrpkit.host.netns import Namespace
 __all__ = [
     "CHUNK",
     "DUMP",
+    "GENERIC",
     "HEADER",
     "REQUEST",
     "Attributes",
@@ -48,6 +49,8 @@ NLM_F_DUMP_INTR = 0x10
 NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
+GENERIC = 16
+"""NETLINK_GENERIC."""
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
@@ -108,9 +111,11 @@ def _messages(datagram: bytes) -> Generator[Message]:
         start += (length + 3) & ~3
 
 
-def _open(namespace: Namespace, groups: int, buffer: int) -> socket.socket:
+def _open(
+    namespace: Namespace, groups: int, buffer: int, protocol: int = socket.NETLINK_ROUTE
+) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    sock = namespace.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    sock = namespace.socket(socket.AF_NETLINK, kind, protocol)
     try:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
@@ -124,14 +129,14 @@ def _open(namespace: Namespace, groups: int, buffer: int) -> socket.socket:
 
 
 class Netlink:
-    """The socket for requests.
+    """The socket for requests, to NETLINK_ROUTE or to another netlink protocol.
 
     A message is a ``bytearray`` that starts with its struct nlmsghdr; the sequence number is
     patched in.
     """
 
-    def __init__(self, namespace: Namespace) -> None:
-        self._socket = _open(namespace, 0, ANSWERS)
+    def __init__(self, namespace: Namespace, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = _open(namespace, 0, ANSWERS, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0
@@ -223,24 +228,41 @@ class Netlink:
         return [answers.get(number, otherwise) for number in numbers]
 
     def _dump(self, kind: int, body: bytes) -> tuple[bool, list[Message]]:
+        found: list[Message] = []
+        whole = True
+        for part_whole, part in self.parts(kind, body):
+            whole = whole and part_whole
+            found += part
+        return whole, found
+
+    def parts(self, kind: int, body: bytes) -> Generator[tuple[bool, list[Message]]]:
+        """Every object of a kind, one datagram of them at a time, each with ``False`` if objects
+        have changed meanwhile, so that some may be missing.
+
+        The socket serves nothing else until the end; who does not go that far closes it.
+
+        :raises OSError: the kernel refused.
+        """
         self._sequence += 1
         sequence = self._sequence & 0xFFFFFFFF
         self._socket.send(HEADER.pack(16 + len(body), kind, DUMP, sequence, 0) + body)
-        found: list[Message] = []
-        whole = True
         while True:
+            found: list[Message] = []
+            whole = True
             for message in _messages(self._socket.recv(READ)):
                 if message.sequence != sequence:
                     continue
                 whole = whole and not message.flags & NLM_F_DUMP_INTR
                 if message.kind == NLMSG_DONE:
-                    return whole, found
+                    yield whole, found
+                    return
                 if message.kind == NLMSG_ERROR:
                     problem = _problem(message)
                     if problem is not None:
                         raise problem
                 elif message.kind != NLMSG_NOOP:
                     found.append(message)
+            yield whole, found
 
 
 def _problem(message: Message) -> OSError | None:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import attrs
 
+from vrrpkit.errors import ConfigError
 from vrrpkit.values import IPAddress
 
 __all__ = [
@@ -30,7 +31,19 @@ __all__ = [
     "TrafficCounters",
     "Tunnel",
     "TunnelType",
+    "flag_names",
 ]
+
+_FLAGS = ("flag-1", "flag-2", "flag-3")
+_FLAGS_OF = {
+    "sh": ("sh-fallback", "sh-port", "flag-3"),
+    "mh": ("mh-fallback", "mh-port", "flag-3"),
+}
+
+
+def flag_names(scheduler: str) -> tuple[str, str, str]:
+    """What the three flags of a scheduler are called, the first one first."""
+    return _FLAGS_OF.get(scheduler, _FLAGS)
 
 
 class Protocol(enum.Enum):
@@ -76,6 +89,9 @@ class Tunnel:
     """GUE only: remote checksum offload."""
 
 
+IPIP = Tunnel()
+
+
 @attrs.frozen
 class ServiceKey:
     """What a service is found by: a protocol, an address and a port, or a firewall mark."""
@@ -104,15 +120,30 @@ class Service:
     scheduler: str = "wlc"
     flags: frozenset[str] = frozenset()
     """``flag-1``, ``flag-2``, ``flag-3``; of sh: ``sh-fallback`` (1), ``sh-port`` (2); of mh:
-    ``mh-fallback`` (1), ``mh-port`` (2). Entries read from the kernel use the name that fits the
-    scheduler."""
+    ``mh-fallback`` (1), ``mh-port`` (2). A number becomes the name that the scheduler has for
+    it."""
     persistence: int | None = None
     """Timeout in seconds; ``None`` is not persistent."""
     granularity: int | None = None
-    """Prefix length by which clients share a template; ``None`` is one client, 32 or 128."""
+    """Prefix length by which clients share a template; 32 and 128, one client, become ``None``."""
     engine: str = ""
     """Persistence engine, ``sip`` or none."""
     one_packet: bool = False
+
+    # One table entry has one form, so that what is wanted and what is read compare equal.
+    def __attrs_post_init__(self) -> None:
+        names = flag_names(self.scheduler)
+        unknown = self.flags - {*names, *_FLAGS}
+        if unknown:
+            raise ConfigError(
+                f"scheduler {self.scheduler} of {self.key} has no flag {min(unknown)!r}: it has "
+                f"{', '.join(names)}"
+            )
+        numbered: dict[str, str] = dict(zip(_FLAGS, names, strict=True))
+        flags = frozenset(numbered.get(flag, flag) for flag in self.flags)
+        object.__setattr__(self, "flags", flags)
+        if self.granularity == (32 if self.key.family == 4 else 128):
+            object.__setattr__(self, "granularity", None)
 
 
 @attrs.frozen
@@ -135,12 +166,19 @@ class Destination:
     weight: int = 1
     forward: Forward = Forward.NAT
     tunnel: Tunnel | None = None
-    """``None`` unless forward is TUN."""
+    """``None`` unless forward is TUN, where it becomes IPIP."""
     upper: int = 0
     """Connections at which no new ones are sent, 0 is no limit (``uthreshold``)."""
     lower: int = 0
     """Connections below which they are sent again, 0 is three quarters of ``upper``
     (``lthreshold``)."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.forward is Forward.TUN:
+            if self.tunnel is None:
+                object.__setattr__(self, "tunnel", IPIP)
+        elif self.tunnel is not None:
+            object.__setattr__(self, "tunnel", None)
 
 
 @attrs.frozen
@@ -231,7 +269,9 @@ class ServiceEntry:
     """A service in the table, with its real servers."""
 
     service: Service
-    destinations: Mapping[DestinationKey, DestinationEntry] = attrs.field(factory=dict)
+    destinations: Mapping[DestinationKey, DestinationEntry] = attrs.field(
+        factory=dict[DestinationKey, DestinationEntry]
+    )
     counters: TrafficCounters = TrafficCounters()
 
 
