@@ -1,4 +1,5 @@
-"""vrrpkit: keep an IP address alive on a group of machines (VRRP), from asyncio.
+"""vrrpkit: keep an IP address alive on a group of machines (VRRP), and balance connections over
+healthy servers behind it (IPVS), from asyncio.
 
 The public names load on first use (PEP 562), so that importing the package costs nothing that the
 program does not need: a router in memory never loads netlink.
@@ -10,27 +11,66 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vrrpkit.checks.base import Checker, Weight
+    from vrrpkit.checks.base import Checker, NetworkChecker, Weight
+    from vrrpkit.checks.dns import DNSChecker
+    from vrrpkit.checks.file import FileChecker
     from vrrpkit.checks.function import FunctionChecker
+    from vrrpkit.checks.http import HTTPChecker, HTTPSChecker
+    from vrrpkit.checks.http_rules import URL
     from vrrpkit.checks.notices import CheckResult, CheckStuck
+    from vrrpkit.checks.ping import PingChecker
+    from vrrpkit.checks.scheduler import Scheduler
+    from vrrpkit.checks.script import ScriptChecker
+    from vrrpkit.checks.smtp import SMTPChecker
     from vrrpkit.checks.target import Target
+    from vrrpkit.checks.tcp import TCPChecker
+    from vrrpkit.checks.udp import UDPChecker
     from vrrpkit.errors import (
         CheckFailed,
         Closed,
         ConfigError,
         DecodeError,
         DuplicateRouter,
+        DuplicateService,
         HostError,
         InterfaceMissing,
         KernelRefused,
+        ModuleMissing,
         NotEligible,
         PermissionMissing,
         SourceMissing,
         VRRPKitError,
     )
-    from vrrpkit.events import EventsLost
+    from vrrpkit.events import Attachment, EventsLost, Notifier
     from vrrpkit.host.memory import MemoryBus
+    from vrrpkit.ipvs.entries import TrafficCounters, Tunnel, TunnelType
+    from vrrpkit.ipvs.kernel import KernelTable
+    from vrrpkit.ipvs.memory import MemoryTable
+    from vrrpkit.ipvs.notices import (
+        QuorumDown,
+        QuorumUp,
+        ServerDown,
+        ServerDrained,
+        ServerUp,
+        TableRefused,
+        TableRepaired,
+    )
+    from vrrpkit.ipvs.pool import ServerState
+    from vrrpkit.ipvs.server import RealServer, VirtualServer
+    from vrrpkit.ipvs.status import ServerStatus, VirtualServerState
+    from vrrpkit.ipvs.sync import ConnectionSync
+    from vrrpkit.ipvs.table import ConnectionTimeouts
+    from vrrpkit.notify.fifo import NotifyFIFO
+    from vrrpkit.notify.hooks import Hook
+    from vrrpkit.notify.mail import Mail
+    from vrrpkit.notify.scripts import NotifyScripts
     from vrrpkit.run import run
+    from vrrpkit.tracking.checker import TrackChecker
+    from vrrpkit.tracking.file import TrackFile
+    from vrrpkit.tracking.function import TrackFunction
+    from vrrpkit.tracking.interface import TrackInterface
+    from vrrpkit.tracking.process import TrackProcess
+    from vrrpkit.tracking.script import TrackScript
     from vrrpkit.transport.base import Datagram, Membership, Port, Receiver, Transport
     from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
     from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
@@ -52,35 +92,77 @@ if TYPE_CHECKING:
         Stalled,
         Transition,
         TransitionReason,
+        WeightTooSmall,
     )
     from vrrpkit.vrrp.packet import ChecksumForm, RejectReason
     from vrrpkit.vrrp.profile import LostPolicy, Profile
     from vrrpkit.vrrp.statistics import Statistics
+    from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
+    from vrrpkit.vrrp.tracker import Tracker
 
 _HOMES = {
-    "vrrpkit.checks.base": ("Checker", "Weight"),
+    "vrrpkit.checks.base": ("Checker", "NetworkChecker", "Weight"),
+    "vrrpkit.checks.dns": ("DNSChecker",),
+    "vrrpkit.checks.file": ("FileChecker",),
     "vrrpkit.checks.function": ("FunctionChecker",),
+    "vrrpkit.checks.http": ("HTTPChecker", "HTTPSChecker"),
+    "vrrpkit.checks.http_rules": ("URL",),
     "vrrpkit.checks.notices": ("CheckResult", "CheckStuck"),
+    "vrrpkit.checks.ping": ("PingChecker",),
+    "vrrpkit.checks.scheduler": ("Scheduler",),
+    "vrrpkit.checks.script": ("ScriptChecker",),
+    "vrrpkit.checks.smtp": ("SMTPChecker",),
     "vrrpkit.checks.target": ("Target",),
+    "vrrpkit.checks.tcp": ("TCPChecker",),
+    "vrrpkit.checks.udp": ("UDPChecker",),
     "vrrpkit.errors": (
         "CheckFailed",
         "Closed",
         "ConfigError",
         "DecodeError",
         "DuplicateRouter",
+        "DuplicateService",
         "HostError",
         "InterfaceMissing",
         "KernelRefused",
+        "ModuleMissing",
         "NotEligible",
         "PermissionMissing",
         "SourceMissing",
         "VRRPKitError",
     ),
-    "vrrpkit.events": ("EventsLost",),
+    "vrrpkit.events": ("Attachment", "EventsLost", "Notifier"),
     "vrrpkit.host.memory": ("MemoryBus",),
+    "vrrpkit.ipvs.entries": ("TrafficCounters", "Tunnel", "TunnelType"),
+    "vrrpkit.ipvs.kernel": ("KernelTable",),
+    "vrrpkit.ipvs.memory": ("MemoryTable",),
+    "vrrpkit.ipvs.notices": (
+        "QuorumDown",
+        "QuorumUp",
+        "ServerDown",
+        "ServerDrained",
+        "ServerUp",
+        "TableRefused",
+        "TableRepaired",
+    ),
+    "vrrpkit.ipvs.pool": ("ServerState",),
+    "vrrpkit.ipvs.server": ("RealServer", "VirtualServer"),
+    "vrrpkit.ipvs.status": ("ServerStatus", "VirtualServerState"),
+    "vrrpkit.ipvs.sync": ("ConnectionSync",),
+    "vrrpkit.ipvs.table": ("ConnectionTimeouts",),
+    "vrrpkit.notify.fifo": ("NotifyFIFO",),
+    "vrrpkit.notify.hooks": ("Hook",),
+    "vrrpkit.notify.mail": ("Mail",),
+    "vrrpkit.notify.scripts": ("NotifyScripts",),
     "vrrpkit.run": ("run",),
+    "vrrpkit.tracking.checker": ("TrackChecker",),
+    "vrrpkit.tracking.file": ("TrackFile",),
+    "vrrpkit.tracking.function": ("TrackFunction",),
+    "vrrpkit.tracking.interface": ("TrackInterface",),
+    "vrrpkit.tracking.process": ("TrackProcess",),
+    "vrrpkit.tracking.script": ("TrackScript",),
     "vrrpkit.transport.base": ("Datagram", "Membership", "Port", "Receiver", "Transport"),
-    "vrrpkit.values": ("VIP", "Announcements", "IPAddress", "Peer", "State"),
+    "vrrpkit.values": ("Announcements", "IPAddress", "Peer", "State", "VIP"),
     "vrrpkit.vrrp.auth": ("HMACAuth", "PasswordAuth"),
     "vrrpkit.vrrp.instance": ("VRRPInstance",),
     "vrrpkit.vrrp.keyfile": ("read_key",),
@@ -100,15 +182,19 @@ _HOMES = {
         "Stalled",
         "Transition",
         "TransitionReason",
+        "WeightTooSmall",
     ),
     "vrrpkit.vrrp.packet": ("ChecksumForm", "RejectReason"),
     "vrrpkit.vrrp.profile": ("LostPolicy", "Profile"),
     "vrrpkit.vrrp.statistics": ("Statistics",),
+    "vrrpkit.vrrp.syncgroup": ("GroupTransition", "SyncGroup"),
+    "vrrpkit.vrrp.tracker": ("Tracker",),
 }
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "URL",
     "VIP",
     "AddressLost",
     "AddressesRefused",
@@ -117,6 +203,7 @@ __all__ = [
     "Announcements",
     "Anomaly",
     "AnotherMaster",
+    "Attachment",
     "CheckFailed",
     "CheckResult",
     "CheckStuck",
@@ -125,43 +212,90 @@ __all__ = [
     "ClockSkew",
     "Closed",
     "ConfigError",
+    "ConnectionSync",
+    "ConnectionTimeouts",
+    "DNSChecker",
     "Datagram",
     "Deaf",
     "DecodeError",
     "DuplicateRouter",
+    "DuplicateService",
     "EventsLost",
     "FaultsChanged",
+    "FileChecker",
     "FunctionChecker",
+    "GroupTransition",
     "HMACAuth",
+    "HTTPChecker",
+    "HTTPSChecker",
+    "Hook",
     "HostError",
     "IPAddress",
     "InterfaceMissing",
     "KernelRefused",
+    "KernelTable",
     "LostPolicy",
+    "Mail",
     "MasterChanged",
     "Membership",
     "MemoryBus",
+    "MemoryTable",
+    "ModuleMissing",
+    "NetworkChecker",
     "NotEligible",
+    "Notifier",
+    "NotifyFIFO",
+    "NotifyScripts",
     "PasswordAuth",
     "Peer",
     "PermissionMissing",
+    "PingChecker",
     "Port",
     "PriorityChanged",
     "Profile",
+    "QuorumDown",
+    "QuorumUp",
+    "RealServer",
     "Receiver",
     "RejectReason",
+    "SMTPChecker",
+    "Scheduler",
+    "ScriptChecker",
     "SendFailed",
+    "ServerDown",
+    "ServerDrained",
+    "ServerState",
+    "ServerStatus",
+    "ServerUp",
     "SourceMissing",
     "Stalled",
     "State",
     "Statistics",
+    "SyncGroup",
+    "TCPChecker",
+    "TableRefused",
+    "TableRepaired",
     "Target",
+    "TrackChecker",
+    "TrackFile",
+    "TrackFunction",
+    "TrackInterface",
+    "TrackProcess",
+    "TrackScript",
+    "Tracker",
+    "TrafficCounters",
     "Transition",
     "TransitionReason",
     "Transport",
+    "Tunnel",
+    "TunnelType",
+    "UDPChecker",
     "VRRPInstance",
     "VRRPKitError",
+    "VirtualServer",
+    "VirtualServerState",
     "Weight",
+    "WeightTooSmall",
     "read_key",
     "run",
 ]
