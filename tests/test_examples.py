@@ -98,6 +98,58 @@ def test_own_checker() -> None:
     assert down in done.stdout
 
 
+def test_mail_and_scripts(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    port = tmp_path / "port"
+    # An SMTP server that prints what it gets, in a process of its own.
+    server = subprocess.Popen(
+        [sys.executable, "-c", MAIL_SERVER, port], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: port.exists() and bool(port.read_text()), 20, "the mail server")
+        command = [EXAMPLES / "11_mail_and_scripts.py", f"127.0.0.1:{port.read_text()}"]
+        script = f"/bin/sh -c 'echo $* >> {log}' script"
+        done = subprocess.run(
+            [sys.executable, *command, "ops@example.net", script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        server.terminate()
+        mails, _ = server.communicate()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition(":")[0] for line in mails.splitlines() if "Subject" in line] == [
+        "Subject",
+        "Subject",
+    ]
+    assert "VRRP Instance web - Entering MASTER state" in mails
+    assert "VRRP Instance web - Entering FAULT state" in mails
+    ran = log.read_text().splitlines()
+    assert ran[:2] == ["INSTANCE web BACKUP 100", "INSTANCE web MASTER 100"]
+    # FAULT may have waited until it was STOP.
+    assert ran[-1] == "INSTANCE web STOP 100"
+    assert "web: BACKUP -> MASTER: no-response" in done.stdout
+
+
+MAIL_SERVER = """
+import asyncio, sys
+from aiosmtpd.smtp import SMTP
+class Printer:
+    async def handle_DATA(self, server, session, envelope):
+        print(envelope.content.decode(), flush=True)
+        return "250 OK"
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: SMTP(Printer(), hostname="x"), "127.0.0.1", 0)
+    with open(sys.argv[1], "w") as file:
+        file.write(str(server.sockets[0].getsockname()[1]))
+    await asyncio.sleep(120)
+asyncio.run(main())
+"""
+
+
 # --- on real interfaces -------------------------------------------------------------------------
 
 needs_root = pytest.mark.skipif(
@@ -168,3 +220,46 @@ def test_service_runs_where_the_vip_is() -> None:
         assert first.wait(10) == 0
         wait_until(lambda: "serving" in output(b), 5, output(b))
         assert "behind the virtual address" in client.run([sys.executable, "-c", code])
+
+
+@pytest.mark.system
+@needs_root
+def test_gateway_pair_moves_as_one() -> None:
+    with Lab() as lab:
+        a, b = lab.host("a", "192.0.2.1/24"), lab.host("b", "192.0.2.2/24")
+        a.ip("link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", b.namespace)
+        for number, host in enumerate((a, b), 1):
+            host.ip("address", "add", f"198.51.100.{number}/24", "dev", "eth1")
+            host.ip("link", "set", "eth1", "up")
+            (host.directory / "fit").touch()
+        vips = ("192.0.2.10", "198.51.100.10")
+
+        def run(host: Host, priority: str) -> None:
+            interfaces = ("eth0", f"{vips[0]}/32", "eth1", f"{vips[1]}/32")
+            script = f"test -e {host.directory}/fit"
+            start(host, "10_gateway_pair.py", *interfaces, priority, script)
+
+        def owns(host: Host) -> bool:
+            return all(host.has(vip) for vip in vips)
+
+        def free(host: Host) -> bool:
+            return not any(host.has(vip) for vip in vips)
+
+        run(a, "150")
+        wait_until(lambda: owns(a), 15, output(a))
+        run(b, "100")
+        wait_until(lambda: "follows 192.0.2.1" in output(b) or "BACKUP" in output(b), 10, output(b))
+        # Both follow by now.
+        time.sleep(2.5)
+        assert free(b)
+        pulled = time.monotonic()
+        a.unplug()
+        moved = wait_until(lambda: owns(b), 10, output(b)) - pulled
+        # The skew of priority 100 is 0.61 s; silence alone would take 3.6 s.
+        assert moved < 2.5
+        wait_until(lambda: free(a), 5, output(a))
+        a.plug()
+        wait_until(lambda: owns(a) and free(b), 15, output(a))
+        (a.directory / "fit").unlink()
+        wait_until(lambda: owns(b) and free(a), 15, output(a) + output(b))
+        assert "in FAULT" in output(a)
