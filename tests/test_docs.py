@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vrrpkit import CheckFailed, MemoryBus, State, Target, VRRPInstance
+from vrrpkit.testing import virtual_time
 
 HOW_TO = Path(__file__).parent.parent / "docs" / "how-to"
 
@@ -81,3 +82,14 @@ def test_own_checker_tells_a_primary_from_a_replica() -> None:
                     await other.check(target)
 
     asyncio.run(main())
+
+
+def test_tracking_follows_what_the_program_knows() -> None:
+    page = code("tracking.md")
+    interface = MemoryBus().interface("192.0.2.1")
+
+    @virtual_time()
+    async def main() -> list[State]:
+        return await page.failover(interface, page.Pool())
+
+    assert main() == [State.MASTER, State.FAULT, State.BACKUP]
