@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from bench.balancer import checks, pool, table
 from bench.failover import bunched, crowd, single
 from bench.load import cpu, memory, steady
 from bench.startup import startup
@@ -28,6 +29,9 @@ FIGURES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "bunched": bunched,
     "memory": memory,
     "startup": startup,
+    "checks": checks,
+    "table": table,
+    "pool": pool,
 }
 
 

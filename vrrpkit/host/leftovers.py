@@ -29,30 +29,41 @@ __all__ = ["SETTLE", "Liveness"]
 SETTLE = 1.0
 """Seconds that the other virtual routers of a program have to claim what an earlier run left."""
 
-_NAME = re.compile(r" @(vrrpkit/\d+/[0-9a-f]+)$", re.MULTILINE)
-
 
 class Liveness:
-    """This run's sign of life in a network namespace, from construction until :meth:`close`."""
+    """This run's sign of life in a network namespace, from construction until :meth:`close`.
 
-    def __init__(self, namespace: Namespace) -> None:
+    :param kind: the first part of its name; who lives is asked among those of one kind.
+    """
+
+    def __init__(self, namespace: Namespace, kind: str = "vrrpkit") -> None:
         # Random too, for processes in different PID namespaces may share a number.
-        self._name = f"vrrpkit/{os.getpid()}/{secrets.token_hex(4)}"
+        self.name = f"{kind}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._kind = kind
         self._namespace = namespace
         self._socket = namespace.socket(
             socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
         )
         try:
-            self._socket.bind(f"\0{self._name}")
+            self._socket.bind(f"\0{self.name}")
         except BaseException:
             self._socket.close()
             raise
 
     def alone(self) -> bool:
         """Whether nobody else in the namespace gives a sign of life."""
-        with contextlib.suppress(OSError), self._namespace.inside():
-            return set(_NAME.findall(read_proc("/proc/thread-self/net/unix"))) <= {self._name}
+        with contextlib.suppress(OSError):
+            return not self.others()
         return False
+
+    def others(self) -> set[str]:
+        """The names of all others in the namespace that live.
+
+        :raises OSError: they cannot be read.
+        """
+        names = re.compile(rf" @({re.escape(self._kind)}/\d+/[0-9a-f]+)$", re.MULTILINE)
+        with self._namespace.inside():
+            return set(names.findall(read_proc("/proc/thread-self/net/unix"))) - {self.name}
 
     def close(self) -> None:
         """Be gone; calling it twice is harmless."""

@@ -95,9 +95,9 @@ class Sysctls:
             self.write(name, value)
             self._loans[name] = _Loan(str(now if before is None else before), str(value))
 
-    def give_back(self, name: str) -> None:
+    def give_back(self, name: str, *, restore: bool = True) -> None:
         """End one loan; with the last one the old value returns, unless somebody has changed it
-        since."""
+        since, or ``restore`` is false: another process needs it."""
         loan = self._loans.get(name)
         if loan is None:
             return
@@ -105,6 +105,8 @@ class Sysctls:
         if loan.holders:
             return
         del self._loans[name]
+        if not restore:
+            return
         now = self.read(name)
         if now is None or str(now) != loan.value:
             return

@@ -1,0 +1,317 @@
+"""Rules of our own in the host's packet filter, by the program ``nft``.
+
+All rules of one process in one network namespace are in one table, ``vrrpkit-firewall-PID-...``,
+which is always replaced as a whole, in one transaction: no packet meets half of it. A process shows
+that it lives by an abstract socket (see :mod:`vrrpkit.host.leftovers`), so that the table of one
+that was killed is found and removed by the next.
+
+Rules may rely on kernel settings. What those were before is noted in the comment of the table, for
+whoever is the last to need them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import attrs
+
+from vrrpkit.errors import ConfigError, HostError
+from vrrpkit.host import capabilities
+from vrrpkit.host.leftovers import Liveness
+from vrrpkit.host.netns import Identity, Namespace, identity
+from vrrpkit.host.sysctl import Sysctls
+from vrrpkit.process import Command, Untrusted
+
+__all__ = ["Chain", "Firewall", "Rules"]
+
+log = logging.getLogger(__name__)
+
+KIND = "vrrpkit-firewall"
+PATIENCE = 10.0
+"""Seconds that the program may take; with 10,000 addresses it takes a tenth of one."""
+OUTPUT = 65536
+
+UNSUPPORTED = ("Operation not supported", "Protocol not supported")
+"""How ``nft`` tells that the kernel was built without what it asks for."""
+
+NEEDED = {"CAP_NET_ADMIN": "changing the rules of nftables"}
+
+_TABLE = re.compile(rf"^table inet ({KIND}-(\d+)-([0-9a-f]+))\b", re.MULTILINE)
+_NOTED = re.compile(r"(\S+)=(-?\d+)")
+_COMMENT = re.compile(r'^\s*comment "([^"]*)"', re.MULTILINE)
+
+
+@attrs.frozen(kw_only=True)
+class Chain:
+    """A base chain: what its rules are for, and where packets meet them (nft(8), *Chains*)."""
+
+    name: str
+    type: str
+    hook: str
+    priority: str
+
+    def render(self, rules: Sequence[str]) -> str:
+        """The chain with these rules, in the language of nft."""
+        lines = "\n".join(f"    {rule}" for rule in rules)
+        head = f"type {self.type} hook {self.hook} priority {self.priority}; policy accept;"
+        return f"  chain {self.name} {{\n    {head}\n{lines}\n  }}\n"
+
+
+Rules: TypeAlias = Mapping[Chain, Sequence[str]]
+"""What one holder wants in each chain, in the language of nft."""
+
+
+@attrs.frozen
+class _Wish:
+    rules: Rules
+    borrowed: tuple[str, ...]
+
+
+@attrs.frozen(eq=False)
+class _Opened:
+    namespace: Namespace
+    liveness: Liveness
+    sysctls: Sysctls
+    nft: Command
+    noted: Mapping[str, int]
+    resources: contextlib.ExitStack
+
+    @property
+    def table(self) -> str:
+        return self.liveness.name.replace("/", "-")
+
+
+# Held by their users, never from here: see vrrpkit.host.host.
+_firewalls: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, WeakValueDictionary[Identity, Firewall]
+] = WeakKeyDictionary()
+
+
+class Firewall:
+    """The rules of this process in one network namespace.
+
+    :param netns: a name in ``/run/netns``; ``None`` is the namespace of the calling thread.
+    """
+
+    def __init__(self, netns: str | None = None) -> None:
+        self._netns = netns
+        self._wishes: dict[object, _Wish] = {}
+        self._stale: set[str] = set()
+        self._opened: _Opened | None = None
+        self._lock = asyncio.Lock()
+
+    @classmethod
+    def current(cls, netns: str | None = None) -> Firewall:
+        """The firewall of the running loop and of a network namespace: the same object for
+        everybody.
+
+        :raises HostError: there is no such namespace.
+        """
+        firewalls = _firewalls.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+        key = identity(netns)
+        firewall = firewalls.get(key)
+        if firewall is None:
+            firewall = firewalls[key] = cls(netns)
+        return firewall
+
+    @property
+    def table(self) -> str | None:
+        """The name of the table, of the family ``inet``, while anybody holds rules."""
+        return None if self._opened is None else self._opened.table
+
+    async def hold(
+        self, holder: object, rules: Rules, settings: Mapping[str, int] | None = None
+    ) -> None:
+        """Set the rules of one holder, in place of those that it has, until :meth:`release`.
+
+        :param settings: what the rules rely on below ``/proc/sys/net``, by the names that
+            :class:`~vrrpkit.host.sysctl.Sysctls` uses. The first call of a holder decides. One that
+            this kernel does not have is passed over.
+        :raises PermissionMissing: CAP_NET_ADMIN is missing.
+        :raises HostError: there is no program ``nft``, it refused the rules, or a setting cannot be
+            changed. What the holder had before stays.
+        """
+        async with self._lock:
+            opened = self._opened
+            if opened is None:
+                opened = self._opened = await self._open()
+            before = self._wishes.get(holder)
+            try:
+                borrowed = before.borrowed if before else _borrow(opened, settings or {})
+                self._wishes[holder] = _Wish(rules, borrowed)
+                await self._write(opened)
+            except BaseException:
+                wish = self._wishes.pop(holder, None)
+                if before is not None:
+                    self._wishes[holder] = before
+                elif wish is not None:
+                    _give_back(opened, wish.borrowed, set())
+                self._close_if_unused()
+                raise
+
+    async def release(self, holder: object) -> None:
+        """Remove the rules of one holder; without effect if it has none."""
+        async with self._lock:
+            wish = self._wishes.pop(holder, None)
+            opened = self._opened
+            if wish is None or opened is None:
+                return
+            try:
+                if self._wishes:
+                    await self._write(opened)
+                else:
+                    await _run(opened.nft, _removal(opened.table))
+                _give_back(opened, wish.borrowed, await _needed_by_others(opened))
+            except HostError as problem:
+                log.warning("rules and settings of nftables stay behind: %s", problem)
+            finally:
+                self._close_if_unused()
+
+    async def ensure(self) -> bool:
+        """Put the table back if somebody has removed it, as ``nft flush ruleset`` does; whether
+        that was so.
+
+        :raises HostError: the program ``nft`` cannot do it.
+        """
+        async with self._lock:
+            opened = self._opened
+            if opened is None or opened.table in await _tables(opened.nft):
+                return False
+            log.warning("table inet %s of nftables is gone; putting it back", opened.table)
+            await self._write(opened)
+            return True
+
+    async def _open(self) -> _Opened:
+        capabilities.require(NEEDED)
+        nft = _program(self._netns)
+        with contextlib.ExitStack() as stack:
+            namespace = Namespace(self._netns)
+            stack.callback(namespace.close)
+            # Alive before there is a table: others remove those of the dead.
+            liveness = Liveness(namespace, KIND)
+            stack.callback(liveness.close)
+            found = await _tables(nft)
+            noted: dict[str, int] = {}
+            for table in found:
+                noted |= await _note(nft, table)
+            living = liveness.others()
+            self._stale = {table for table, owner in found.items() if owner not in living}
+            return _Opened(namespace, liveness, Sysctls(namespace), nft, noted, stack.pop_all())
+        raise AssertionError("an exit stack swallows nothing")
+
+    def _close_if_unused(self) -> None:
+        opened = self._opened
+        if opened is not None and not self._wishes:
+            self._opened = None
+            opened.resources.close()
+
+    async def _write(self, opened: _Opened) -> None:
+        chains: dict[Chain, list[str]] = {}
+        borrowed: dict[str, int | None] = {}
+        for wish in self._wishes.values():
+            for chain, rules in wish.rules.items():
+                chains.setdefault(chain, []).extend(rules)
+            borrowed |= {name: opened.sysctls.before(name) for name in wish.borrowed}
+        note = " ".join(f"{name}={value}" for name, value in borrowed.items() if value is not None)
+        lines = [*map(_removal, sorted(self._stale)), _removal(opened.table)]
+        lines += [f"table inet {opened.table} {{\n", f'  comment "{note}"\n' if note else ""]
+        lines += [chain.render(rules) for chain, rules in chains.items()]
+        await _run(opened.nft, "".join([*lines, "}\n"]))
+        self._stale = set()
+
+
+def _borrow(opened: _Opened, settings: Mapping[str, int]) -> tuple[str, ...]:
+    done: list[str] = []
+    for name, value in settings.items():
+        try:
+            opened.sysctls.borrow(name, value, opened.noted.get(name))
+        except OSError as problem:
+            _give_back(opened, done, set())
+            raise HostError(f"net/{name} cannot be set to {value}: {problem.strerror}") from None
+        done.append(name)
+    return tuple(done)
+
+
+def _give_back(opened: _Opened, names: Sequence[str], needed: set[str]) -> None:
+    for name in names:
+        opened.sysctls.give_back(name, restore=name not in needed)
+
+
+async def _needed_by_others(opened: _Opened) -> set[str]:
+    """The settings that other living processes have noted."""
+    living = opened.liveness.others()
+    if not living:
+        return set()
+    found = await _tables(opened.nft)
+    notes = [await _note(opened.nft, table) for table, owner in found.items() if owner in living]
+    return {name for note in notes for name in note}
+
+
+async def _tables(nft: Command) -> dict[str, str]:
+    """The tables of all processes of this library, and the sign of life of each one's owner."""
+    output = await _nft(nft, "list", "tables", "inet")
+    return {table: f"{KIND}/{pid}/{token}" for table, pid, token in _TABLE.findall(output)}
+
+
+async def _note(nft: Command, table: str) -> dict[str, int]:
+    """What settings were before the owner of a table changed them."""
+    try:
+        found = _COMMENT.search(await _nft(nft, "--terse", "list", "table", "inet", table))
+    except HostError:
+        # Its owner has removed it meanwhile.
+        return {}
+    return {} if found is None else {name: int(value) for name, value in _NOTED.findall(found[1])}
+
+
+def _removal(table: str) -> str:
+    # Deleting what is not there would make the whole transaction fail.
+    return f"add table inet {table}\ndelete table inet {table}\n"
+
+
+def _program(netns: str | None) -> Command:
+    try:
+        nft = Command(["nft"], timeout=PATIENCE, output_limit=OUTPUT)
+    except ConfigError as problem:
+        raise HostError(
+            f"changing the packet filter needs the program nft: {problem}. It comes with the "
+            "package 'nftables'."
+        ) from None
+    if netns is None:
+        return nft
+    try:
+        words = ["nsenter", f"--net=/run/netns/{netns}", nft.program]
+        return Command(words, timeout=PATIENCE, output_limit=OUTPUT)
+    except ConfigError as problem:
+        raise HostError(
+            f"running nft in network namespace {netns!r} needs the program nsenter: {problem}. It "
+            "comes with the package 'util-linux'."
+        ) from None
+
+
+async def _run(nft: Command, transaction: str) -> None:
+    await _nft(nft, "-f", "-", input=transaction)
+
+
+async def _nft(nft: Command, *words: str, input: str = "") -> str:
+    try:
+        finished = await nft.run(*words, input=input.encode())
+    except (OSError, Untrusted) as problem:
+        raise HostError(f"{nft} cannot be run: {problem}") from None
+    output = finished.output.decode(errors="replace")
+    if finished.ok:
+        return output
+    # The first line names the problem; those after it point at the place.
+    first = output.strip().partition("\n")[0]
+    how = str(finished) if finished.timed_out or not first else first
+    if how.endswith(UNSUPPORTED):
+        raise HostError(
+            f"this kernel has no nftables for IPv4 and IPv6: {nft} answers {how!r}. Load it with "
+            "'modprobe nf_tables' as root, or use a kernel with CONFIG_NF_TABLES_INET."
+        )
+    raise HostError(f"{nft} {' '.join(words)} failed: {how}")
