@@ -16,6 +16,7 @@ TREE = {
     errors.InterfaceMissing: (errors.HostError, LookupError),
     errors.SourceMissing: (errors.HostError, LookupError),
     errors.DuplicateRouter: (errors.HostError, ValueError),
+    errors.DuplicateService: (errors.HostError, ValueError),
     errors.KernelRefused: (errors.HostError, OSError),
     errors.ModuleMissing: (errors.HostError,),
     errors.CheckFailed: (errors.VRRPKitError,),

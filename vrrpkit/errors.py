@@ -10,6 +10,7 @@
     │   ├── InterfaceMissing (LookupError)        there is no such network interface
     │   ├── SourceMissing (LookupError)           the interface has no address to send from
     │   ├── DuplicateRouter (ValueError)          this virtual router already runs here
+    │   ├── DuplicateService (ValueError)         another virtual server here has this service
     │   ├── KernelRefused (OSError)               the kernel answered a request with an error
     │   └── ModuleMissing                         the kernel lacks a module, for example ip_vs_wrr
     ├── CheckFailed                           a health check: the server is not healthy, and why
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "DuplicateRouter",
+    "DuplicateService",
     "HostError",
     "InterfaceMissing",
     "KernelRefused",
@@ -94,6 +96,10 @@ class SourceMissing(HostError, LookupError):
 
 class DuplicateRouter(HostError, ValueError):
     """A virtual router with the same interface, family, VRID and group or peers runs already."""
+
+
+class DuplicateService(HostError, ValueError):
+    """Another virtual server of this program has the same service."""
 
 
 class KernelRefused(HostError, OSError):

@@ -1,0 +1,151 @@
+"""How a virtual server uses masquerading, with the rules and the kernel's table played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from vrrpkit.errors import HostError
+from vrrpkit.ipvs.entries import Destination, ServiceKey
+from vrrpkit.ipvs.memory import MemoryTable
+from vrrpkit.ipvs.server import VirtualServer
+from vrrpkit.testing import virtual_time
+
+A, B, SORRY = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"
+
+
+class Kernel(MemoryTable):
+    netns = "left"
+    current_one: Kernel
+
+    @classmethod
+    def current(cls) -> Kernel:
+        return cls.current_one
+
+
+class Rules:
+    """Notes what it is asked for."""
+
+    log: list[str] = []  # noqa: RUF012 - one for all of a test
+    problem: str | None = None
+    gone = False
+    table: Kernel
+
+    def __init__(self, services: Iterable[ServiceKey], *, netns: str | None) -> None:
+        self.log.append(f"{', '.join(map(str, services))} in {netns}")
+
+    def _check(self) -> None:
+        if self.problem is not None:
+            raise HostError(self.problem)
+
+    async def update(self, destinations: Iterable[Destination]) -> None:
+        self._check()
+        self.log.append("servers " + ", ".join(str(d.key) for d in destinations))
+
+    async def __aenter__(self) -> None:
+        self._check()
+        self.log.append(f"enter with {len(await self.table.read())} services")
+
+    async def __aexit__(self, *problem: object) -> None:
+        self.log.append(f"exit with {len(await self.table.read())} services")
+
+    async def ensure(self) -> bool:
+        await asyncio.sleep(1)
+        self._check()
+        self.log.append("ensure")
+        return self.gone
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    monkeypatch.setattr("vrrpkit.ipvs.kernel.KernelTable", Kernel)
+    monkeypatch.setattr("vrrpkit.ipvs.masquerade.Masquerade", Rules)
+    made = Kernel()
+    monkeypatch.setattr(Rules, "log", [])
+    monkeypatch.setattr(Rules, "table", made, raising=False)
+    monkeypatch.setattr(Kernel, "current_one", made, raising=False)
+    return made
+
+
+def web(at_exit: str = "remove") -> VirtualServer:
+    return VirtualServer(
+        "192.0.2.10:80",
+        servers=[A],
+        sorry=SORRY,
+        name="web",
+        masquerade=True,
+        at_exit=at_exit,
+        poll_interval=10,
+    )
+
+
+@virtual_time()
+async def test_the_rules_are_there_before_the_services_and_until_after(table: Kernel) -> None:
+    async with web() as pool:
+        await pool.add(B)
+        await pool.remove(A)
+    assert Rules.log == [
+        "192.0.2.10:80/tcp in left",
+        f"servers {A}, {SORRY}",
+        "enter with 0 services",
+        f"servers {A}, {SORRY}, {B}",
+        f"servers {B}, {SORRY}",
+        "exit with 0 services",
+    ]
+    assert table.users == 0
+
+
+@virtual_time()
+async def test_kept_services_keep_their_rules(table: Kernel) -> None:
+    async with web("keep"):
+        pass
+    assert not any(line.startswith("exit") for line in Rules.log)
+    assert len(await table.read()) == 1
+
+
+@virtual_time()
+async def test_what_the_host_lacks_is_said_before_the_table_is_touched(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rules, "problem", "no nft")
+    with pytest.raises(HostError, match="no nft"):
+        await web().__aenter__()
+    assert (table.operations, table.users) == ([], 0)
+
+
+@virtual_time()
+async def test_a_server_that_cannot_be_masqueraded_does_not_join(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with web() as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(Rules, "problem", "no nft")
+            with pytest.raises(HostError, match="no nft"):
+                await pool.add(B)
+            assert [status.name for status in pool.servers] == [A]
+        await pool.add(B)
+        monkeypatch.setattr(Rules, "problem", "no nft")
+        await pool.remove(B)
+    assert f"{B}: it is masqueraded on: no nft" in caplog.text
+
+
+@virtual_time()
+async def test_each_poll_looks_after_the_rules(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with web():
+        await asyncio.sleep(12)
+        assert Rules.log.count("ensure") == 1
+        assert "put right" not in caplog.text
+        monkeypatch.setattr(Rules, "gone", True)
+        await asyncio.sleep(10)
+        assert "put right: the rules for masquerading were gone" in caplog.text
+        monkeypatch.setattr(Rules, "problem", "no nft")
+        await asyncio.sleep(10)
+        assert "cannot be restored: no nft" in caplog.text
+        monkeypatch.setattr(Rules, "problem", None)
+        await asyncio.sleep(8.5)
+    # One that was under way has ended before the rules went.
+    assert Rules.log[-2:] == ["ensure", "exit with 0 services"]

@@ -1,0 +1,114 @@
+"""The state file: atomic, shared by names, harmless when damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vrrpkit.errors import HostError
+from vrrpkit.ipvs.addresses import service_keys
+from vrrpkit.ipvs.statefile import Record, StateFile
+
+WEB = service_keys(["192.0.2.10:80/tcp", "[2001:db8::1]:53/udp", "fwmark 7 (IPv6)"])
+DNS = service_keys("192.0.2.10:53/udp")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "ipvs.json"
+
+
+def test_each_name_has_its_services(path: Path) -> None:
+    file = StateFile(path)
+    assert file.read("web") == frozenset()
+    file.write("web", WEB)
+    file.write("dns", DNS)
+    assert (file.read("web"), file.read("dns")) == (frozenset(WEB), frozenset(DNS))
+    file.write("web", WEB[:1])
+    assert (StateFile(path).read("web"), file.read("dns")) == (frozenset(WEB[:1]), frozenset(DNS))
+    file.write("web", ())
+    assert json.loads(path.read_text()) == {
+        "version": 1,
+        "services": {"dns": ["192.0.2.10:53/udp"]},
+    }
+
+
+def test_nothing_but_the_file_is_left(path: Path) -> None:
+    StateFile(path).write("web", WEB)
+    assert os.listdir(path.parent) == ["ipvs.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_content(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = StateFile(path)
+    file.write("web", WEB)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(HostError, match="cannot be written: No space left on device"):
+        file.write("web", ())
+    assert file.read("web") == frozenset(WEB)
+    assert os.listdir(path.parent) == ["ipvs.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"version": 2, "services": {}}',
+        b'{"version": 1}',
+        b'{"version": 1, "services": []}',
+        b'{"version": 1, "services": {"web": "192.0.2.10:80"}}',
+        b'{"version": 1, "services": {"web": ["192.0.2.10:http"]}}',
+        b'{"version": 1, "services": {"dns": [7]}}',
+    ],
+)
+def test_a_damaged_file_is_empty_and_said_so(
+    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert StateFile(path).read("web") == frozenset()
+    assert "is damaged and counts as empty" in caplog.text
+    StateFile(path).write("web", WEB)
+    assert StateFile(path).read("web") == frozenset(WEB)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot be read: Is a directory"):
+        StateFile(tmp_path).read("web")
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(HostError, match="cannot be read: Not a directory"):
+        StateFile(tmp_path / "file" / "x").write("web", WEB)
+
+
+class TestRecord:
+    def test_what_an_earlier_run_left_stays_on_record_until_it_is_gone(self, path: Path) -> None:
+        Record(path, "web").keep(WEB)
+        record = Record(path, "web")
+        assert record.inherit(frozenset(WEB[:1])) == set(WEB[1:])
+        assert StateFile(path).read("web") == frozenset(WEB)
+        record.keep(WEB[:1])
+        assert Record(path, "web").inherit(frozenset(WEB[:1])) == set()
+
+    def test_without_a_file_nothing_is_known(self) -> None:
+        record = Record(None, "web")
+        assert record.inherit(frozenset(WEB)) == set()
+        record.keep(WEB)
+
+    def test_what_cannot_be_kept_is_logged(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        Record(tmp_path, "web").keep(WEB)
+        assert "web: state file" in caplog.text
+        with pytest.raises(HostError):
+            Record(tmp_path, "web").inherit(frozenset(WEB))

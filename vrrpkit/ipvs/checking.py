@@ -1,0 +1,84 @@
+"""The checks of a pool: one for each server and checker, however many services the pool serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.scheduler import Check, Scheduler
+from vrrpkit.ipvs.roster import Enlisted
+from vrrpkit.values import State
+from vrrpkit.vrrp.instance import VRRPInstance
+from vrrpkit.vrrp.notices import Transition
+from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
+
+__all__ = ["Checking", "Followed"]
+
+Followed: TypeAlias = VRRPInstance | SyncGroup
+
+
+class Checking:
+    """Runs the checks, pausing them while what they follow is not MASTER.
+
+    :param scheduler: runs them.
+    :param follows: the virtual router, or the group, that they follow.
+    :param checked: called with the name of the server, the number of the check, and its result.
+    :param overdue: called with the name of the server when a check is stuck.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        follows: Followed | None,
+        checked: Callable[[str, int, CheckResult], None],
+        overdue: Callable[[str, CheckStuck], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._follows = follows
+        self._checked = checked
+        self._overdue = overdue
+        self._checks: dict[str, tuple[Check, ...]] = {}
+        self._unfollow = None if follows is None else follows.on_transition(self._changed)
+
+    def of(self, name: str) -> tuple[Check, ...]:
+        """The checks of a server, in the order of its checkers."""
+        return self._checks.get(name, ())
+
+    def add(self, enlisted: Enlisted, *, alpha: bool) -> None:
+        """Begin to check a server."""
+        name = enlisted.member.name
+        paused = self._follows is not None and self._follows.state is not State.MASTER
+        self._checks[name] = tuple(
+            self._scheduler.add(
+                checker,
+                enlisted.target,
+                alpha=alpha,
+                paused=paused,
+                on_result=partial(self._checked, name, number),
+                on_stuck=partial(self._overdue, name),
+            )
+            for number, checker in enumerate(enlisted.checks)
+        )
+
+    def drop(self, name: str) -> tuple[Check, ...]:
+        """Check a server no more; the caller waits for the end of its checks."""
+        checks = self._checks.pop(name, ())
+        for check in checks:
+            check.close()
+        return checks
+
+    def close(self) -> tuple[Check, ...]:
+        """Check nothing any more; the caller waits for the end of the checks."""
+        if self._unfollow is not None:
+            self._unfollow()
+        return tuple(check for name in tuple(self._checks) for check in self.drop(name))
+
+    def _changed(self, transition: Transition | GroupTransition) -> None:
+        for checks in self._checks.values():
+            for check in checks:
+                if transition.state is State.MASTER:
+                    check.resume()
+                else:
+                    check.pause()

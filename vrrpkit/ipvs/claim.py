@@ -1,0 +1,135 @@
+"""The part of an IPVS table that one virtual server holds. ``keeper.py`` has the table follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from vrrpkit.ipvs.entries import Destination, DestinationKey, Service, ServiceEntry, ServiceKey
+from vrrpkit.ipvs.mirror import Subject
+
+if TYPE_CHECKING:
+    from vrrpkit.ipvs.keeper import Keeper
+
+__all__ = ["Claim", "ClaimListener"]
+
+
+class ClaimListener(Protocol):
+    """Who holds a claim, and hears of the table."""
+
+    def repaired(self, entries: Sequence[str]) -> None:
+        """Somebody else changed these entries, and they were put right."""
+        ...
+
+    def refused(self, failures: Sequence[str], retry_in: float) -> None:
+        """The table refuses this, or to be read."""
+        ...
+
+    def follows(self) -> None:
+        """What it refused is done."""
+        ...
+
+    def foreign(self, services: Sequence[ServiceKey]) -> None:
+        """These services in the table are nobody's here."""
+        ...
+
+    def polled(self) -> None:
+        """The table was read and is as it should be, but for what it refuses."""
+        ...
+
+    def failed(self, bug: Exception) -> None:
+        """A bug stopped the work on the table."""
+        ...
+
+
+class Claim:
+    """The services of one virtual server; made by :meth:`Keeper.claim`."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        services: Iterable[Service],
+        listener: ClaimListener,
+        poll_interval: float | None,
+    ) -> None:
+        self.services = {service.key: service for service in services}
+        self.listener = listener
+        self.poll_interval = poll_interval
+        self.begun = False
+        self.leaving = False
+        """Whether the services shall go."""
+        self.wanted: dict[DestinationKey, Destination] = {}
+        """The real servers; port 0 is the port of the service."""
+        self.changed: dict[DestinationKey, None] = {}
+        """Keys of ``wanted`` that the table may not hold yet."""
+        self.whole = False
+        """Whether all of it may be another in the table."""
+        self.stale: set[ServiceKey] = set()
+        """Services of an earlier run that shall go."""
+        self.epoch = 0
+        """Counts wishes: what was carried out for an older one settles nothing."""
+        self.refused: dict[Subject, str] = {}
+        self.told: dict[Subject, str] = {}
+        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+        """Who waits, and for which wish."""
+        self.looks = 0
+        """Counts the times that it was begun to be read."""
+        self.looked = 0
+        """The last of them that succeeded."""
+        self._keeper = keeper
+
+    @property
+    def entries(self) -> Mapping[ServiceKey, ServiceEntry]:
+        """The services that are in the table, as they were read last, and changed since."""
+        return self._keeper.mirror.excerpt(self.services)
+
+    @property
+    def left(self) -> tuple[ServiceKey, ...]:
+        """Services, also of an earlier run, that the table holds."""
+        return tuple(self._keeper.mirror.excerpt((*self.services, *self.stale)))
+
+    def begin(self, wanted: Iterable[Destination], stale: Iterable[ServiceKey] = ()) -> None:
+        """Want the services with these real servers in the table, and ``stale`` gone."""
+        self.begun = self.whole = True
+        self.wanted = {destination.key: destination for destination in wanted}
+        self.stale = set(stale)
+        self._keeper.wish(self)
+
+    def update(self, changes: Mapping[DestinationKey, Destination | None]) -> None:
+        """Want these real servers otherwise, or gone."""
+        for key, destination in changes.items():
+            self.changed[key] = None
+            if destination is None:
+                self.wanted.pop(key, None)
+            else:
+                self.wanted[key] = destination
+        self._keeper.wish(self)
+
+    async def settled(self) -> None:
+        """Wait until the table followed the last wish, or refused to.
+
+        :raises Closed: the event loop ended before that.
+        """
+        await self._keeper.settled(self)
+
+    async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
+        """Read the services anew.
+
+        :raises OSError: the table refused.
+        """
+        await self._keeper.look(self)
+        return self.entries
+
+    async def withdraw(self, *, remove: bool) -> None:
+        """Remove the services from the table, or leave them; returns when it followed, or refused
+        to."""
+        if self.begun:
+            self.leaving = remove
+            if remove:
+                self._keeper.wish(self)
+            await self._keeper.settled(self)
+
+    async def drop(self) -> None:
+        """Give the services up: somebody else may claim them, and the table may be closed."""
+        await self._keeper.drop(self)

@@ -1,0 +1,410 @@
+"""Runs one virtual server: checks go into the pool, and what it wants into the table.
+
+Everything that happens to the pool goes through :meth:`Driver._feed`, which has no ``await``: the
+events are published and the table is told before it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.errors import Closed, ConfigError, HostError, VRRPKitError
+from vrrpkit.events import Hub
+from vrrpkit.ipvs.checking import Checking, Followed
+from vrrpkit.ipvs.claim import Claim
+from vrrpkit.ipvs.connections import connections, live
+from vrrpkit.ipvs.entries import ServiceEntry, ServiceKey
+from vrrpkit.ipvs.keeper import Keeper
+from vrrpkit.ipvs.masquerading import Masquerading
+from vrrpkit.ipvs.mirror import placed
+from vrrpkit.ipvs.notices import (
+    CheckOverdue,
+    ForeignServices,
+    Notice,
+    PoolNotice,
+    ServerDown,
+    ServicesAdopted,
+    StaleServices,
+    TableFollows,
+    TableRefused,
+    TableRepaired,
+)
+from vrrpkit.ipvs.options import Options
+from vrrpkit.ipvs.pool import Member, Pool, Seat, ServerState
+from vrrpkit.ipvs.realserver import RealServer
+from vrrpkit.ipvs.statefile import Record
+from vrrpkit.ipvs.table import Table
+from vrrpkit.vrrp.life import to_the_end
+
+__all__ = ["Driver"]
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds from one look at the connections of a server that drains to the next."""
+
+
+class Driver:
+    """The one run of one virtual server.
+
+    :param results: gets every result of a check.
+    :param broken: called once when a bug ends the run.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        table: Table,
+        scheduler: Scheduler,
+        follows: Followed | None,
+        hub: Hub[Notice],
+        results: Hub[CheckResult],
+        broken: Callable[[], None],
+    ) -> None:
+        self.options = options
+        self.pool = Pool(
+            options.label,
+            quorum=options.quorum,
+            hysteresis=options.hysteresis,
+            sorry=options.stand_in,
+            sorry_inhibit=options.sorry_inhibit,
+        )
+        self.checking = Checking(scheduler, follows, self._checked, self._overdue)
+        self.claim: Claim | None = None
+        self.failure: Exception | None = None
+        """The bug that ended the run."""
+        self.refusals: tuple[str, ...] = ()
+        """What the table refuses now."""
+        self.running = False
+        self._table = table
+        self._hub = hub
+        self._results = results
+        self._broken = broken
+        self._roster = options.roster()
+        self._record = Record(options.state_file, options.label)
+        self._masquerading: Masquerading | None = None
+        self._stale: frozenset[ServiceKey] = frozenset()
+        self._stack = AsyncExitStack()
+        self._ended = asyncio.Event()
+        self._begun = False
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Program the table, then begin to check. Whatever is raised, :meth:`end` must follow."""
+        options = self.options
+        await self._table.open()
+        self._stack.push_async_callback(self._table.close)
+        self._table.require((options.scheduler,), filter(None, (options.persistence_engine,)))
+        keeper = Keeper.of(self._table)
+        self.claim = await keeper.claim(options.entries, self, options.poll_interval)
+        self._stack.push_async_callback(self.claim.drop)
+        adopted = self.claim.entries
+        serving = live(adopted)
+        for enlisted in options.enlisted:
+            self._roster.enter(enlisted.member)
+            # Who serves was seen healthy by an earlier run, and who does not had failed.
+            keys = (placed(enlisted.member.key, service.key) for service in options.entries)
+            alpha = serving.isdisjoint(keys) if serving else enlisted.alpha
+            failing = range(len(enlisted.checks)) if alpha else ()
+            self.pool.add(enlisted.member, failing, self._now())
+        await self._begin_masquerading()
+        stale = self._record.inherit(self.claim.services.keys())
+        if stale:
+            self._publish(
+                StaleServices(
+                    virtual_server=options.label,
+                    at=self._now(),
+                    services=tuple(sorted(stale, key=str)),
+                )
+            )
+        self._stack.push_async_callback(self._withdraw, self.claim)
+        self._begun = self.running = True
+        self._feed(self.pool.start(self._now()))
+        if adopted:
+            self._publish(
+                ServicesAdopted(
+                    virtual_server=options.label, at=self._now(), services=tuple(adopted)
+                )
+            )
+        self.pool.changes()
+        self.claim.begin(self.pool.wanted(), stale)
+        await self.claim.settled()
+        self._record.keep((*self.claim.services, *self.claim.left))
+        for enlisted in options.enlisted:
+            seat = self.pool.seat(enlisted.member.name)
+            self.checking.add(enlisted, alpha=seat is not None and not seat.up)
+
+    async def end(self) -> None:
+        """Stop the checks and give the table back; a cancellation waits for the end."""
+        self._ended.set()
+        checks = self.checking.close()
+        if self._begun and self.options.omega:
+            self._feed(self.pool.end(self._now()))
+        self.running = False
+
+        async def give_back() -> None:
+            try:
+                for check in checks:
+                    await check.stop()
+            finally:
+                await self._stack.aclose()
+
+        try:
+            await to_the_end(give_back(), f"vrrpkit: {self.options.label} leaves the table")
+        finally:
+            self._hub.close()
+            self._results.close()
+
+    async def _withdraw(self, claim: Claim) -> None:
+        remove = self.options.at_exit == "remove"
+        await claim.withdraw(remove=remove)
+        if remove and claim.left:
+            kept = ", ".join(str(key) for key in claim.left)
+            log.warning("%s: the kernel kept %s", self.options.label, kept)
+        self._record.keep(claim.left)
+
+    async def _begin_masquerading(self) -> None:
+        if not self.options.masquerade:
+            return
+        services = [service.key for service in self.options.entries]
+        self._masquerading = Masquerading(self._table, services, self._restored)
+        await self._masquerading.start(self._members)
+        keep = self.options.at_exit == "keep"
+        self._stack.push_async_callback(self._masquerading.end, keep=keep)
+
+    @property
+    def _members(self) -> list[Member]:
+        members = [seat.member for seat in self.pool.seats]
+        return members if self.options.stand_in is None else [*members, self.options.stand_in]
+
+    def _restored(self) -> None:
+        self.repaired(["the rules for masquerading were gone"])
+
+    # --- checks ---------------------------------------------------------------------------------
+
+    def _checked(self, name: str, number: int, result: CheckResult) -> None:
+        try:
+            weight = self.checking.of(name)[number].weight
+            self._feed(
+                self.pool.report(
+                    name,
+                    number,
+                    healthy=result.healthy,
+                    reason="" if result.healthy else f"{result.checker}: {result.text}",
+                    weight=None if weight is None else weight.value,
+                    relative=weight is not None and weight.relative,
+                    at=self._now(),
+                )
+            )
+            self._results.publish(result)
+        except Exception as bug:
+            self.failed(bug)
+
+    def _overdue(self, name: str, stuck: CheckStuck) -> None:
+        self._publish(
+            CheckOverdue(
+                virtual_server=self.options.label,
+                at=self._now(),
+                server=name,
+                checker=str(stuck.checker),
+                since=stuck.since,
+            ),
+            logging.WARNING,
+        )
+
+    # --- commands -------------------------------------------------------------------------------
+
+    async def add(self, server: RealServer) -> None:
+        """See :meth:`vrrpkit.VirtualServer.add`."""
+        claim = self._claimed
+        enlisted = self.options.enlist(server)
+        self._roster.enter(enlisted.member)
+        if self._masquerading is not None:
+            try:
+                await self._masquerading.update([*self._members, enlisted.member])
+            except BaseException:
+                self._roster.leave(enlisted.member)
+                raise
+        failing = range(len(enlisted.checks)) if enlisted.alpha else ()
+        self._feed(self.pool.add(enlisted.member, failing, self._now()))
+        self.checking.add(enlisted, alpha=enlisted.alpha)
+        await claim.settled()
+
+    async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
+        """Read the services anew.
+
+        :raises OSError: the table refused.
+        """
+        return await self._claimed.look()
+
+    async def remove(self, server: str | RealServer) -> None:
+        """See :meth:`vrrpkit.VirtualServer.remove`."""
+        await self._remove(self._sought(server))
+
+    async def set_weight(self, server: str | RealServer, weight: int) -> None:
+        """See :meth:`vrrpkit.VirtualServer.set_weight`."""
+        claim = self._claimed
+        name = self._sought(server).member.name
+        self._feed(self.pool.set_weight(name, weight, self._now()))
+        await claim.settled()
+
+    async def rest(self, server: str | RealServer, rest: ServerState | None) -> None:
+        """See :meth:`vrrpkit.VirtualServer.disable` and :meth:`vrrpkit.VirtualServer.enable`."""
+        claim = self._claimed
+        name = self._sought(server).member.name
+        self._feed(self.pool.rest(name, rest, self._now()))
+        await claim.settled()
+
+    async def drain(self, server: str | RealServer, timeout: float | None) -> int:
+        """See :meth:`vrrpkit.VirtualServer.drain`."""
+        seat = self._sought(server)
+        name = seat.member.name
+        before = seat.rest
+        if before is ServerState.DRAINING:
+            raise VRRPKitError(f"{name} drains already: wait for that")
+        self._feed(self.pool.rest(name, ServerState.DRAINING, self._now()))
+        try:
+            left = await self._drained(seat, timeout)
+        except BaseException:
+            if self.running and self._draining(seat):
+                self._feed(self.pool.rest(name, before, self._now()))
+            raise
+        await self._remove(seat, left=left)
+        return left
+
+    def _draining(self, seat: Seat) -> bool:
+        here = self.pool.seat(seat.member.name) is seat
+        return here and seat.rest is ServerState.DRAINING
+
+    async def _drained(self, seat: Seat, timeout: float | None) -> int:
+        claim = self._claimed
+        until = None if timeout is None else self._now() + timeout
+        left: int | None = None
+        await claim.settled()
+        while not self._ended.is_set():
+            found = await self._connections(claim, seat)
+            left = left if found is None else found
+            if not self._draining(seat):
+                raise VRRPKitError(f"{seat.member.name} was removed or enabled while it drained")
+            wait = LOOK if until is None else min(LOOK, until - self._now())
+            if left == 0 or wait <= 0:
+                return left or 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._ended.wait()
+        raise Closed(f"{self.options.label} has ended")
+
+    async def _connections(self, claim: Claim, seat: Seat) -> int | None:
+        """How many connections a server has, ``None`` where nobody can tell now."""
+        try:
+            return connections(seat.member.key, await claim.look())
+        except OSError as problem:
+            log.warning("%s: the table cannot be read: %s", self.options.label, problem)
+            return None
+
+    async def _remove(self, seat: Seat, *, left: int | None = None) -> None:
+        claim = self._claimed
+        name = seat.member.name
+        checks = self.checking.drop(name)
+        self._roster.leave(seat.member)
+        self._feed(self.pool.remove(name, self._now(), left=left))
+        for check in checks:
+            await check.stop()
+        await claim.settled()
+        if self._masquerading is not None:
+            try:
+                await self._masquerading.update(self._members)
+            except HostError as problem:
+                log.warning("%s: it is masqueraded on: %s", name, problem)
+
+    def _sought(self, server: str | RealServer) -> Seat:
+        """The seat of a server, by its name or its endpoint.
+
+        :raises ConfigError: there is none.
+        """
+        seat = self.pool.seat(str(server))
+        if seat is None:
+            known = ", ".join(seat.member.name for seat in self.pool.seats)
+            raise ConfigError(
+                f"{self.options.label} has no real server {str(server)!r}; it has {known or 'none'}"
+            )
+        return seat
+
+    @property
+    def _claimed(self) -> Claim:
+        if self.claim is None or not self.running:
+            raise Closed(f"{self.options.label} has ended")
+        return self.claim
+
+    # --- what the keeper tells ------------------------------------------------------------------
+
+    def repaired(self, entries: Sequence[str]) -> None:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        self._publish(
+            TableRepaired(
+                virtual_server=self.options.label, at=self._now(), entries=tuple(entries)
+            ),
+            logging.WARNING,
+        )
+
+    def refused(self, failures: Sequence[str], retry_in: float) -> None:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        self.refusals = tuple(failures)
+        self._publish(
+            TableRefused(
+                virtual_server=self.options.label,
+                at=self._now(),
+                failures=self.refusals,
+                retry_in=retry_in,
+            ),
+            logging.WARNING,
+        )
+
+    def follows(self) -> None:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        self.refusals = ()
+        self._publish(TableFollows(virtual_server=self.options.label, at=self._now()))
+
+    def foreign(self, services: Sequence[ServiceKey]) -> None:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        self._publish(
+            ForeignServices(
+                virtual_server=self.options.label, at=self._now(), services=tuple(services)
+            )
+        )
+
+    def polled(self) -> None:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        if self._masquerading is not None:
+            self._masquerading.look()
+
+    def failed(self, bug: Exception) -> None:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        if self.failure is None:
+            self.failure = bug
+            log.error("%s: a bug ends it", self.options.label, exc_info=bug)
+            self._broken()
+
+    # --- how it goes on -------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _feed(self, notices: Iterable[PoolNotice]) -> None:
+        changes = self.pool.changes()
+        if changes and self.claim is not None and self.claim.begun:
+            self.claim.update(changes)
+        for notice in notices:
+            level = logging.WARNING if isinstance(notice, ServerDown) else logging.INFO
+            self._publish(notice, level)
+
+    def _publish(self, notice: Notice, level: int = logging.INFO) -> None:
+        log.log(level, "%s", notice)
+        self._hub.publish(notice)

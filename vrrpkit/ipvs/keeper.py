@@ -1,0 +1,368 @@
+"""Makes an IPVS table match the last wish of every virtual server of this program.
+
+A wish is synchronous and never waits; the table follows. Wishes that come while it is slow collapse
+into the last one, and whatever was wished in one turn of the event loop goes there in one request.
+What was read and what was changed since is remembered, so that a change costs no reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+from weakref import WeakKeyDictionary, ref
+
+import attrs
+
+from vrrpkit.errors import Closed, DuplicateService
+from vrrpkit.ipvs.claim import Claim, ClaimListener
+from vrrpkit.ipvs.diff import diff
+from vrrpkit.ipvs.entries import (
+    Destination,
+    DestinationKey,
+    Operation,
+    Service,
+    ServiceEntry,
+    ServiceKey,
+)
+from vrrpkit.ipvs.mirror import Mirror, Subject, found, placed, request, subject
+from vrrpkit.ipvs.table import Table
+
+__all__ = ["Keeper"]
+
+RETRY = 10.0
+"""Seconds after which what was refused is tried again where nobody polls."""
+
+SINGLY = 8
+"""Services up to which they are read one by one, instead of the whole table."""
+
+READING: Subject = (None, None)
+"""What failed when the table could not be read."""
+
+Wanted: TypeAlias = dict[ServiceKey, tuple[Service, Sequence[Destination]]]
+
+# Keepers are held by their claims, never from here: they hold their table.
+_keepers: WeakKeyDictionary[Table, ref[Keeper]] = WeakKeyDictionary()
+
+
+@attrs.frozen
+class _Job:
+    """One pass over the claims, frozen before the table is asked."""
+
+    fresh: bool
+    """The table was read right before."""
+    epochs: dict[Claim, int]
+    claims: dict[ServiceKey, Claim]
+    """Whom an operation concerns, by its service."""
+    wished: set[ServiceKey]
+    """Services of which anything may have been wished since the last pass."""
+    expected: set[Subject]
+    """Real servers of the others that were wished otherwise."""
+    operations: list[Operation]
+
+    def foreseen(self, about: Subject) -> bool:
+        """Whether a wish is why the table had to be changed there."""
+        return about[0] in self.wished or about in self.expected
+
+
+class Keeper:
+    """The only one in this program who changes a table."""
+
+    def __init__(self, table: Table) -> None:
+        self.mirror = Mirror()
+        self._table = table
+        self._claims: dict[Claim, None] = {}
+        self._owners: dict[ServiceKey, Claim] = {}
+        self._dirty: dict[Claim, None] = {}
+        self._read = False
+        self._listed = False
+        self._due = False
+        """Whether the table is to be read before the next pass."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    def of(cls, table: Table) -> Keeper:
+        """The keeper of a table; the same for everybody who has a claim."""
+        known = _keepers.get(table)
+        keeper = None if known is None else known()
+        if keeper is None:
+            keeper = cls(table)
+            _keepers[table] = ref(keeper)
+        return keeper
+
+    # --- what claims ask ------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        services: Iterable[Service],
+        listener: ClaimListener,
+        poll_interval: float | None = None,
+    ) -> Claim:
+        """Take services, of which the table may hold some already; nothing is changed yet.
+
+        :param poll_interval: seconds from one reading of the table to the next; the shortest of all
+            claims counts.
+        :raises DuplicateService: somebody has one of them.
+        :raises OSError: the table cannot be read.
+        """
+        claim = Claim(self, services, listener, poll_interval)
+        for key in claim.services:
+            if key in self._owners:
+                raise DuplicateService(
+                    f"another virtual server of this program has the service {key}; leave it out "
+                    "there or here"
+                )
+        self._owners.update(dict.fromkeys(claim.services, claim))
+        self._claims[claim] = None
+        try:
+            await self.look(claim)
+        except BaseException:
+            self._forget(claim)
+            raise
+        self._arm()
+        return claim
+
+    def wish(self, claim: Claim) -> None:
+        """Have the table follow a claim."""
+        claim.epoch += 1
+        self._dirty[claim] = None
+        self._start()
+
+    async def settled(self, claim: Claim) -> None:
+        """See :meth:`Claim.settled`."""
+        if claim in self._dirty:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            claim.waiters.append((claim.epoch, waiter))
+            await waiter
+
+    async def look(self, claim: Claim) -> None:
+        """See :meth:`Claim.look`."""
+        asked = claim.looks
+        async with self._turn:
+            if claim.looked > asked:
+                # Somebody else asked too, and it was read since.
+                return
+            claim.looks += 1
+            if not self._read or len(claim.services) > SINGLY:
+                await self._read_all()
+            else:
+                for key in claim.services:
+                    self.mirror.learn_service(key, await self._table.read_service(key))
+            claim.looked = claim.looks
+
+    async def drop(self, claim: Claim) -> None:
+        """See :meth:`Claim.drop`."""
+        async with self._turn:
+            self._forget(claim)
+        if not self._claims and self._task is not None:
+            await asyncio.wait({self._task})
+
+    def _forget(self, claim: Claim) -> None:
+        for key in claim.services:
+            del self._owners[key]
+        del self._claims[claim]
+        self._settle(claim)
+        if not self._claims:
+            self._due = False
+        self._arm()
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def _interval(self) -> float | None:
+        intervals = [
+            claim.poll_interval for claim in self._claims if claim.poll_interval is not None
+        ]
+        if not intervals and any(claim.refused for claim in self._claims):
+            return RETRY
+        return min(intervals, default=None)
+
+    def _arm(self) -> None:
+        """Expect the next reading one interval from now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        interval = self._interval
+        if interval is not None:
+            self._timer = asyncio.get_running_loop().call_later(interval, self._poll)
+
+    def _poll(self) -> None:
+        self._timer = None
+        self._due = True
+        self._start()
+
+    def _start(self) -> None:
+        # The task begins in the next turn of the loop, with all wishes of this one.
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(
+                self._work(), name="vrrpkit IPVS table"
+            )
+
+    # --- work -----------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        try:
+            while self._dirty or self._due:
+                async with self._turn:
+                    await self._pass()
+        except Exception as bug:
+            for claim in list(self._claims):
+                claim.whole = claim.begun
+                self._settle(claim, bug)
+                claim.listener.failed(bug)
+        finally:
+            self._task = None
+            for claim in list(self._dirty):
+                self._settle(claim, Closed("the event loop ended before the table had followed"))
+
+    async def _pass(self) -> None:
+        fresh, self._due = self._due, False
+        if fresh:
+            try:
+                await self._read_all()
+            except OSError as problem:
+                self._unreadable(problem)
+                return
+        job = self._plan(fresh)
+        answers = await self._table.apply(job.operations) if job.operations else []
+        self._conclude(job, answers)
+        if fresh:
+            self._list()
+            self._arm()
+            for claim in job.epochs:
+                claim.listener.polled()
+
+    async def _read_all(self) -> None:
+        self.mirror.learn(await self._table.read())
+        self._read = True
+
+    def _unreadable(self, problem: OSError) -> None:
+        text = f"reading the table: {problem.strerror or problem}"
+        for claim in list(self._claims):
+            claim.refused = {READING: text}
+            claim.whole = claim.begun
+        self._arm()
+        for claim in list(self._claims):
+            self._settle(claim)
+            self._tell(claim)
+
+    def _plan(self, fresh: bool) -> _Job:
+        """Take the wishes of now; no ``await`` comes between the reading and this."""
+        begun = [claim for claim in (self._claims if fresh else self._dirty) if claim.begun]
+        job = _Job(fresh, {claim: claim.epoch for claim in begun}, {}, set(), set(), [])
+        table: dict[ServiceKey, ServiceEntry] = {}
+        wanted: Wanted = {}
+        going: set[ServiceKey] = set()
+        for claim in begun:
+            claim.stale -= self._owners.keys()
+            job.claims.update(dict.fromkeys((*claim.services, *claim.stale), claim))
+            gone = {*claim.stale, *(claim.services if claim.leaving else ())}
+            going |= gone
+            job.wished.update(gone)
+            table.update(self.mirror.excerpt(gone))
+            if not claim.leaving:
+                self._want(job, claim, table, wanted)
+            claim.changed.clear()
+            claim.whole = False
+        job.operations.extend(diff(table, wanted, going))
+        return job
+
+    def _want(
+        self, job: _Job, claim: Claim, table: dict[ServiceKey, ServiceEntry], wanted: Wanted
+    ) -> None:
+        if claim.whole:
+            job.wished.update(claim.services)
+        for key, service in claim.services.items():
+            entry = self.mirror.get(key)
+            changed = [placed(name, key) for name in claim.changed]
+            job.expected.update((key, name) for name in changed)
+            names: Iterable[DestinationKey] = claim.wanted
+            if entry is not None and not job.fresh and not claim.whole:
+                # The others are as they should be, and there may be thousands of them.
+                names = [name for name in claim.changed if name in claim.wanted]
+                there = entry.destinations
+                entry = attrs.evolve(
+                    entry, destinations={name: there[name] for name in changed if name in there}
+                )
+            wanted[key] = (service, [_placed(claim.wanted[name], key) for name in names])
+            if entry is not None:
+                table[key] = entry
+
+    def _conclude(self, job: _Job, answers: Sequence[OSError | None]) -> None:
+        failures: dict[Claim, dict[Subject, str]] = {}
+        repairs: dict[Claim, list[str]] = {}
+        for operation, problem in zip(job.operations, answers, strict=True):
+            about = subject(operation)
+            claim = job.claims[about[0]]
+            if problem is not None:
+                text = f"{request(operation)}: {problem.strerror or problem}"
+                failures.setdefault(claim, {})[about] = text
+                continue
+            self.mirror.carried_out(operation)
+            if job.fresh and not job.foreseen(about) and about not in claim.refused:
+                repairs.setdefault(claim, []).append(found(operation))
+        for claim, epoch in job.epochs.items():
+            failed = failures.get(claim, {})
+            if failed and not job.fresh:
+                # Perhaps the table is not what it was: it is read before anything is said.
+                self._due = True
+                continue
+            # Whoever makes one of them anew may keep it.
+            claim.stale = {key for key in claim.stale if key in self.mirror}
+            known = {} if job.fresh else claim.refused
+            claim.refused = failed | {
+                about: text for about, text in known.items() if not job.foreseen(about)
+            }
+            if claim.epoch == epoch:
+                self._settle(claim)
+            else:
+                self._release(claim, epoch)
+        if self._timer is None:
+            self._arm()
+        for claim in job.epochs:
+            if claim in repairs:
+                claim.listener.repaired(repairs[claim])
+            if claim not in failures or job.fresh:
+                self._tell(claim)
+
+    def _settle(self, claim: Claim, problem: Exception | None = None) -> None:
+        """Nothing of a claim is left to do now, or nothing more can be done."""
+        self._dirty.pop(claim, None)
+        self._release(claim, claim.epoch, problem)
+
+    def _release(self, claim: Claim, epoch: int, problem: Exception | None = None) -> None:
+        """Wake those who wait for wishes up to ``epoch``; later ones may well never end."""
+        waiters, claim.waiters = claim.waiters, []
+        for since, waiter in waiters:
+            if since > epoch:
+                claim.waiters.append((since, waiter))
+            elif waiter.done():
+                continue
+            elif problem is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(problem)
+
+    def _tell(self, claim: Claim) -> None:
+        told, claim.told = claim.told, dict(claim.refused)
+        if claim.refused and claim.refused != told:
+            claim.listener.refused(tuple(claim.refused.values()), self._interval or RETRY)
+        elif told and not claim.refused:
+            claim.listener.follows()
+
+    def _list(self) -> None:
+        """Say once what else is in the table, when those who enter together have entered."""
+        if self._listed:
+            return
+        self._listed = True
+        ours = self._owners.keys() | {key for claim in self._claims for key in claim.stale}
+        foreign = [key for key in self.mirror if key not in ours]
+        if foreign:
+            next(iter(self._claims)).listener.foreign(foreign)
+
+
+def _placed(destination: Destination, service: ServiceKey) -> Destination:
+    key = placed(destination.key, service)
+    return destination if key is destination.key else attrs.evolve(destination, key=key)

@@ -1,0 +1,84 @@
+"""Masquerading as a virtual server uses it: for its whole pool, and never against its table."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from vrrpkit.errors import HostError
+from vrrpkit.ipvs.entries import Destination, ServiceKey
+from vrrpkit.ipvs.pool import Member
+from vrrpkit.ipvs.table import Table
+
+__all__ = ["Masquerading"]
+
+log = logging.getLogger(__name__)
+
+# What serves kept connections is held until the process ends.
+_kept: list[object] = []
+
+
+class Masquerading:
+    """The masquerading of one virtual server. A table in memory has none, and takes it as done.
+
+    :param restored: called when somebody had removed the rules and they are back.
+    """
+
+    def __init__(
+        self, table: Table, services: Iterable[ServiceKey], restored: Callable[[], None]
+    ) -> None:
+        # Imported at need: a program that stays in memory never loads netlink.
+        from vrrpkit.ipvs.kernel import KernelTable
+        from vrrpkit.ipvs.masquerade import Masquerade
+
+        self._rules: Masquerade | None = None
+        if isinstance(table, KernelTable):
+            self._rules = Masquerade(services, netns=table.netns)
+        self._restored = restored
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, members: Iterable[Member]) -> None:
+        """Masquerade connections to these servers.
+
+        :raises HostError: the host does not forward packets, or has no ``nft``.
+        """
+        if self._rules is not None:
+            await self._rules.update(_entries(members))
+            await self._rules.__aenter__()
+
+    async def update(self, members: Iterable[Member]) -> None:
+        """Masquerade connections to these servers instead.
+
+        :raises HostError: ``nft`` refuses; the rules before stay.
+        """
+        if self._rules is not None:
+            await self._rules.update(_entries(members))
+
+    def look(self) -> None:
+        """See whether the rules are still there, and put them back if not."""
+        if self._rules is not None and self._task is None:
+            self._task = asyncio.create_task(self._ensure(), name="vrrpkit masquerading")
+
+    async def end(self, *, keep: bool) -> None:
+        """Stop it; with ``keep`` its rules stay, for the connections that go on."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        if keep:
+            _kept.append(self._rules)
+        elif self._rules is not None:
+            await self._rules.__aexit__(None, None, None)
+
+    async def _ensure(self) -> None:
+        assert self._rules is not None
+        try:
+            if await self._rules.ensure():
+                self._restored()
+        except HostError as problem:
+            log.warning("the rules for masquerading cannot be restored: %s", problem)
+        finally:
+            self._task = None
+
+
+def _entries(members: Iterable[Member]) -> list[Destination]:
+    return [member.destination(member.weight) for member in members]

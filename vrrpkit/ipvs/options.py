@@ -1,0 +1,283 @@
+"""What a user may say about a virtual server, checked as it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+
+from vrrpkit.checks.base import Checker, seconds
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import ConfigError
+from vrrpkit.ipvs.addresses import destination_key, service_keys, takes_every_port
+from vrrpkit.ipvs.entries import Forward, Protocol, Service, ServiceKey, Tunnel
+from vrrpkit.ipvs.pool import WEIGHT_LIMIT, Member
+from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, usable_tunnel
+from vrrpkit.ipvs.roster import Enlisted, Roster
+from vrrpkit.values import whole_number
+
+__all__ = ["SCHEDULERS", "Options"]
+
+SCHEDULERS = (
+    *("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh"),
+    *("mh", "dh", "fo", "ovf", "sed", "nq", "twos"),
+)
+"""What the kernel has, each in its module ``ip_vs_NAME``."""
+
+ENGINES = ("", "sip")
+
+POLL: float | None = 10.0
+
+LONGEST_PERSISTENCE = 86400 * 31
+"""Seconds; the limit of ipvsadm."""
+
+
+def _servers(values: Iterable[str | RealServer]) -> tuple[RealServer, ...]:
+    if isinstance(values, str):
+        raise ConfigError(f"write servers as a list: [{values!r}]")
+    return tuple(RealServer.of(value) for value in values)
+
+
+def _sorry(value: str | RealServer | None) -> RealServer | None:
+    return None if value is None else RealServer.of(value)
+
+
+def _flags(values: Iterable[str]) -> frozenset[str]:
+    if isinstance(values, str):
+        raise ConfigError(f"write scheduler_flags as a list: [{values!r}]")
+    return frozenset(values)
+
+
+def _services(values: str | Iterable[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def _marks(values: int | Iterable[int]) -> tuple[int, ...]:
+    return (values,) if isinstance(values, int) else tuple(values)
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """The options of :class:`vrrpkit.VirtualServer`, whose docstring explains them."""
+
+    services: tuple[str, ...] = attrs.field(default=(), converter=_services)
+    servers: tuple[RealServer, ...] = attrs.field(converter=_servers)
+    name: str | None = None
+    fwmark: tuple[int, ...] = attrs.field(default=(), converter=_marks)
+    family: int = 4
+    scheduler: str = "wlc"
+    scheduler_flags: frozenset[str] = attrs.field(default=frozenset[str](), converter=_flags)
+    forward: Forward = attrs.field(default=Forward.NAT, converter=forward_of)
+    tunnel: Tunnel | None = None
+    weight: int = 1
+    persistence: int | None = None
+    granularity: int | None = None
+    persistence_engine: str = ""
+    one_packet: bool = False
+    check: tuple[Checker, ...] = attrs.field(default=(), converter=checkers)
+    quorum: int = 1
+    hysteresis: int = 0
+    sorry: RealServer | None = attrs.field(default=None, converter=_sorry)
+    sorry_inhibit: bool = False
+    inhibit_on_failure: bool = False
+    alpha: bool = False
+    omega: bool = False
+    masquerade: bool = False
+    at_exit: str = "remove"
+    state_file: Path | None = attrs.field(default=None, converter=_path)
+    poll_interval: float | None = attrs.field(
+        default=POLL, validator=attrs.validators.optional(seconds(0.1))
+    )
+
+    label: str = attrs.field(init=False, default="")
+    """The name, also where none was given."""
+    entries: tuple[Service, ...] = attrs.field(init=False, default=())
+    """The services, as the table is to hold them."""
+    enlisted: tuple[Enlisted, ...] = attrs.field(init=False, default=())
+    """The real servers at the start."""
+    stand_in: Member | None = attrs.field(init=False, default=None)
+    """The sorry server."""
+    _ports: frozenset[int] = attrs.field(init=False, default=frozenset[int]())
+    _families: frozenset[int] = attrs.field(init=False, default=frozenset[int]())
+
+    def __attrs_post_init__(self) -> None:
+        keys = service_keys(self.services, fwmark=self.fwmark, family=self.family)
+        self._set("label", str(keys[0]) if self.name is None else self.name)
+        self._set("_ports", frozenset(key.port for key in keys))
+        self._set("_families", frozenset(key.family for key in keys))
+        if not self.label:
+            raise ConfigError("the name of the virtual server is empty; leave it out")
+        self._check_scheduling(keys)
+        self._check_pool()
+        if self.sorry is not None:
+            self._set("stand_in", self._stand_in(self.sorry))
+        self._set(
+            "entries",
+            tuple(
+                Service(
+                    key=key,
+                    scheduler=self.scheduler,
+                    flags=self.scheduler_flags,
+                    persistence=self.persistence,
+                    granularity=self.granularity,
+                    engine=self.persistence_engine,
+                    one_packet=self.one_packet,
+                )
+                for key in keys
+            ),
+        )
+        roster = self.roster()
+        enlisted = tuple(self.enlist(server) for server in self.servers)
+        for found in enlisted:
+            roster.enter(found.member)
+        self._set("enlisted", enlisted)
+        members = [found.member for found in enlisted]
+        if self.stand_in is not None:
+            members.append(self.stand_in)
+        forwards = {self.forward} | {member.forward for member in members}
+        if self.tunnel is not None and Forward.TUN not in forwards:
+            raise ConfigError(f"{self.label}: tunnel goes with forward='tun'; write that, too")
+        if self.masquerade and Forward.NAT not in forwards:
+            raise ConfigError(
+                f"{self.label}: masquerade is for forward='nat'; with dr and tun replies do not "
+                "pass the director, so leave it out"
+            )
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def roster(self) -> Roster:
+        """The names and endpoints that are taken before there is any real server."""
+        roster = Roster(self._ports)
+        if self.stand_in is not None:
+            roster.enter(self.stand_in)
+        return roster
+
+    # --- the services ---------------------------------------------------------------------------
+
+    def _check_scheduling(self, keys: tuple[ServiceKey, ...]) -> None:
+        if self.scheduler not in SCHEDULERS:
+            raise ConfigError(
+                f"scheduler {self.scheduler!r} must be one of {', '.join(SCHEDULERS)}"
+            )
+        if self.persistence is not None:
+            hint = "seconds that a client stays with its server; keepalived's default is 360"
+            whole_number("persistence", self.persistence, 1, LONGEST_PERSISTENCE, hint)
+        elif self.granularity is not None or self.persistence_engine:
+            what = "granularity" if self.granularity is not None else "persistence_engine"
+            raise ConfigError(f"{what} goes with persistence; write persistence=360, too")
+        if self.granularity is not None:
+            most = 128 if self._families == frozenset((6,)) else 32
+            hint = "the length of the prefix that clients share; leave it out for one client"
+            whole_number("granularity", self.granularity, 1, most, hint)
+        if self.persistence_engine not in ENGINES:
+            raise ConfigError(
+                f"persistence_engine {self.persistence_engine!r} must be 'sip'; leave it out for "
+                "persistence by the client's address"
+            )
+        for key in keys:
+            self._check_key(key)
+
+    def _check_key(self, key: ServiceKey) -> None:
+        if takes_every_port(key) and self.persistence is None:
+            raise ConfigError(
+                f"service {key} is for every port, which takes persistence; write persistence=360, "
+                "or name the ports"
+            )
+        if key.protocol in (None, Protocol.UDP):
+            return
+        if self.one_packet:
+            raise ConfigError(
+                f"service {key}: one_packet schedules each packet of UDP by itself, and would tear "
+                "connections apart; leave it out, or write '/udp'"
+            )
+        if self.persistence_engine == "sip":
+            raise ConfigError(
+                f"service {key}: persistence_engine 'sip' reads UDP only; leave it out, or write "
+                "'/udp'"
+            )
+
+    # --- the pool -------------------------------------------------------------------------------
+
+    def _check_pool(self) -> None:
+        hint = "the weight that must be up"
+        whole_number("quorum", self.quorum, 1, WEIGHT_LIMIT, hint)
+        hint = "less than quorum"
+        whole_number("hysteresis", self.hysteresis, 0, self.quorum - 1, hint)
+        whole_number("weight", self.weight, 0, WEIGHT_LIMIT, "0 gets no connections")
+        if self.tunnel is not None:
+            usable_tunnel(self.tunnel, self.label)
+        if self.at_exit not in ("remove", "keep"):
+            raise ConfigError(f"at_exit {self.at_exit!r} must be 'remove' or 'keep'")
+        if self.sorry_inhibit and self.sorry is None:
+            raise ConfigError("sorry_inhibit goes with sorry; name the sorry server, too")
+        if self.state_file is not None and self.name is None:
+            raise ConfigError(
+                "state_file goes with name: that is what the next run finds its services by; "
+                "write name='web'"
+            )
+
+    def enlist(self, server: RealServer) -> Enlisted:
+        """Fill in what the virtual server says, and check the whole.
+
+        :raises ConfigError: the server does not fit the services, or a checker does not fit it.
+        """
+        checks = self.check if server.check is None else server.check
+        alpha = self.alpha if server.alpha is None else server.alpha
+        member = self._member(server, self.weight if server.weight is None else server.weight)
+        if alpha and not checks:
+            raise ConfigError(
+                f"real server {server}: with alpha it is down until its checks pass, and it has "
+                "none; give it check=, or alpha=False"
+            )
+        port = member.key.port or (min(self._ports) if len(self._ports) == 1 else 0)
+        target = Target(member.key.address, port or None, member.name)
+        for checker in checks:
+            checker.validate(target)
+        return Enlisted(member, checks, target, alpha)
+
+    def _stand_in(self, server: RealServer) -> Member:
+        if server.check or server.alpha or server.inhibit_on_failure is not None:
+            raise ConfigError(
+                f"sorry server {server}: it is not checked, so check, alpha and inhibit_on_failure "
+                "mean nothing there; leave them out (sorry_inhibit keeps it in the table)"
+            )
+        weight = 1 if server.weight is None else server.weight
+        if not weight:
+            raise ConfigError(f"sorry server {server}: with weight 0 it would stand in for nobody")
+        return self._member(server, weight)
+
+    def _member(self, server: RealServer, weight: int) -> Member:
+        key = destination_key(server.endpoint)
+        forward = self.forward if server.forward is None else server.forward
+        if server.tunnel is not None and forward is not Forward.TUN:
+            raise ConfigError(
+                f"real server {server}: tunnel goes with forward='tun'; write that, too"
+            )
+        if forward is not Forward.NAT and key.port and self._ports != frozenset((key.port,)):
+            raise ConfigError(
+                f"real server {server}: {forward.value} cannot change the port of a packet, so "
+                f"{key.port} must be the port of the service; leave it out"
+            )
+        if self._families != frozenset((key.address.version,)) and forward is not Forward.TUN:
+            raise ConfigError(
+                f"real server {server} and its services are of different address families, which "
+                f"only forward='tun' can bridge, not {forward.value!r}; use servers of the "
+                "services' family, or a virtual server for each family"
+            )
+        inhibit = server.inhibit_on_failure
+        return Member(
+            name=str(server),
+            key=key,
+            weight=weight,
+            forward=forward,
+            tunnel=(server.tunnel or self.tunnel) if forward is Forward.TUN else None,
+            upper=server.upper,
+            lower=server.lower,
+            inhibit_on_failure=self.inhibit_on_failure if inhibit is None else inhibit,
+        )

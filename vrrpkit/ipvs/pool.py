@@ -1,0 +1,392 @@
+"""The pool of a virtual server: which real servers stand in the table, and with what weight. Pure.
+
+The rules are those of keepalived's ``check/ipwrapper.c``:
+
+- a server is down from the first of its checks that fails until the last one recovers;
+- one that is down is taken out of the table, or stays with weight 0 (``inhibit_on_failure``);
+- what several checks say about its weight adds up, as differences to the configured weight;
+- the quorum is reached at ``quorum + hysteresis`` and lost at 0 or below ``quorum - hysteresis``;
+- without a quorum a sorry server, if there is one, stands in, and those that are up leave as if
+  they had failed.
+
+Of our own: a server that is disabled or drains keeps its connections, with weight 0, whatever the
+quorum. Nothing is capped silently: keepalived lowers a quorum above the sum of all weights to it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from vrrpkit.ipvs.entries import Destination, DestinationKey, Forward, Tunnel
+from vrrpkit.ipvs.notices import (
+    PoolNotice,
+    QuorumDown,
+    QuorumUnreachable,
+    QuorumUp,
+    ServerAdded,
+    ServerDisabled,
+    ServerDown,
+    ServerDrained,
+    ServerDraining,
+    ServerEnabled,
+    ServerRemoved,
+    ServerUp,
+    WeightChanged,
+)
+
+__all__ = ["WEIGHT_LIMIT", "Member", "Pool", "Seat", "ServerState"]
+
+WEIGHT_LIMIT = 2**31 - 1
+"""The kernel keeps the weight of a real server in a signed 32-bit number."""
+
+UNKNOWN = "not checked yet"
+
+
+class ServerState(enum.Enum):
+    """The state of a real server."""
+
+    UP = "up"
+    """All of its checks pass."""
+    DOWN = "down"
+    """At least one of its checks fails."""
+    DISABLED = "disabled"
+    """It gets no new connections until it is enabled, whatever its checks say."""
+    DRAINING = "draining"
+    """It gets no new connections, and is removed when those it has are gone."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@attrs.frozen(kw_only=True)
+class Member:
+    """A real server, as it was configured."""
+
+    name: str
+    key: DestinationKey
+    """Port 0 is the port of the service."""
+    weight: int = 1
+    forward: Forward = Forward.NAT
+    tunnel: Tunnel | None = None
+    upper: int = 0
+    lower: int = 0
+    inhibit_on_failure: bool = False
+
+    def destination(self, weight: int) -> Destination:
+        """The entry of this server with a weight."""
+        return Destination(
+            key=self.key,
+            weight=weight,
+            forward=self.forward,
+            tunnel=self.tunnel,
+            upper=self.upper,
+            lower=self.lower,
+        )
+
+
+class Seat:
+    """A member of a pool with what is known of it; made by :meth:`Pool.add`."""
+
+    __slots__ = ("configured", "counted", "failing", "member", "rest", "said")
+
+    def __init__(self, member: Member, failing: Iterable[int]) -> None:
+        self.member = member
+        self.configured = member.weight
+        """The weight that the program gave it last."""
+        self.failing = dict.fromkeys(failing, UNKNOWN)
+        """The checks that fail, the first one first, with the reason of each."""
+        self.said: dict[int, tuple[int, bool]] = {}
+        """What checks say about the weight: a number, and whether it is a difference."""
+        self.rest: ServerState | None = None
+        """DISABLED or DRAINING."""
+        self.counted = 0
+        """What it contributes to the weight of the pool."""
+
+    @property
+    def up(self) -> bool:
+        """Whether no check fails."""
+        return not self.failing
+
+    @property
+    def state(self) -> ServerState:
+        """What it is in."""
+        if self.rest is not None:
+            return self.rest
+        return ServerState.DOWN if self.failing else ServerState.UP
+
+    @property
+    def reason(self) -> str:
+        """Why it is down, or empty."""
+        return next(iter(self.failing.values()), "")
+
+    @property
+    def weight(self) -> int:
+        """The effective weight while it is in service."""
+        if not self.said:
+            return self.configured
+        total = self.configured
+        for value, relative in self.said.values():
+            total += value if relative else value - self.configured
+        return min(max(total, 0), WEIGHT_LIMIT)
+
+    @property
+    def carries(self) -> int:
+        """The weight that counts for the quorum."""
+        return 0 if self.failing or self.rest else self.weight
+
+
+_RESTS: dict[ServerState | None, type[ServerDisabled | ServerDraining | ServerEnabled]] = {
+    ServerState.DISABLED: ServerDisabled,
+    ServerState.DRAINING: ServerDraining,
+    None: ServerEnabled,
+}
+
+
+class Pool:
+    """The reducer: what happens to a pool goes in by its methods, and events come out.
+
+    :param name: of the virtual server, for the events.
+    :param quorum: weight that makes the pool usable, from 1.
+    :param hysteresis: see above; less than ``quorum``.
+    :param sorry: stands in while the quorum is lost.
+    :param sorry_inhibit: the sorry server stays in the table with weight 0 when it is not needed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        quorum: int = 1,
+        hysteresis: int = 0,
+        sorry: Member | None = None,
+        sorry_inhibit: bool = False,
+    ) -> None:
+        self._name = name
+        self._quorum = quorum
+        self._hysteresis = hysteresis
+        self._sorry = sorry
+        self._sorry_inhibit = sorry_inhibit
+        self._seats: dict[str, Seat] = {}
+        self._by_key: dict[DestinationKey, Seat] = {}
+        self._changed: dict[DestinationKey, None] = {}
+        self._started = False
+        self._warned = False
+        self._configured = 0
+        self.weight = 0
+        """What the servers that are up carry."""
+        self.quorate = False
+        """Whether the quorum is reached."""
+        if sorry is not None:
+            self._changed[sorry.key] = None
+
+    # --- what it is -----------------------------------------------------------------------------
+
+    @property
+    def seats(self) -> Iterator[Seat]:
+        """All members, in the order in which they were added."""
+        return iter(self._seats.values())
+
+    def seat(self, name: str) -> Seat | None:
+        """The member ``name``."""
+        return self._seats.get(name)
+
+    def wanted(self) -> tuple[Destination, ...]:
+        """Everything that should stand in the table."""
+        entries = [self._place(seat) for seat in self._seats.values()]
+        entries.append(self._stand_in())
+        return tuple(entry for entry in entries if entry is not None)
+
+    def changes(self) -> dict[DestinationKey, Destination | None]:
+        """What of :meth:`wanted` may have changed since the last call; ``None`` is gone."""
+        found: dict[DestinationKey, Destination | None] = dict.fromkeys(self._changed)
+        for key in found:
+            if (seat := self._by_key.get(key)) is not None:
+                found[key] = self._place(seat)
+        if self._sorry is not None and self._sorry.key in found:
+            found[self._sorry.key] = self._stand_in()
+        self._changed.clear()
+        return found
+
+    def serves(self, seat: Seat) -> int:
+        """The weight that a member serves with: 0 also while the sorry server stands in."""
+        entry = self._place(seat)
+        return 0 if entry is None else entry.weight
+
+    # --- what happens to it ---------------------------------------------------------------------
+
+    def start(self, at: float) -> list[PoolNotice]:
+        """Decide on the quorum for the first time; members that were added before tell nothing."""
+        self._started = True
+        notices = self._judge(at)
+        if not self.quorate:
+            notices.append(self._lost(at))
+        return notices
+
+    def add(self, member: Member, failing: Iterable[int], at: float) -> list[PoolNotice]:
+        """Take a server in that has another name and key than the others.
+
+        :param failing: the checks that must pass before it is up (``alpha``).
+        """
+        seat = self._seats[member.name] = self._by_key[member.key] = Seat(member, failing)
+        self._configured += seat.configured
+        told: list[PoolNotice] = [ServerAdded(virtual_server=self._name, at=at, server=member.name)]
+        return self._settle(seat, told, at)
+
+    def remove(self, name: str, at: float, *, left: int | None = None) -> list[PoolNotice]:
+        """Drop a server.
+
+        :param left: it was drained, and so many connections are left.
+        """
+        seat = self._seats.pop(name)
+        del self._by_key[seat.member.key]
+        self._configured -= seat.configured
+        seat.rest = ServerState.DRAINING
+        told: list[PoolNotice] = []
+        if left is not None:
+            told.append(ServerDrained(virtual_server=self._name, at=at, server=name, left=left))
+        told.append(ServerRemoved(virtual_server=self._name, at=at, server=name))
+        return self._settle(seat, told, at)
+
+    def report(
+        self,
+        name: str,
+        check: int,
+        *,
+        healthy: bool,
+        reason: str = "",
+        weight: int | None = None,
+        relative: bool = False,
+        at: float,
+    ) -> list[PoolNotice]:
+        """Learn the verdict of one check of a server.
+
+        :param weight: what the last check that passed said about the weight, if anything.
+        :param relative: it is a difference to the configured weight.
+        """
+        seat = self._seats[name]
+        said = None if weight is None else (weight, relative)
+        if healthy is (check not in seat.failing) and said == seat.said.get(check):
+            if not healthy:
+                seat.failing[check] = reason
+            return []
+        was_up, before = seat.up, seat.weight
+        if healthy:
+            seat.failing.pop(check, None)
+        else:
+            seat.failing[check] = reason
+        if said is None:
+            seat.said.pop(check, None)
+        else:
+            seat.said[check] = said
+        told = self._weighed(seat, before, at)
+        if seat.up and not was_up:
+            told.append(ServerUp(virtual_server=self._name, at=at, server=name))
+        elif was_up and not seat.up:
+            told.append(
+                ServerDown(virtual_server=self._name, at=at, server=name, reason=seat.reason)
+            )
+        return self._settle(seat, told, at)
+
+    def set_weight(self, name: str, weight: int, at: float) -> list[PoolNotice]:
+        """Give a server another configured weight."""
+        seat = self._seats[name]
+        before = seat.weight
+        self._configured += weight - seat.configured
+        seat.configured = weight
+        return self._settle(seat, self._weighed(seat, before, at), at)
+
+    def rest(self, name: str, rest: ServerState | None, at: float) -> list[PoolNotice]:
+        """Send a server no new connections, or let it serve again.
+
+        :param rest: DISABLED, DRAINING, or ``None`` for service.
+        """
+        seat = self._seats[name]
+        if seat.rest is rest:
+            return []
+        seat.rest = rest
+        kind = _RESTS[rest]
+        return self._settle(seat, [kind(virtual_server=self._name, at=at, server=name)], at)
+
+    def end(self, at: float) -> list[PoolNotice]:
+        """Tell of every server that is up, and of the quorum, as if all had failed (``omega``)."""
+        notices: list[PoolNotice] = [
+            ServerDown(virtual_server=self._name, at=at, server=name, reason="shutdown")
+            for name, seat in self._seats.items()
+            if seat.up
+        ]
+        if self.quorate:
+            notices.append(QuorumDown(virtual_server=self._name, at=at, weight=self.weight))
+        return notices
+
+    # --- how it decides -------------------------------------------------------------------------
+
+    def _weighed(self, seat: Seat, before: int, at: float) -> list[PoolNotice]:
+        if seat.weight == before:
+            return []
+        return [
+            WeightChanged(
+                virtual_server=self._name,
+                at=at,
+                server=seat.member.name,
+                previous=before,
+                weight=seat.weight,
+            )
+        ]
+
+    def _settle(self, seat: Seat, told: list[PoolNotice], at: float) -> list[PoolNotice]:
+        self._changed[seat.member.key] = None
+        carries = seat.carries
+        self.weight += carries - seat.counted
+        seat.counted = carries
+        return told + self._judge(at) if self._started else []
+
+    def _judge(self, at: float) -> list[PoolNotice]:
+        notices = self._doubt(at)
+        if self.quorate:
+            if self.weight and self.weight >= self._quorum - self._hysteresis:
+                return notices
+            self.quorate = False
+            notices.append(self._lost(at))
+        else:
+            if self.weight < self._quorum + self._hysteresis:
+                return notices
+            self.quorate = True
+            notices.append(QuorumUp(virtual_server=self._name, at=at, weight=self.weight))
+        if self._sorry is not None:
+            self._changed.update(dict.fromkeys(self._by_key))
+            self._changed[self._sorry.key] = None
+        return notices
+
+    def _lost(self, at: float) -> PoolNotice:
+        sorry = None if self._sorry is None else self._sorry.name
+        return QuorumDown(virtual_server=self._name, at=at, weight=self.weight, sorry=sorry)
+
+    def _doubt(self, at: float) -> list[PoolNotice]:
+        needed = self._quorum + self._hysteresis
+        # An empty pool says nothing: it waits for its first servers.
+        short = bool(self._seats) and self._configured < needed
+        warned, self._warned = self._warned, short
+        if warned or not short:
+            return []
+        return [
+            QuorumUnreachable(
+                virtual_server=self._name, at=at, weight=self._configured, needed=needed
+            )
+        ]
+
+    def _place(self, seat: Seat) -> Destination | None:
+        out = seat.failing or (self._sorry is not None and not self.quorate and not seat.rest)
+        if out:
+            return seat.member.destination(0) if seat.member.inhibit_on_failure else None
+        return seat.member.destination(seat.carries)
+
+    def _stand_in(self) -> Destination | None:
+        sorry = self._sorry
+        if sorry is None:
+            return None
+        if not self.quorate:
+            return sorry.destination(sorry.weight)
+        return sorry.destination(0) if self._sorry_inhibit else None

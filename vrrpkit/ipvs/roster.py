@@ -1,0 +1,56 @@
+"""Real servers as a virtual server takes them in: what it says about them, and which are there."""
+
+from __future__ import annotations
+
+import attrs
+
+from vrrpkit.checks.base import Checker
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import ConfigError
+from vrrpkit.ipvs.pool import Member
+from vrrpkit.values import IPAddress
+
+__all__ = ["Enlisted", "Roster"]
+
+
+@attrs.frozen
+class Enlisted:
+    """A real server with everything that the virtual server says about it."""
+
+    member: Member
+    checks: tuple[Checker, ...]
+    target: Target
+    alpha: bool
+
+
+class Roster:
+    """Which names and endpoints are taken."""
+
+    def __init__(self, ports: frozenset[int]) -> None:
+        self._ports = ports
+        self._names: set[str] = set()
+        self._taken: dict[IPAddress, set[int]] = {}
+
+    def enter(self, member: Member) -> None:
+        """Take the name and the endpoint of a server.
+
+        :raises ConfigError: they are taken.
+        """
+        key = member.key
+        if member.name in self._names:
+            raise ConfigError(f"real server {member.name} is there already; give it another name=")
+        taken = self._taken.setdefault(key.address, set())
+        # Without a port of its own a server stands at the port of each service.
+        same = self._ports if not key.port else {0} if key.port in self._ports else set[int]()
+        if key.port in taken or taken & same:
+            raise ConfigError(
+                f"real server {member.name}: {key} is in the pool already; leave one of them out, "
+                "and give the other the weight of both"
+            )
+        self._names.add(member.name)
+        taken.add(key.port)
+
+    def leave(self, member: Member) -> None:
+        """Give the name and the endpoint back."""
+        self._names.discard(member.name)
+        self._taken[member.key.address].discard(member.key.port)

@@ -1,0 +1,432 @@
+"""VirtualServer: connections balanced over healthy servers, as users see it. ``driver.py`` runs
+it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from vrrpkit.checks.base import Checker
+from vrrpkit.checks.notices import CheckResult
+from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.errors import Closed, ConfigError, VRRPKitError
+from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.ipvs.checking import Followed
+from vrrpkit.ipvs.connections import entries_of
+from vrrpkit.ipvs.driver import Driver
+from vrrpkit.ipvs.entries import ServiceEntry, ServiceKey, Tunnel
+from vrrpkit.ipvs.notices import Notice, QuorumDown, QuorumUp, ServerDown, ServerUp
+from vrrpkit.ipvs.options import Options
+from vrrpkit.ipvs.pool import WEIGHT_LIMIT, Seat, ServerState
+from vrrpkit.ipvs.realserver import RealServer
+from vrrpkit.ipvs.status import ServerStatus, ServiceStatistics, VirtualServerState
+from vrrpkit.ipvs.table import Table
+from vrrpkit.values import whole_number
+
+__all__ = ["RealServer", "VirtualServer"]
+
+
+class VirtualServer:
+    """Balances connections over real servers by the kernel's IPVS, and keeps its table in step with
+    their health (keepalived: ``virtual_server``, ``virtual_server_group``).
+
+    ::
+
+        async with VirtualServer(
+            "192.0.2.10:80/tcp",
+            servers=["10.0.0.1:8080", "10.0.0.2:8080"],
+            check=HTTPChecker("/healthz", interval=2),
+        ) as web:
+            await web.wait_for_quorum()
+
+    Entering returns once the table is programmed. Servers that were in service before the program
+    began stay so without an interruption. Leaving, by whatever way, removes the services again,
+    unless ``at_exit="keep"``.
+
+    :param services: what clients connect to: ``"192.0.2.10:80/tcp"``, or several, also ranges of
+        addresses and ports, see :mod:`vrrpkit.ipvs.addresses`. All share one pool, and each real
+        server is checked once.
+    :param servers: the real servers, as endpoints or :class:`vrrpkit.RealServer`; more may join
+        later.
+    :param name: what events, logs and the state file call it; by default the first service.
+    :param fwmark: instead of ``services``, firewall marks (``virtual_server fwmark``).
+    :param family: address family of ``fwmark``, 4 or 6.
+    :param scheduler: one of rr wrr lc wlc lblc lblcr sh mh dh fo ovf sed nq twos (``lvs_sched``).
+    :param scheduler_flags: ``sh-port``, ``sh-fallback``, ``mh-port``, ``mh-fallback``, or
+        ``flag-1`` to ``flag-3``.
+    :param forward: ``"nat"``, ``"dr"`` or ``"tun"`` (``lvs_method``).
+    :param tunnel: encapsulation of ``"tun"``; by default IPIP.
+    :param weight: of real servers that have none of their own, 0 to 2147483647.
+    :param persistence: seconds, 1 to 2678400, that a client stays with its server
+        (``persistence_timeout``).
+    :param granularity: prefix length by which clients share that (``persistence_granularity``).
+    :param persistence_engine: ``"sip"``, UDP only.
+    :param one_packet: schedule each packet of UDP by itself (``ops``).
+    :param check: what decides whether a server is healthy; several must all agree. Without one a
+        server is always up.
+    :param quorum: weight of healthy servers, from 1, that makes the pool usable.
+    :param hysteresis: less than ``quorum``: it is reached at ``quorum + hysteresis``, and lost at 0
+        or below ``quorum - hysteresis``.
+    :param sorry: a server that stands in while the quorum is lost; those that are healthy leave
+        then (``sorry_server``).
+    :param sorry_inhibit: it stays in the table with weight 0 while it is not needed, so that its
+        connections are not cut (``sorry_server_inhibit``).
+    :param inhibit_on_failure: a server that fails stays in the table with weight 0.
+    :param alpha: a server is down until its checks pass.
+    :param omega: on leaving, tell of every server and of the quorum as if they went down.
+    :param follows: a virtual router or a sync group; checks pause while it is not MASTER
+        (``ha_suspend``). The table stays as it is, with the last verdicts.
+    :param masquerade: let replies of NAT servers that have another way to the client pass this
+        director: their packets get its own address, and ``net.ipv4.vs.conntrack`` is switched on.
+    :param table: a :class:`vrrpkit.MemoryTable`; by default the kernel's.
+    :param at_exit: ``"remove"`` the services on leaving, or ``"keep"`` them, so that the next run
+        of this program finds them and cuts no connection.
+    :param state_file: a file below ``/run`` in which it is written which services are ours, so that
+        the next run removes those that are not wanted any more. Needs ``name``. One program each.
+    :param poll_interval: seconds, from 0.1, between two readings of the table; what somebody else
+        changed is put right then. ``None`` never looks.
+    :param check_scheduler: runs the checks; by default the one that everybody shares.
+    :param notify: who is told of everything that happens, see :mod:`vrrpkit.notify`
+        (``notify_up``, ``quorum_down``, ``smtp_alert``, ...).
+    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        services: str | Iterable[str] = (),
+        *,
+        servers: Iterable[str | RealServer],
+        name: str | None = None,
+        fwmark: int | Iterable[int] = (),
+        family: int = 4,
+        scheduler: str = "wlc",
+        scheduler_flags: Iterable[str] = (),
+        forward: str = "nat",
+        tunnel: Tunnel | None = None,
+        weight: int = 1,
+        persistence: int | None = None,
+        granularity: int | None = None,
+        persistence_engine: str = "",
+        one_packet: bool = False,
+        check: Checker | Iterable[Checker] = (),
+        quorum: int = 1,
+        hysteresis: int = 0,
+        sorry: str | RealServer | None = None,
+        sorry_inhibit: bool = False,
+        inhibit_on_failure: bool = False,
+        alpha: bool = False,
+        omega: bool = False,
+        follows: Followed | None = None,
+        masquerade: bool = False,
+        table: Table | None = None,
+        at_exit: str = "remove",
+        state_file: str | Path | None = None,
+        poll_interval: float | None = 10.0,
+        check_scheduler: Scheduler | None = None,
+        notify: Iterable[Notifier] = (),
+    ) -> None:
+        self.options = Options(
+            services=services,
+            servers=servers,
+            name=name,
+            fwmark=fwmark,
+            family=family,
+            scheduler=scheduler,
+            scheduler_flags=scheduler_flags,
+            forward=forward,
+            tunnel=tunnel,
+            weight=weight,
+            persistence=persistence,
+            granularity=granularity,
+            persistence_engine=persistence_engine,
+            one_packet=one_packet,
+            check=check,
+            quorum=quorum,
+            hysteresis=hysteresis,
+            sorry=sorry,
+            sorry_inhibit=sorry_inhibit,
+            inhibit_on_failure=inhibit_on_failure,
+            alpha=alpha,
+            omega=omega,
+            masquerade=masquerade,
+            at_exit=at_exit,
+            state_file=state_file,
+            poll_interval=poll_interval,
+        )
+        self.name = self.options.label
+        self._notify = Attachments(self, notify)
+        self._follows = follows
+        self._table = table
+        self._scheduler = check_scheduler
+        self._hub: Hub[Notice] = Hub()
+        self._results: Hub[CheckResult] = Hub()
+        self._driver: Driver | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._ending = False
+        self._interrupted = False
+        """Whether the body was cancelled because of a bug."""
+
+    def __repr__(self) -> str:
+        return f"<VirtualServer {self.name!r} {self.state}>"
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> VirtualServer:
+        """Program the table and begin to check.
+
+        When this is cancelled after the table was changed, it ends as leaving does.
+
+        :raises PermissionMissing: CAP_NET_ADMIN is missing.
+        :raises ModuleMissing: this kernel has no IPVS, or lacks the scheduler.
+        :raises DuplicateService: another virtual server of this program has one of the services.
+        :raises HostError: the state file is unusable.
+        """
+        if self._driver is not None:
+            raise VRRPKitError(
+                f"{self.name} was entered before: make a new VirtualServer for each run"
+            )
+        self._task = asyncio.current_task()
+        self._driver = Driver(
+            self.options,
+            _of_the_kernel() if self._table is None else self._table,
+            self._scheduler or Scheduler.current(),
+            self._follows,
+            self._hub,
+            self._results,
+            self._failed,
+        )
+        try:
+            self._notify.start(self._hub)
+            await self._driver.start()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        driver = self._running
+        self._ending = True
+        try:
+            await driver.end()
+        except Exception as problem:
+            # What ended the run comes first; leaving may well fail for the same reason.
+            if driver.failure is None:
+                driver.failure = problem
+        except asyncio.CancelledError:
+            if driver.failure is None:
+                raise
+        finally:
+            await self._notify.close()
+        if driver.failure is not None:
+            if self._interrupted and self._task is not None:
+                self._task.uncancel()
+            raise driver.failure
+
+    def _failed(self) -> None:
+        # A bug in the driver must not go unnoticed because the body of the "async with" waits for
+        # something else.
+        if self._task is not None and not self._task.done() and not self._ending:
+            self._interrupted = True
+            self._task.cancel()
+
+    @property
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
+        return self._driver
+
+    # --- what it is -----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> VirtualServerState:
+        """INIT, UP or DOWN."""
+        if self._driver is None or not self._driver.running:
+            return VirtualServerState.INIT
+        quorate = self._driver.pool.quorate
+        return VirtualServerState.UP if quorate else VirtualServerState.DOWN
+
+    @property
+    def services(self) -> tuple[ServiceKey, ...]:
+        """What clients connect to, in the order given."""
+        return tuple(service.key for service in self.options.entries)
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """The real servers, in the order in which they were added. Empty until it is entered."""
+        driver = self._driver
+        if driver is None:
+            return ()
+        entries = {} if driver.claim is None else dict(driver.claim.entries)
+        return tuple(_status(driver, seat, entries) for seat in driver.pool.seats)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What the kernel refuses now; it is tried again at each poll, at latest after 10 s."""
+        return () if self._driver is None else self._driver.refusals
+
+    async def statistics(self) -> dict[ServiceKey, ServiceStatistics]:
+        """Read from the table what each service and real server has carried.
+
+        :raises OSError: the kernel refused.
+        """
+        driver = self._running
+        entries = await driver.look()
+        found: dict[ServiceKey, ServiceStatistics] = {}
+        members = [seat.member for seat in driver.pool.seats]
+        if self.options.stand_in is not None:
+            members.append(self.options.stand_in)
+        for key, entry in entries.items():
+            servers = {
+                member.name: there
+                for member in members
+                for _, there in entries_of(member.key, {key: entry})
+            }
+            found[key] = ServiceStatistics(counters=entry.counters, servers=servers)
+        return found
+
+    # --- what it tells --------------------------------------------------------------------------
+
+    async def wait_for_quorum(self) -> None:
+        """Return at once when the quorum is reached, else the next time that it is.
+
+        :raises Closed: the virtual server ended before.
+        """
+        if self.state is VirtualServerState.UP:
+            return
+        if self._hub.closed:
+            raise Closed(f"{self.name} has ended and will not reach its quorum any more")
+        await self._hub.wait_for(lambda notice: isinstance(notice, QuorumUp))
+
+    def events(self, limit: int = 1000) -> AsyncIterator[Notice | EventsLost]:
+        """Everything that happens from now on, until the virtual server ends.
+
+        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
+            says how many.
+        """
+        return self._hub.stream(limit)
+
+    def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
+        """Tell one more of everything that happens from now on. Returns what ends it.
+
+        :raises ConfigError: the notifier cannot tell of a virtual server.
+        """
+        return self._notify.add(self._hub, notifier, None)
+
+    def on_server(self, callback: Callable[[ServerUp | ServerDown], None]) -> Callable[[], None]:
+        """Call ``callback`` when a real server goes up or down (``notify_up``, ``notify_down``), on
+        the event loop; it must not block. Returns what ends it.
+
+        An exception in it is logged and changes nothing.
+        """
+
+        def filtered(notice: Notice) -> None:
+            if isinstance(notice, ServerUp | ServerDown):
+                callback(notice)
+
+        return self._hub.subscribe(filtered)
+
+    def on_quorum(self, callback: Callable[[QuorumUp | QuorumDown], None]) -> Callable[[], None]:
+        """Call ``callback`` when the quorum is reached or lost (``quorum_up``, ``quorum_down``), as
+        :meth:`on_server` does."""
+
+        def filtered(notice: Notice) -> None:
+            if isinstance(notice, QuorumUp | QuorumDown):
+                callback(notice)
+
+        return self._hub.subscribe(filtered)
+
+    def on_result(self, callback: Callable[[CheckResult], None]) -> Callable[[], None]:
+        """Call ``callback`` with every result of a check (``log_all_failures``), as
+        :meth:`on_server` does."""
+        return self._results.subscribe(callback)
+
+    # --- what it can be told --------------------------------------------------------------------
+
+    # Each of these decides at once; what is waited for is that the table follows.
+
+    async def add(self, server: str | RealServer) -> None:
+        """Take a real server in; returns when the table follows.
+
+        :raises ConfigError: it does not fit, or its name or endpoint is taken.
+        """
+        await self._running.add(RealServer.of(server))
+
+    async def remove(self, server: str | RealServer) -> None:
+        """Drop a real server, by its name, at once: its connections are cut, see :meth:`drain`.
+
+        :raises ConfigError: there is none of that name.
+        """
+        await self._running.remove(server)
+
+    async def set_weight(self, server: str | RealServer, weight: int) -> None:
+        """Give a real server another configured weight, 0 to 2147483647; its connections stay.
+
+        :raises ConfigError: the weight is out of range, or there is no such server.
+        """
+        whole_number("weight", weight, 0, WEIGHT_LIMIT, "0 gets no new connections")
+        await self._running.set_weight(server, weight)
+
+    async def disable(self, server: str | RealServer) -> None:
+        """Send a real server no new connections until :meth:`enable`; those it has stay, and it is
+        checked on. It does not count for the quorum.
+
+        :raises ConfigError: there is none of that name.
+        """
+        await self._running.rest(server, ServerState.DISABLED)
+
+    async def enable(self, server: str | RealServer) -> None:
+        """Let a real server serve again after :meth:`disable`, or give up its draining.
+
+        :raises ConfigError: there is none of that name.
+        """
+        await self._running.rest(server, None)
+
+    async def drain(self, server: str | RealServer, timeout: float | None = None) -> int:
+        """Send a real server no new connections, wait until those it has are gone or the time is
+        up, and drop it. Returns how many were cut.
+
+        In TCP and SCTP only established connections count, otherwise all that the kernel remembers.
+        A persistent client goes on to its server unless ``net.ipv4.vs.expire_quiescent_template``
+        is 1. When this is cancelled, or the virtual server ends, the server is as before.
+
+        :param timeout: seconds, from 0; ``None`` waits as long as it takes.
+        :raises ConfigError: there is none of that name, or the time is negative.
+        :raises VRRPKitError: it drains already, or somebody enabled or removed it meanwhile.
+        :raises Closed: the virtual server ended before.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise ConfigError(f"timeout {timeout!r} must be 0 seconds or more, or None")
+        return await self._running.drain(server, timeout)
+
+
+def _of_the_kernel() -> Table:
+    # Imported at need: a program that stays in memory never loads netlink.
+    from vrrpkit.ipvs.kernel import KernelTable
+
+    return KernelTable.current()
+
+
+def _status(driver: Driver, seat: Seat, entries: Mapping[ServiceKey, ServiceEntry]) -> ServerStatus:
+    found = entries_of(seat.member.key, entries)
+    return ServerStatus(
+        name=seat.member.name,
+        endpoint=str(seat.member.key),
+        state=seat.state,
+        healthy=seat.up,
+        reason=seat.reason,
+        configured=seat.configured,
+        weight=driver.pool.serves(seat),
+        results=tuple(check.last for check in driver.checking.of(seat.member.name)),
+        active=sum(entry.active for _, entry in found),
+        inactive=sum(entry.inactive for _, entry in found),
+    )

@@ -1,0 +1,66 @@
+"""What can be asked of a virtual server: values of one moment. Pure but for the types of checks."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+from vrrpkit.checks.notices import CheckResult
+from vrrpkit.ipvs.entries import DestinationEntry, TrafficCounters
+from vrrpkit.ipvs.pool import ServerState
+
+__all__ = ["ServerStatus", "ServiceStatistics", "VirtualServerState"]
+
+
+class VirtualServerState(enum.Enum):
+    """The state of a virtual server."""
+
+    INIT = "init"
+    """Not started, or ended."""
+    UP = "up"
+    """The quorum is reached."""
+    DOWN = "down"
+    """The quorum is lost; the sorry server stands in, if there is one."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatus:
+    """A real server at one moment."""
+
+    name: str
+    endpoint: str
+    """Address and port; port 0 is that of the service."""
+    state: ServerState
+    healthy: bool
+    """Whether all of its checks pass."""
+    reason: str
+    """Why it is not, or empty."""
+    configured: int
+    """The weight that the program gave it."""
+    weight: int
+    """The weight that it serves with: 0 when it does not."""
+    results: tuple[CheckResult | None, ...]
+    """The last result of each of its checks, in the order of its checkers."""
+    active: int
+    """Established connections, over all services, when the table was read last: at the start, at
+    each poll, and when statistics were asked for."""
+    inactive: int
+    """Connections in any other state, likewise."""
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.name} {self.state}{why}, weight {self.weight}, {self.active} connections"
+
+
+@attrs.frozen(kw_only=True)
+class ServiceStatistics:
+    """What a service has carried, and each real server of it."""
+
+    counters: TrafficCounters
+    servers: Mapping[str, DestinationEntry]
+    """By name: the sorry server too, and only those that stand in the table."""

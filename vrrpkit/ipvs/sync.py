@@ -1,0 +1,319 @@
+"""ConnectionSync: the connections of one director are known to the other (keepalived:
+``lvs_sync_daemon``)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TypeAlias
+from weakref import WeakSet
+
+import attrs
+
+from vrrpkit.errors import HostError, VRRPKitError
+from vrrpkit.events import EventsLost, Hub
+from vrrpkit.ipvs.checking import Followed
+from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
+from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.instance import VRRPInstance
+from vrrpkit.vrrp.life import to_the_end
+from vrrpkit.vrrp.notices import Transition
+from vrrpkit.vrrp.syncgroup import GroupTransition
+
+__all__ = ["ConnectionSync", "SyncNotice", "SyncRefused", "SyncSwitched"]
+
+log = logging.getLogger(__name__)
+
+RETRY = 10.0
+"""Seconds after which what the kernel refused is tried again."""
+
+ORDER = (SyncRole.MASTER, SyncRole.BACKUP)
+
+_taken: WeakSet[Table] = WeakSet()
+
+
+@attrs.frozen(kw_only=True)
+class SyncSwitched:
+    """Other daemons run than before."""
+
+    interface: str
+    at: float
+    """Seconds of the event loop's clock."""
+    roles: tuple[SyncRole, ...]
+    """Those that run now."""
+
+    def __str__(self) -> str:
+        roles = " and ".join(role.value for role in self.roles) or "none"
+        return f"connection sync on {self.interface}: {roles}"
+
+
+@attrs.frozen(kw_only=True)
+class SyncRefused:
+    """The kernel did not start or stop a daemon. Told once, and tried again."""
+
+    interface: str
+    at: float
+    """Seconds of the event loop's clock."""
+    failure: str
+    retry_in: float
+    """Seconds until the next try."""
+
+    def __str__(self) -> str:
+        return (
+            f"connection sync on {self.interface}: {self.failure}; next try in {self.retry_in:g} s"
+        )
+
+
+SyncNotice: TypeAlias = SyncSwitched | SyncRefused
+"""What ``events()`` of a :class:`ConnectionSync` may yield, besides ``EventsLost``."""
+
+
+class ConnectionSync:
+    """Runs the kernel's connection sync daemons, so that a takeover cuts no connection::
+
+        async with (
+            VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"]) as router,
+            ConnectionSync("eth1", follows=router),
+            VirtualServer("192.0.2.10:80", servers=servers, follows=router),
+        ):
+            ...
+
+    The director whose router is MASTER sends its connections, every other one takes them over.
+    Daemons that a killed run left are taken over if they fit, and replaced if not. Leaving stops
+    the daemons. A table with daemons takes no real server of another address family than its
+    service.
+
+    :param interface: the network interface that the directors synchronise over.
+    :param follows: the virtual router, or the group, whose MASTER sends. Without it this director
+        does both, for directors that serve at the same time.
+    :param id: 0 to 255, the same on both directors; by default the VRID, or 0 without a router.
+    :param group: multicast group; by default 224.0.0.81.
+    :param port: UDP port; by default 8848.
+    :param ttl: TTL or hop limit of the messages, 1 to 255; by default 1.
+    :param maxlen: octets of one message, 1 to 65507; by default what fits the interface.
+    :param table: a :class:`vrrpkit.MemoryTable`; by default the kernel's.
+    :raises ConfigError: a value is unusable.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        *,
+        follows: Followed | None = None,
+        id: int | None = None,
+        group: str | IPAddress | None = None,
+        port: int | None = None,
+        ttl: int | None = None,
+        maxlen: int | None = None,
+        table: Table | None = None,
+    ) -> None:
+        if id is None:
+            id = follows.options.vrid if isinstance(follows, VRRPInstance) else 0
+        self._daemons = {
+            role: SyncDaemon(
+                role=role,
+                interface=interface,
+                id=id,
+                maxlen=maxlen,
+                group=group,
+                port=port,
+                ttl=ttl,
+            )
+            for role in ORDER
+        }
+        self._interface = interface
+        self._follows = follows
+        self._given = table
+        self._table: Table | None = None
+        self._hub: Hub[SyncNotice] = Hub()
+        self._roles: frozenset[SyncRole] = frozenset()
+        self._wanted: frozenset[SyncRole] = frozenset()
+        self._told: str | None = None
+        self._unfollow: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._used = False
+
+    @property
+    def roles(self) -> frozenset[SyncRole]:
+        """The daemons that run."""
+        return self._roles
+
+    def events(self, limit: int = 1000) -> AsyncIterator[SyncNotice | EventsLost]:
+        """Everything that happens from now on, until this ends.
+
+        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
+            says how many.
+        """
+        return self._hub.stream(limit)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> ConnectionSync:
+        """Start the daemons that the present state asks for.
+
+        :raises PermissionMissing: CAP_NET_ADMIN is missing.
+        :raises ModuleMissing: this kernel has no IPVS.
+        :raises KernelRefused: there is no such interface, it has no address, or a real server is of
+            another address family than its service.
+        :raises HostError: another ConnectionSync runs on this table.
+        """
+        if self._used:
+            raise VRRPKitError("a ConnectionSync is entered once: make a new one for each run")
+        self._used = True
+        table = _of_the_kernel() if self._given is None else self._given
+        await table.open()
+        if table in _taken:
+            await table.close()
+            raise HostError(
+                "another ConnectionSync of this program runs on this table: the kernel has one "
+                "daemon of each role, so let the one follow what both followed"
+            )
+        _taken.add(table)
+        self._table = table
+        self._wanted = self._aim
+        try:
+            self._roles = await self._found(table)
+            await self._switch(table)
+        except BaseException:
+            await self._end()
+            raise
+        if self._follows is not None:
+            self._unfollow = self._follows.on_transition(self._followed)
+            self._followed()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        table, self._table = self._table, None
+        if table is None:
+            return
+        self._wanted = frozenset()
+        if self._unfollow is not None:
+            self._unfollow()
+        if self._timer is not None:
+            self._timer.cancel()
+
+        async def give_back() -> None:
+            try:
+                if self._task is not None:
+                    await asyncio.wait({self._task})
+                try:
+                    await self._switch(table)
+                except OSError as problem:
+                    log.warning("connection sync on %s: %s", self._interface, problem)
+            finally:
+                _taken.discard(table)
+                await table.close()
+
+        try:
+            await to_the_end(give_back(), f"vrrpkit: connection sync on {self._interface} ends")
+        finally:
+            self._hub.close()
+
+    # --- work -----------------------------------------------------------------------------------
+
+    @property
+    def _aim(self) -> frozenset[SyncRole]:
+        if self._follows is None:
+            return frozenset(ORDER)
+        master = self._follows.state is State.MASTER
+        return frozenset((SyncRole.MASTER if master else SyncRole.BACKUP,))
+
+    def _followed(self, transition: Transition | GroupTransition | None = None) -> None:
+        self._wanted = self._aim
+        self._start()
+
+    def _start(self) -> None:
+        # One switch at a time: the last state wins, however often it changes meanwhile.
+        if self._table is not None and self._task is None and self._roles != self._wanted:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._task = asyncio.create_task(
+                self._work(self._table), name=f"vrrpkit connection sync on {self._interface}"
+            )
+
+    async def _work(self, table: Table) -> None:
+        try:
+            while self._roles != (wanted := self._wanted):
+                try:
+                    await self._switch(table)
+                except OSError as problem:
+                    self._refused(problem)
+                    if wanted == self._wanted:
+                        break
+        finally:
+            self._task = None
+
+    async def _switch(self, table: Table) -> None:
+        """Stop what should not run, and start what should.
+
+        :raises OSError: the kernel refused.
+        """
+        before = self._roles
+        try:
+            for role in ORDER:
+                if role in self._roles and role not in self._wanted:
+                    await table.stop_sync_daemon(role)
+                    self._roles -= {role}
+            for role in ORDER:
+                if role in self._wanted and role not in self._roles:
+                    await table.start_sync_daemon(self._daemons[role])
+                    self._roles |= {role}
+            self._told = None
+        finally:
+            if self._roles != before:
+                roles = tuple(role for role in ORDER if role in self._roles)
+                self._publish(SyncSwitched(interface=self._interface, at=_now(), roles=roles))
+
+    async def _found(self, table: Table) -> frozenset[SyncRole]:
+        """The daemons that run already and are as they should be; others are stopped."""
+        fitting: set[SyncRole] = set()
+        for found in await table.sync_daemons():
+            ours = self._daemons[found.role]
+            if found == attrs.evolve(
+                ours,
+                maxlen=ours.maxlen or found.maxlen,
+                group=ours.group or found.group,
+                port=ours.port or found.port,
+                ttl=ours.ttl or found.ttl,
+            ):
+                fitting.add(found.role)
+            else:
+                log.warning("stopping a foreign %s sync daemon on %s", found.role, found.interface)
+                await table.stop_sync_daemon(found.role)
+        return frozenset(fitting)
+
+    def _refused(self, problem: OSError) -> None:
+        text = problem.strerror or str(problem)
+        if self._table is not None:
+            self._timer = asyncio.get_running_loop().call_later(RETRY, self._start)
+        if text != self._told:
+            self._told = text
+            notice = SyncRefused(interface=self._interface, at=_now(), failure=text, retry_in=RETRY)
+            self._publish(notice, logging.WARNING)
+
+    def _publish(self, notice: SyncNotice, level: int = logging.INFO) -> None:
+        log.log(level, "%s", notice)
+        self._hub.publish(notice)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _of_the_kernel() -> Table:
+    # Imported at need: a program that stays in memory never loads netlink.
+    from vrrpkit.ipvs.kernel import KernelTable
+
+    return KernelTable.current()
