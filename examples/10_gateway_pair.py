@@ -11,12 +11,12 @@ from vrrpkit import SyncGroup, TrackScript, VRRPInstance
 
 
 async def main(
-    inside: str, inside_vip: str, outside: str, outside_vip: str, priority: int, script: str
+    inside: str, inside_vip: str, outside: str, outside_vip: str, priority: str, script: str
 ) -> None:
     fit = TrackScript(script, interval=0.5, timeout=2, fall=2)
     members = [
-        VRRPInstance("inside", inside, vrid=1, vips=[inside_vip], priority=priority),
-        VRRPInstance("outside", outside, vrid=2, vips=[outside_vip], priority=priority),
+        VRRPInstance("inside", inside, vrid=1, vips=[inside_vip], priority=int(priority)),
+        VRRPInstance("outside", outside, vrid=2, vips=[outside_vip], priority=int(priority)),
     ]
     async with SyncGroup("gateway", members, track=[fit]) as gateway:
         print(f"{gateway.state}: {gateway.why_not_master()}", flush=True)
@@ -26,4 +26,4 @@ async def main(
 
 if len(sys.argv) != 7:
     sys.exit(__doc__)
-vrrpkit.run(main(*sys.argv[1:5], int(sys.argv[5]), sys.argv[6]))
+vrrpkit.run(main(*sys.argv[1:]))

@@ -98,6 +98,19 @@ def test_own_checker() -> None:
     assert down in done.stdout
 
 
+def test_draining_cuts_nobody_off() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "08_drain_for_a_deploy.py"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"10.0.0.{number}:8080: 2 connections ended, 0 were cut, deployed" for number in (1, 2, 3)
+    ]
+
+
 def test_mail_and_scripts(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
@@ -263,3 +276,22 @@ def test_gateway_pair_moves_as_one() -> None:
         (a.directory / "fit").unlink()
         wait_until(lambda: owns(b) and free(a), 15, output(a) + output(b))
         assert "in FAULT" in output(a)
+
+
+@pytest.mark.system
+@needs_root
+def test_bfd_fails_over_in_less_than_a_second() -> None:
+    with Lab() as lab:
+        a, b = lab.host("a", "192.0.2.1/24"), lab.host("b", "192.0.2.2/24")
+        first = start(a, "12_bfd.py", "eth0", "192.0.2.10/32", "250", "192.0.2.2")
+        start(b, "12_bfd.py", "eth0", "192.0.2.10/32", "200", "192.0.2.1")
+        wait_until(lambda: a.has("192.0.2.10"), 15, output(a))
+        wait_until(lambda: "BFD 192.0.2.1: " in output(b) and "-> Up" in output(b), 10, output(b))
+        time.sleep(1.5)
+        assert not b.has("192.0.2.10")
+        first.kill()
+        killed = time.monotonic()
+        # 0.15 s and a skew of 0.22 s; silence alone would take 3.2 s.
+        assert wait_until(lambda: b.has("192.0.2.10"), 10, output(b)) - killed < 1.0
+        wait_until(lambda: "BACKUP -> MASTER: unreachable" in output(b), 5, output(b))
+        assert "BFD 192.0.2.1: Up -> Down: control detection time expired" in output(b)

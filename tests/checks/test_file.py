@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from vrrpkit import CheckFailed, CheckResult, ConfigError, Target, Weight
+from vrrpkit.checks import file as module
 from vrrpkit.checks.file import FileChecker
 from vrrpkit.checks.scheduler import Scheduler
 
 TARGET = Target(ip_address("10.0.0.1"), 8080)
+LIMIT = 2**31 - 1
 
 
 @pytest.fixture
@@ -36,34 +41,54 @@ def test_without_a_weight_0_is_healthy(path: Path) -> None:
 
 
 def test_with_a_weight_the_product_is_added(path: Path) -> None:
-    assert ask(path, " 5 \n", 2) == Weight(10, relative=True)
+    assert ask(path, " +5 \n", 2) == Weight(10, relative=True)
+    assert ask(path, "0", 2) == Weight(0, relative=True)
     assert ask(path, "5", 2, reverse=True) == Weight(-10, relative=True)
-    assert ask(path, "-253", 1) == Weight(-253, relative=True)
-    assert ask(path, "99999999999", 254) == Weight(2**31 - 1, relative=True)
-    with pytest.raises(CheckFailed, match="makes -254"):
-        ask(path, "-127", 2)
+    assert ask(path, "-1000", 1) == Weight(-1000, relative=True)
 
 
-@pytest.mark.parametrize("text", ["", "up", "1 2", "1.5", "1_0", "0x10", "9" * 100, "\0"])
+def test_the_limits_of_the_product(path: Path) -> None:
+    assert ask(path, "99999999999", 254) == Weight(LIMIT, relative=True)
+    assert ask(path, str(-LIMIT), 1) == Weight(-LIMIT, relative=True)
+    assert ask(path, "1", -LIMIT) == Weight(-LIMIT, relative=True)
+    with pytest.raises(CheckFailed, match="holds -1073741824, which makes -2147483648"):
+        ask(path, str(-(2**30)), 2)
+    with pytest.raises(CheckFailed, match="makes -2147483648"):
+        ask(path, str(2**31), 1, reverse=True)
+
+
+@pytest.mark.parametrize("text", [" ", "up", "1 2", "1\n2", "1.5", "1_0", "0x10", "9" * 100, "\0"])
 def test_no_number_is_not_healthy(path: Path, text: str) -> None:
     with pytest.raises(CheckFailed, match="no whole number"):
-        ask(path, text)
+        ask(path, text, 1)
 
 
-def test_what_cannot_be_read_is_not_healthy_and_a_fifo_does_not_hang(path: Path) -> None:
+def test_what_cannot_be_read_is_not_healthy_and_nothing_hangs(path: Path) -> None:
+    with pytest.raises(CheckFailed, match="holds nothing"):
+        ask(path, "")
+    path.unlink()
     with pytest.raises(CheckFailed, match="No such file"):
         asyncio.run(FileChecker(path).check(TARGET))
     os.mkfifo(path)
-    with pytest.raises(CheckFailed, match="no whole number"):
+    with pytest.raises(CheckFailed, match="holds nothing"):
         asyncio.run(FileChecker(path).check(TARGET))
+    writer = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    with pytest.raises(CheckFailed, match="cannot be read"):
+        asyncio.run(FileChecker(path).check(TARGET))
+    os.close(writer)
+    with pytest.raises(CheckFailed, match="Is a directory"):
+        asyncio.run(FileChecker(path.parent).check(TARGET))
+    with pytest.raises(CheckFailed, match="no whole number"):
+        asyncio.run(FileChecker("/dev/zero").check(TARGET))
 
 
-def test_a_change_is_noticed_at_once(path: Path) -> None:
+def test_a_change_is_noticed_at_once_and_nothing_blocks(path: Path) -> None:
     path.write_text("0")
     results: list[CheckResult] = []
+    other = path.with_name("other")
 
-    def write(text: str) -> None:
-        path.write_text(text)
+    def change() -> None:
+        path.write_text("1")
 
     async def main() -> None:
         came = asyncio.Event()
@@ -72,25 +97,70 @@ def test_a_change_is_noticed_at_once(path: Path) -> None:
             results.append(result)
             came.set()
 
+        async def becomes(passed: bool, what: Callable[[], object]) -> None:
+            count = len(results)
+            what()
+            while len(results) == count or results[-1].passed is not passed:
+                came.clear()
+                await came.wait()
+
         checker = FileChecker(path, interval=3600, warmup=0, retry=0)
         async with Scheduler() as scheduler, asyncio.timeout(20):
+            with blockbuster_ctx("vrrpkit") as blockbuster:
+                # Where a link leads to is on a local disk.
+                blockbuster.functions["os.readlink"].can_block_in("vrrpkit/watch.py", "_walk")
+                check = scheduler.add(checker, TARGET, on_result=take)
+                await becomes(True, lambda: None)
+                await becomes(False, change)
+                other.write_text("0")
+                await becomes(True, lambda: other.rename(path))
+                await becomes(False, path.unlink)
+                await becomes(True, lambda: path.write_text("0"))
+                await check.stop()
+            before = len(results)
+            change()
+            await asyncio.sleep(0.05)
+            assert len(results) == before
+
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(main())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_inotify_it_is_read_at_its_intervals(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none_left(path: str, changed: Callable[[], None]) -> Callable[[], None]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module, "watch", none_left)
+    results: list[CheckResult] = []
+
+    async def main() -> None:
+        done = asyncio.Event()
+
+        def take(result: CheckResult) -> None:
+            results.append(result)
+            path.write_text("0")
+            if result.passed:
+                done.set()
+
+        checker = FileChecker(path, interval=0.01, warmup=0, retry=0)
+        async with Scheduler() as scheduler, asyncio.timeout(20):
             scheduler.add(checker, TARGET, on_result=take)
-            await came.wait()
-            for text in ("1", "0"):
-                count = len(results)
-                write(text)
-                while len(results) == count or results[-1].passed is not (text == "0"):
-                    came.clear()
-                    await came.wait()
+            await done.wait()
 
     asyncio.run(main())
-    assert results[-1].healthy
+    assert not results[0].passed
+    assert "read every 0.01 s only" in caplog.text
 
 
 def test_bad_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="empty"):
         FileChecker("")
-    for weight in (255, -255, 1.5):
+    for weight in (LIMIT + 1, -LIMIT - 1, 1.5):
         with pytest.raises(ConfigError, match="weight"):
             FileChecker("/x", weight=weight)  # type: ignore[arg-type]
+    FileChecker("/x", weight=-LIMIT)
     assert str(FileChecker("/run/value")) == "file /run/value"
+    assert FileChecker("/run/value") == FileChecker(Path("/run/value"))

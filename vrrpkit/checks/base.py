@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import attrs
 
@@ -47,7 +47,7 @@ def seconds(
     """An attrs validator: a number of seconds from ``low`` to ``high``."""
 
     def validate(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-        given: object = value
+        given = cast(object, value)
         number = isinstance(given, int | float) and not isinstance(given, bool)
         # Not a number is not between the limits either.
         if not number or not low <= value <= high:

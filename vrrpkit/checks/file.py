@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
 import attrs
 
-from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.values import whole_number
@@ -15,15 +16,17 @@ from vrrpkit.watch import watch
 
 __all__ = ["FileChecker", "read_number"]
 
+log = logging.getLogger(__name__)
+
 LONGEST = 64
 """Octets of a file that are looked at: more is no number."""
 
-UNHEALTHY = -254
+UNHEALTHY = -WEIGHT_LIMIT - 1
 """From here on down a value times its weight means that the server is down."""
 
 
 def read_number(path: str) -> int:
-    """The whole number that a file holds.
+    """The whole number that a file holds, with white space around it.
 
     :raises CheckFailed: it cannot be read, or holds something else.
     """
@@ -42,36 +45,55 @@ def read_number(path: str) -> int:
             raise ValueError
         return int(text)
     except ValueError:
-        raise CheckFailed(f"{path} holds {text[:40]!r}, which is no whole number") from None
+        what = f"{text[:40]!r}, which is no whole number" if data else "nothing"
+        raise CheckFailed(f"{path} holds {what}") from None
+
+
+def _path(value: str | os.PathLike[str]) -> str:
+    return os.fspath(value)
 
 
 @attrs.frozen
 class FileChecker(Checker):
-    """Lets the whole number in a file decide: healthy or not, or how much weight.
+    """Lets the whole number in a file decide: healthy or not, or how much weight::
+
+        FileChecker("/run/maintenance")
+        FileChecker("/run/spare-capacity", weight=10)
 
     With ``weight=0`` the server is healthy while the number is 0. With another weight the number
-    times ``weight`` is added to the weight of the server, and a product of -254 or less means that
-    it is not healthy. A file that is missing, or holds something else, is not healthy. A change is
-    noticed at once; besides, the file is read at every check.
+    times ``weight`` is added to the weight of the server, and a product of -2147483648 or less
+    means that it is not healthy. A file that is missing, or holds something else, is not healthy. A
+    change is noticed at once; besides, the file is read at every check.
 
     :param path: the file (``track_file``).
-    :param weight: -254 to 254 (``weight``).
+    :param weight: -2147483647 to 2147483647 (``weight``).
     :param reverse: the sign of the product changes; with ``weight=0``, healthy while the number is
         not 0 (``reverse``).
     :raises ConfigError: the weight is out of range, or the path is empty.
     """
 
-    path: str = attrs.field(converter=os.fspath)
+    path: str = attrs.field(converter=_path)
     weight: int = attrs.field(default=0, kw_only=True)
     reverse: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not self.path:
-            raise ConfigError("FileChecker: the path is empty")
-        whole_number("FileChecker: weight", self.weight, -254, 254, "0 means healthy or not")
+            raise ConfigError("FileChecker: the path is empty; name the file")
+        whole_number(
+            "FileChecker: weight", self.weight, -WEIGHT_LIMIT, WEIGHT_LIMIT, "0 is healthy or not"
+        )
 
     def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None] | None:
-        return watch(self.path, soon)
+        try:
+            return watch(self.path, soon)
+        except OSError as problem:
+            log.warning(
+                "%s is read every %g s only: it cannot be watched: %s",
+                self.path,
+                self.interval,
+                problem.strerror,
+            )
+            return None
 
     async def check(self, target: Target) -> Weight | None:
         value = read_number(self.path)
@@ -82,7 +104,7 @@ class FileChecker(Checker):
         product = value * self.weight * (-1 if self.reverse else 1)
         if product <= UNHEALTHY:
             raise CheckFailed(f"{self.path} holds {value}, which makes {product}")
-        return Weight(min(product, 2**31 - 1), relative=True)
+        return Weight(min(product, WEIGHT_LIMIT), relative=True)
 
     def __str__(self) -> str:
         return f"file {self.path}"

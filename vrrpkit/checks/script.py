@@ -17,12 +17,14 @@ __all__ = ["ScriptChecker"]
 DYNAMIC = 2
 """The exit status that means weight 0; each one above adds 1."""
 
-_FIELD = re.compile(r"\{(\w*)\}")
-_FIELDS = ("address", "port", "name")
+FIELDS = ("address", "port", "name")
+
+# A variable of a shell, ${port}, is the shell's.
+_FIELD = re.compile(r"\{(\{\w+\})\}|(?<!\$)\{(\w+)\}")
 
 
-def _names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
-    return None if value is None else tuple(value)
+def _names(value: Iterable[str | int] | None) -> Iterable[str | int] | None:
+    return value if value is None or isinstance(value, str) else tuple(value)
 
 
 def _words(value: str | Sequence[str]) -> str | tuple[str, ...]:
@@ -35,15 +37,17 @@ class ScriptChecker(Checker):
 
         ScriptChecker(["/usr/local/bin/check-app", "{address}", "{port}"], user="nobody", timeout=5)
 
-    In the arguments ``{address}``, ``{port}`` and ``{name}`` stand for the server's; the program
-    finds them in ``VRRPKIT_ADDRESS``, ``VRRPKIT_PORT`` and ``VRRPKIT_NAME`` too. It runs without a
-    shell, in a process group of its own. When the attempt's ``timeout`` is up, the group gets
-    SIGTERM and two seconds later SIGKILL, and the check has failed, whatever it says then.
+    In the arguments ``{address}``, ``{port}`` and ``{name}`` stand for the server's, and
+    ``{{name}}`` for the text ``{name}``; the program finds them in ``VRRPKIT_ADDRESS``,
+    ``VRRPKIT_PORT`` and ``VRRPKIT_NAME`` too. It runs without a shell, in a process group of its
+    own. When the attempt's ``timeout`` is up the check has failed, whatever the program says then:
+    its group gets SIGTERM, and two seconds later SIGKILL.
 
     :param argv: the program and its arguments (``misc_path``), as a sequence or as text that is
         split the way a shell would.
-    :param user: run it as this user (``user``); needs root. By default the user of this program.
-    :param groups: with ``user``, the groups instead of the user's own.
+    :param user: run it as this user (``user``), by name or number; needs root. By default the user
+        of this program.
+    :param groups: with ``user``, the groups instead of the user's own; the first is the primary.
     :param dynamic: exit status 2 to 255 is healthy too, with a weight of the status less 2
         (``misc_dynamic``). Without it, anything but 0 has failed.
     :param environment: variables to add.
@@ -53,36 +57,50 @@ class ScriptChecker(Checker):
 
     argv: str | tuple[str, ...] = attrs.field(converter=_words)
     user: str | int | None = attrs.field(default=None, kw_only=True)
-    groups: tuple[str | int, ...] | None = attrs.field(default=None, kw_only=True, converter=_names)
+    groups: Iterable[str | int] | None = attrs.field(default=None, kw_only=True, converter=_names)
     dynamic: bool = attrs.field(default=False, kw_only=True)
     environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
     _command: Command = attrs.field(init=False, eq=False, repr=False)
+    _arguments: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        command = Command(
-            self.argv, user=self.user, groups=self.groups, environment=self.environment
-        )
-        for word in command.argv[1:]:
-            unknown = set(_FIELD.findall(word)) - set(_FIELDS)
-            if unknown:
-                raise ConfigError(
-                    f"ScriptChecker: {word!r} has an unknown field; there are "
-                    + ", ".join(f"{{{name}}}" for name in _FIELDS)
-                )
-        object.__setattr__(self, "_command", command)
+        whole = Command(self.argv, user=self.user, groups=self.groups, environment=self.environment)
+        for word in whole.argv[1:]:
+            for _, name in _FIELD.findall(word):
+                if name and name not in FIELDS:
+                    known = ", ".join(f"{{{field}}}" for field in FIELDS)
+                    raise ConfigError(
+                        f"ScriptChecker: {word!r} has an unknown field {{{name}}}; there are "
+                        f"{known}. Write {{{{{name}}}}} for that very text"
+                    )
+        # The words are filled in for each server, the program is the same.
+        object.__setattr__(self, "_command", attrs.evolve(whole, argv=whole.argv[:1]))
+        object.__setattr__(self, "_arguments", whole.argv[1:])
+
+    def validate(self, target: Target) -> None:
+        if not target.port and any(
+            name == "port" for word in self._arguments for _, name in _FIELD.findall(word)
+        ):
+            raise ConfigError(
+                f"ScriptChecker of {target}: there is no port for {{port}}; leave it out, or give "
+                "the server a port"
+            )
 
     async def check(self, target: Target) -> Weight | None:
         fields = {
             "address": str(target.address),
-            "port": "" if target.port is None else str(target.port),
+            "port": str(target.port or ""),
             "name": str(target),
         }
-        program, *words = self._command.argv
-        filled = [_FIELD.sub(lambda found: fields[found[1]], word) for word in words]
-        command = attrs.evolve(self._command, argv=(program, *filled))
-        variables = {f"VRRPKIT_{name.upper()}": value for name, value in fields.items()}
-        done = await command.run(environment=variables)
-        if done.status == 0:
+
+        def fill(found: re.Match[str]) -> str:
+            return found[1] or fields[found[2]]
+
+        done = await self._command.run(
+            *(_FIELD.sub(fill, word) for word in self._arguments),
+            environment={f"VRRPKIT_{name.upper()}": value for name, value in fields.items()},
+        )
+        if done.ok:
             return None
         if self.dynamic and done.status is not None and done.status >= DYNAMIC:
             return Weight(done.status - DYNAMIC)

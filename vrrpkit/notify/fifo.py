@@ -45,7 +45,7 @@ class NotifyFIFO(Notifier):
         *,
         mode: int = 0o600,
         limit: int = 1000,
-        priorities: bool = True,
+        priorities: bool = False,
     ) -> None:
         self._path = os.fspath(path)
         if not self._path:
@@ -96,8 +96,9 @@ class NotifyFIFO(Notifier):
     def _open(self) -> None:
         try:
             try:
-                os.mkfifo(self._path, self._mode)
+                os.mkfifo(self._path, 0o600)
                 self._made = True
+                os.chmod(self._path, self._mode)
             except FileExistsError:
                 self._made = False
             # For reading too: so that it can be opened, and written to, while nobody reads.

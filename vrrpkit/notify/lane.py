@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -15,13 +16,21 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+PATIENCE = 5.0
+"""Seconds that work which is cancelled may take to end."""
+
+
+class _Alone:
+    """The key of an item that no other one replaces."""
+
 
 class Lane(Generic[T]):
     """Does ``work`` for one item after the other, in order, and never for two at once.
 
     While work is slow, what waits is kept short: a newer item of the same ``kind`` takes the place
-    of an older one and comes last, and beyond ``limit`` the oldest is dropped. A task exists only
-    while there is something to do. What ``work`` raises is logged.
+    of an older one and comes last, and beyond ``limit`` the oldest of kind ``None`` is dropped, or
+    if there is none the oldest. A task exists only while there is something to do. What ``work``
+    raises is logged.
 
     :param kind: what may replace what; items of kind ``None`` all stay.
     """
@@ -39,7 +48,7 @@ class Lane(Generic[T]):
         self._work = work
         self._kind = kind
         self._limit = limit
-        self._waiting: list[T] = []
+        self._waiting: OrderedDict[Hashable, T] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.replaced = 0
@@ -57,28 +66,35 @@ class Lane(Generic[T]):
         if self._closed:
             return
         kind = self._kind(item)
-        if kind is not None:
-            kept = [other for other in self._waiting if self._kind(other) != kind]
-            self.replaced += len(self._waiting) - len(kept)
-            self._waiting = kept
-        if len(self._waiting) >= self._limit:
-            del self._waiting[0]
-            self._lose(1)
-        self._waiting.append(item)
+        key = _Alone() if kind is None else kind
+        if key in self._waiting:
+            del self._waiting[key]
+            self.replaced += 1
+        elif len(self._waiting) >= self._limit:
+            self._drop()
+        self._waiting[key] = item
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"vrrpkit: {self._name}")
 
-    def _lose(self, count: int) -> None:
-        if count and not self.dropped:
+    def _drop(self) -> None:
+        alone = (key for key in self._waiting if isinstance(key, _Alone))
+        del self._waiting[next(alone, next(iter(self._waiting)))]
+        if not self.dropped:
             log.warning("%s is too slow: the oldest that waits is dropped", self._name)
-        self.dropped += count
+        self.dropped += 1
 
     async def _run(self) -> None:
         try:
             while self._waiting:
-                item = self._waiting.pop(0)
+                _, item = self._waiting.popitem(last=False)
                 try:
                     await self._work(item)
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    # Not this task was cancelled, but something that the work waited for.
+                    log.exception("%s failed on %s", self._name, item)
                 except Exception:
                     log.exception("%s failed on %s", self._name, item)
         finally:
@@ -110,4 +126,4 @@ class Lane(Generic[T]):
                 self.dropped += len(self._waiting) + 1
                 self._waiting.clear()
                 task.cancel()
-                await asyncio.wait([task])
+                await asyncio.wait([task], timeout=PATIENCE)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeAlias
 
+from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
+from vrrpkit.ipvs.server import VirtualServer
+from vrrpkit.notify.words import Word, words
 from vrrpkit.values import State
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
-__all__ = ["Fields", "fields_of", "one_line"]
+__all__ = ["BODY", "FIELDS", "SUBJECT", "Fields", "fields_of", "one_line"]
 
 SUBJECT = "[{router_id}] {kind} {name} - {event}"
 BODY = """{text}
@@ -19,9 +23,21 @@ event: {event}
 reason: {reason}
 time: {time}
 """
-Fields = dict[str, str]
-"""What a template may use: ``router_id``, ``kind``, ``name``, ``event``, ``state``, ``reason``,
-``priority``, ``text``, ``time``."""
+FIELDS = (
+    "router_id",
+    "kind",
+    "name",
+    "event",
+    "state",
+    "reason",
+    "priority",
+    "text",
+    "time",
+)
+"""What a template may use."""
+
+Fields: TypeAlias = dict[str, str]
+"""A text for each of :data:`FIELDS`."""
 
 _STATES = {
     State.MASTER: "It owns the virtual addresses now.",
@@ -36,8 +52,8 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def fields_of(event: object, router_id: str, at: float) -> Fields | None:
-    """What to say of an event; ``None`` if there is no mail about such a thing."""
+def fields_of(event: object, subject: object, router_id: str, at: float) -> Fields | None:
+    """What to say of an event of ``subject``; ``None`` if there is no mail about such a thing."""
     match event:
         case Transition():
             reason = str(event.reason)
@@ -47,10 +63,17 @@ def fields_of(event: object, router_id: str, at: float) -> Fields | None:
             found["priority"] = str(event.priority)
         case GroupTransition():
             found = _state("VRRP Group", event.group, event.state, "its members")
+        case ServerUp() | ServerDown() | QuorumUp() | QuorumDown() if isinstance(
+            subject, VirtualServer
+        ):
+            told = words(event, subject)
+            if not told:
+                return None
+            found = _serving(event, told, subject)
         case _:
             return None
     time = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-    return {"priority": "", "state": ""} | found | {"router_id": one_line(router_id), "time": time}
+    return {"priority": ""} | found | {"router_id": one_line(router_id), "time": time}
 
 
 def _state(kind: str, name: str, state: State, reason: str) -> Fields:
@@ -61,4 +84,28 @@ def _state(kind: str, name: str, state: State, reason: str) -> Fields:
         "event": "Stopping" if state is State.INIT else f"Entering {state} state",
         "reason": one_line(reason),
         "text": f"{kind} {one_line(name)}: {_STATES[state]}",
+    }
+
+
+def _serving(
+    event: ServerUp | ServerDown | QuorumUp | QuorumDown,
+    told: tuple[Word, ...],
+    subject: VirtualServer,
+) -> Fields:
+    first = told[0]
+    real = first.kind == "RS"
+    # One letter for all services of a virtual server, as keepalived does with a group of them.
+    group = (first.of if real else first.name) if len(told) == 1 else f"[{subject.name}]"
+    reason = event.reason if isinstance(event, ServerDown) else ""
+    if isinstance(event, QuorumUp | QuorumDown):
+        reason = f"weight {event.weight}"
+    if isinstance(event, QuorumDown) and event.sorry:
+        reason += f", {event.sorry} stands in"
+    return {
+        "kind": "Realserver" if real else "Virtualserver",
+        "name": one_line(f"{first.name} of virtual server {group}" if real else group),
+        "state": first.state,
+        "event": first.state,
+        "reason": one_line(reason or "its checks pass"),
+        "text": one_line(str(event)),
     }

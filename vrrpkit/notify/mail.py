@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
-from vrrpkit.notify.letters import BODY, SUBJECT, fields_of, one_line
+from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of, one_line
 from vrrpkit.notify.outbox import Letter, Outbox, pause_before
 from vrrpkit.values import whole_number
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PORTS = {"tls": 465, "starttls": 587, "opportunistic": 25, "none": 25}
 
-STATES = ("MASTER", "BACKUP", "FAULT", "STOP")
+STATES = ("MASTER", "BACKUP", "FAULT", "STOP", "UP", "DOWN")
 
 
 class Mail(Notifier):
@@ -57,10 +57,10 @@ class Mail(Notifier):
     :param password: for AUTH.
     :param helo: the name to say in EHLO (``smtp_helo_name``); by default this host's.
     :param router_id: what the subject begins with (``router_id``); by default this host's name.
-    :param subject: template, with the fields of :data:`vrrpkit.notify.letters.Fields` in braces.
+    :param subject: template, with the fields of :data:`vrrpkit.notify.letters.FIELDS` in braces.
     :param body: likewise.
-    :param states: which states of a router or group are worth a mail: ``MASTER``, ``BACKUP``,
-        ``FAULT``, ``STOP``.
+    :param states: which states are worth a mail: ``MASTER``, ``BACKUP``, ``FAULT``, ``STOP`` of a
+        router or group; ``UP``, ``DOWN`` of a real server or the quorum of a virtual server.
     :param deadline: seconds for one session with the server, all told (``smtp_connect_timeout``).
     :param flush: seconds that leaving gives what still waits.
     :param limit: letters that wait at most; beyond, the oldest is dropped.
@@ -145,10 +145,7 @@ class Mail(Notifier):
         for what, seconds in (("deadline", self._deadline), ("flush", self._flush)):
             if not 0 < seconds <= 3600:
                 raise ConfigError(f"mail: {what} {seconds} must be above 0 seconds, up to 3600")
-        sample = dict.fromkeys(
-            ("router_id", "kind", "name", "event", "state", "reason", "priority", "text", "time"),
-            "",
-        )
+        sample: dict[str, str] = dict.fromkeys(FIELDS, "")
         for what, template in (("subject", self._subject), ("body", self._body)):
             try:
                 template.format_map(sample)
@@ -209,13 +206,13 @@ class Mail(Notifier):
     # --- what comes in
 
     def attach(self, subject: object) -> Attachment:
-        return _MailAttachment(self)
+        return _MailAttachment(self, subject)
 
-    def tell(self, event: object) -> None:
-        """Mail about ``event``, if it is worth one; returns at once."""
+    def tell(self, event: object, subject: object) -> None:
+        """Mail about ``event`` of ``subject``, if it is worth one; returns at once."""
         now = time.time()
-        fields = fields_of(event, self._router_id, now)
-        if fields is None or (fields["state"] and fields["state"] not in self._states):
+        fields = fields_of(event, subject, self._router_id, now)
+        if fields is None or fields["state"] not in self._states:
             return
         self.send(self._subject.format_map(fields), self._body.format_map(fields), now)
 
@@ -226,6 +223,8 @@ class Mail(Notifier):
         """
         before = self._outbox.dropped
         when = time.time() if at is None else at
+        # What UTF-8 has no octets for could never be sent, and everything else waits behind it.
+        body = body.encode(errors="replace").decode()
         self._outbox.put(Letter(subject=one_line(subject), body=body, at=when))
         if self._outbox.dropped > before == 0:
             log.warning("mail: too much waits for %s; the oldest is dropped", self._host)
@@ -279,13 +278,16 @@ class Mail(Notifier):
         try:
             await client.connect()
             while (letter := self._outbox.first()) is not None:
-                await self._hand_over(client, letter)
+                taken = await self._hand_over(client, letter)
                 self._outbox.sent(letter)
+                if not taken:
+                    await client.rset()
             await client.quit()
         finally:
             client.close()
 
-    async def _hand_over(self, client: aiosmtplib.SMTP, letter: Letter) -> None:
+    async def _hand_over(self, client: aiosmtplib.SMTP, letter: Letter) -> bool:
+        """Whether the server took it; otherwise it refused it for good."""
         import aiosmtplib
 
         try:
@@ -297,9 +299,9 @@ class Mail(Notifier):
                 raise
             self.refused += 1
             log.warning("mail: %s refused %r: %s", self._host, letter.subject, refusal)
-            await client.rset()
-        else:
-            self.sent += 1
+            return False
+        self.sent += 1
+        return True
 
     def _written(self, letter: Letter) -> EmailMessage:
         message = EmailMessage()
@@ -347,11 +349,12 @@ def _mailbox(what: str, value: str) -> str:
 class _MailAttachment:
     """One object's mail. Everything waits in one outbox, which outlives the object."""
 
-    def __init__(self, mail: Mail) -> None:
+    def __init__(self, mail: Mail, subject: object) -> None:
         self._mail = mail
+        self._subject = subject
 
     def tell(self, event: object) -> None:
-        self._mail.tell(event)
+        self._mail.tell(event, self._subject)
 
     async def close(self) -> None:
         """The mail's own end delivers what waits."""

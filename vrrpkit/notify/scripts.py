@@ -9,7 +9,7 @@ from typing import TypeAlias
 from vrrpkit.errors import ConfigError
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.notify.lane import Lane
-from vrrpkit.notify.words import Word, words
+from vrrpkit.notify.words import STATES, Word, words
 from vrrpkit.process import Command, Untrusted
 from vrrpkit.values import whole_number
 
@@ -137,7 +137,7 @@ class NotifyScripts(Notifier):
 
     def _worth(self, word: Word) -> bool:
         """Whether the generic script is called."""
-        return word.slot is not None or (self._priorities and word.state.endswith("_PRIORITY"))
+        return word.state in STATES or (self._priorities and word.state.endswith("_PRIORITY"))
 
 
 async def _one(command: Command, extra: tuple[str, ...], environment: dict[str, str]) -> None:

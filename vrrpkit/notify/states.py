@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
@@ -17,5 +18,9 @@ def kind_of(event: object) -> Hashable | None:
             return ("state", event.router)
         case GroupTransition():
             return ("state of a group", event.group)
+        case ServerUp() | ServerDown():
+            return ("state of a server", event.virtual_server, event.server)
+        case QuorumUp() | QuorumDown():
+            return ("quorum", event.virtual_server)
         case _:
             return None

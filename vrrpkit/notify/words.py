@@ -14,7 +14,7 @@ from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.notices import AnotherMaster, PriorityChanged, Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
-__all__ = ["Word", "words"]
+__all__ = ["STATES", "Word", "words"]
 
 STATES = frozenset({"MASTER", "BACKUP", "FAULT", "STOP", "DELETED", "UP", "DOWN"})
 
@@ -57,10 +57,10 @@ class Word:
         return " ".join([kind, name, *rest])
 
     @property
-    def slot(self) -> Hashable | None:
+    def slot(self) -> Hashable:
         """What newer word may take the place of this one while it waits: the next state of the same
-        object."""
-        return (self.kind, self.name, self.of) if self.state in STATES else None
+        object, or the same news of it."""
+        return (self.kind, self.name, self.of, "" if self.state in STATES else self.state)
 
 
 def words(event: object, subject: object) -> tuple[Word, ...]:

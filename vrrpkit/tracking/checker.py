@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import cast
 
 import attrs
 
@@ -42,7 +43,7 @@ class TrackChecker(Tracker):
     port: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        given: object = self.checker
+        given = cast(object, self.checker)
         if not isinstance(given, Checker):
             raise ConfigError(f"TrackChecker takes a Checker, not {given!r}")
         self.checker.validate(self._target)

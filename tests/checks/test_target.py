@@ -1,0 +1,75 @@
+"""Sockets that are bound as a way asks."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from ipaddress import ip_address
+from typing import cast
+
+import pytest
+
+from checks.attempts import descriptors
+from checks.privileges import unprivileged
+from vrrpkit.checks import target
+from vrrpkit.checks.target import Way
+from vrrpkit.errors import PermissionMissing
+
+HERE = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
+families = pytest.mark.parametrize("family", [4, 6])
+
+
+def opened(way: Way) -> tuple[str, int]:
+    with way.socket(socket.SOCK_DGRAM) as sock:
+        assert not sock.getblocking()
+        return cast(tuple[str, int], sock.getsockname()[:2])
+
+
+@families
+def test_source(family: int) -> None:
+    unbound = {4: "0.0.0.0", 6: "::"}[family]
+    here = HERE[family]
+    assert opened(Way(here, 9)) == (unbound, 0)
+    address, port = opened(Way(here, 9, source=here))
+    assert (address, port > 0) == (str(here), True)
+    assert opened(Way(here, 9, source_port=port)) == (unbound, port)
+    assert opened(Way(here, 9, source=here, source_port=port)) == (str(here), port)
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        (Way(HERE[4], 9, source=ip_address("192.0.2.1")), "from 192.0.2.1: Cannot assign"),
+        (Way(HERE[6], 9, source=ip_address("2001:db8::1"), source_port=50009), r":50009: Cannot"),
+        (Way(HERE[4], 9, interface="nowhere7"), "interface 'nowhere7': No such device"),
+    ],
+)
+def test_what_is_not_here(way: Way, says: str) -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match=says):
+        opened(way)
+    assert descriptors() == before
+
+
+def test_a_mark_needs_a_capability() -> None:
+    before = descriptors()
+    with unprivileged(), pytest.raises(PermissionMissing, match="fwmark=7 needs it") as caught:
+        opened(Way(HERE[4], 9, fwmark=7))
+    assert caught.value.capability == "CAP_NET_ADMIN"
+    assert descriptors() == before
+
+
+def test_an_interface_needed_a_capability_before_linux_5_7() -> None:
+    class Refusing:
+        def setsockopt(self, *_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with pytest.raises(PermissionMissing, match="interface='eth0' needs it") as caught:
+        target._leave_by(cast(socket.socket, Refusing()), "eth0")
+    assert caught.value.capability == "CAP_NET_RAW"
+
+
+def test_is_shown_as_urls_write_it() -> None:
+    assert str(Way(HERE[6], 80)) == "[::1]:80"
+    assert str(Way(HERE[4], None)) == "127.0.0.1"
+    assert Way(HERE[4], None).destination == ("127.0.0.1", 0)

@@ -1,0 +1,153 @@
+"""One datagram of one attempt: sent, what comes back judged, the socket closed, the end told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import TypeAlias
+
+from vrrpkit.checks.base import Report
+from vrrpkit.checks.poller import Poller
+from vrrpkit.checks.target import Way
+from vrrpkit.errors import CheckFailed
+
+__all__ = ["Heard", "ask"]
+
+Heard: TypeAlias = Callable[[bytes], bool]
+"""Judges a datagram that came: ``True`` is a healthy server, ``False`` is no answer to what was
+asked, so that others are waited for. Raises when the server is not healthy."""
+
+BATCH = 16
+"""Datagrams read in one turn of the loop."""
+
+# linux/in.h, linux/in6.h. Without it errors that may pass, as "no route to host", are not told.
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+
+_SAID_BY_ICMP = {
+    errno.ECONNREFUSED: "nobody listens there (ICMP: port unreachable)",
+    errno.EHOSTUNREACH: "the host cannot be reached",
+    errno.ENETUNREACH: "the network cannot be reached",
+}
+
+
+def ask(
+    way: Way,
+    question: bytes,
+    heard: Heard,
+    report: Report,
+    *,
+    limit: int,
+    silence: float | None = None,
+    opened: Callable[[Way], socket.socket] | None = None,
+) -> Callable[[], None]:
+    """Send ``question``, show what comes back to ``heard``, and report; return what abandons it.
+
+    Only datagrams from where the question went to are heard, and ICMP errors about it end the
+    attempt. ``report`` is called once, perhaps before this returns, and never after the attempt was
+    abandoned.
+
+    :param limit: octets of a datagram that ``heard`` is shown; what is beyond is cut off.
+    :param silence: seconds without an answer or an error after which the server counts as healthy;
+        ``None`` waits for an answer.
+    :param opened: makes the socket, if it is not UDP.
+    """
+    attempt = _Attempt(way, heard, report, limit)
+    try:
+        attempt.start(question, opened or _udp)
+    except OSError as problem:
+        attempt.fail(problem)
+    else:
+        if silence is not None:
+            attempt.limit_to(silence)
+    return attempt.close
+
+
+def _udp(way: Way) -> socket.socket:
+    return way.socket(socket.SOCK_DGRAM)
+
+
+class _Attempt:
+    __slots__ = ("_heard", "_limit", "_poller", "_report", "_socket", "_timer", "_way")
+
+    def __init__(self, way: Way, heard: Heard, report: Report, limit: int) -> None:
+        self._way = way
+        self._heard = heard
+        self._report: Report | None = report
+        self._limit = limit
+        self._socket: socket.socket | None = None
+        self._poller: Poller | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, question: bytes, opened: Callable[[Way], socket.socket]) -> None:
+        """Send.
+
+        :raises OSError: it cannot be.
+        """
+        poller = Poller.current()
+        sock = self._socket = opened(self._way)
+        if sock.family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        sock.connect(self._way.destination)
+        poller.watch(sock.fileno(), self._ready)
+        self._poller = poller
+        sock.send(question)
+
+    def limit_to(self, silence: float) -> None:
+        """Be content if nothing is heard for so many seconds."""
+        self._timer = asyncio.get_running_loop().call_later(silence, self._finish, None)
+
+    def close(self) -> None:
+        """Close without a report; harmless when closed."""
+        sock, poller, timer = self._socket, self._poller, self._timer
+        self._report = self._socket = self._poller = self._timer = None
+        if timer is not None:
+            timer.cancel()
+        if sock is not None:
+            if poller is not None:
+                poller.forget(sock.fileno())
+            sock.close()
+
+    def fail(self, problem: OSError) -> None:
+        """Close, and report what the system said."""
+        number = problem.errno or 0
+        why = problem.strerror or str(problem)
+        # What was said about our own end has words of its own.
+        if why == os.strerror(number):
+            why = _SAID_BY_ICMP.get(number, why)
+        self._finish(CheckFailed(f"asking {self._way} failed: {why}"))
+
+    def _finish(self, outcome: BaseException | None) -> None:
+        report = self._report
+        self.close()
+        if report is not None:
+            report(outcome)
+
+    def _ready(self, _what: int) -> None:
+        for _ in range(BATCH):
+            sock = self._socket
+            if sock is None:
+                return
+            try:
+                data = sock.recv(self._limit)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                self.fail(problem)
+                return
+            try:
+                passed = self._heard(data)
+            except Exception as problem:
+                # Whatever it is, the attempt ends with it, and the report carries it on.
+                self._finish(problem)
+                return
+            if passed:
+                self._finish(None)
+                return
+        # Others have their turn before the rest is read.
+        asyncio.get_running_loop().call_soon(self._ready, 0)

@@ -1,0 +1,140 @@
+"""The SMTP checker: greeting, EHLO or HELO, perhaps STARTTLS, QUIT."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from vrrpkit.checks.base import DirectChecker, Report
+from vrrpkit.checks.connection import Conversation, connect
+from vrrpkit.checks.http_options import server_name
+from vrrpkit.checks.smtp_session import Session
+from vrrpkit.checks.target import Target, Way
+from vrrpkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["SMTPChecker"]
+
+PORT = 25
+"""Where a server without a port is asked."""
+
+# RFC 5321 section 4.1.2: Domain, or an address literal.
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_LITERAL = re.compile(r"\[[!-Z^-~]+\]")
+_LONGEST = 255
+
+
+def _file(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _valid(name: object) -> bool:
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        return False
+    return bool(_DOMAIN.fullmatch(name) or _LITERAL.fullmatch(name))
+
+
+def _helo(value: str | None) -> str | None:
+    if value is not None and not _valid(value):
+        raise ConfigError(
+            f"SMTPChecker: helo_name {value!r} must be a domain name or an address literal: "
+            "'checker.example.net', '[192.0.2.1]'"
+        )
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class SMTPChecker(DirectChecker):
+    """A server is healthy if it talks SMTP (keepalived: ``SMTP_CHECK``)::
+
+        SMTPChecker()
+        SMTPChecker(starttls=True, server_name="mail.example.net")
+
+    It must greet with 220, answer EHLO with 250 - or, where EHLO is refused, HELO - and QUIT with
+    221 (RFC 5321). No mail is sent, and nobody logs in. With ``starttls`` it must also offer
+    STARTTLS, enter TLS with a certificate that is good, and answer EHLO again (RFC 3207).
+
+    The server's port is used, or 25 if it has none. A server that says more than it was asked for,
+    or more than 16384 octets at a time, has failed.
+
+    :param helo_name: who we say we are: a domain name or an address literal like ``"[192.0.2.1]"``
+        (``helo_name``, by default ``smtpchecker.keepalived.org``). ``None`` is the host's name,
+        looked at in each attempt.
+    :param esmtp: ``False`` says HELO instead of EHLO, as keepalived does.
+    :param starttls: enter TLS.
+    :param verify: ``False`` accepts any certificate.
+    :param ca: a file of PEM certificates to trust instead of the system's; read on construction.
+    :param server_name: the name or address that the certificate must be for, a name is also told to
+        the server (SNI); without it the address that is connected to.
+    :raises ConfigError: a value is unusable, or ``ca`` is no such file.
+    """
+
+    helo_name: str | None = attrs.field(default=None, converter=_helo)
+    esmtp: bool = True
+    starttls: bool = False
+    verify: bool = True
+    ca: Path | None = attrs.field(default=None, converter=_file)
+    server_name: str | None = attrs.field(default=None, converter=server_name)
+    _context: ssl.SSLContext | None = attrs.field(default=None, init=False, eq=False, repr=False)
+
+    needs_port = False
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if not self.starttls:
+            for option, given in (
+                ("ca", self.ca is not None),
+                ("server_name", self.server_name is not None),
+                ("verify=False", not self.verify),
+            ):
+                if given:
+                    raise ConfigError(
+                        f"SMTPChecker: {option} is of no use without TLS; add starttls=True"
+                    )
+            return
+        if not self.esmtp:
+            raise ConfigError(
+                "SMTPChecker: STARTTLS is an extension, which HELO does not ask for; leave out "
+                "esmtp=False"
+            )
+        if not self.verify and self.ca is not None:
+            raise ConfigError(
+                "SMTPChecker: ca is of no use with verify=False; leave one of them out"
+            )
+        # ssl is loaded when something needs it, not when vrrpkit is imported.
+        from vrrpkit.checks.tls import context
+
+        made = context(
+            verify=self.verify, ca=self.ca, cert=None, key=None, password=None, alpn=None
+        )
+        object.__setattr__(self, "_context", made)
+
+    def way(self, target: Target) -> Way:
+        way = super().way(target)
+        return way if way.port else attrs.evolve(way, port=PORT)
+
+    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+        way = self.way(target)
+        name = self.helo_name or _own_name()
+        encrypted: Callable[[Conversation], Conversation] | None = None
+        if self._context is not None:
+            from vrrpkit.checks.tls import Encrypted
+
+            encrypted = partial(Encrypted, self._context, self.server_name or str(way.address))
+        return connect(way, Session(name, esmtp=self.esmtp, encrypted=encrypted), report)
+
+
+def _own_name() -> str:
+    """The host's name; nobody is asked for its domain, which might take long."""
+    name = os.uname().nodename
+    # What is no name at all becomes what clients without a name say.
+    return name if _valid(name) else "[127.0.0.1]"
