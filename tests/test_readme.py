@@ -27,7 +27,7 @@ def test_failover_prints_what_is_shown() -> None:
 
 
 def test_application_test_passes() -> None:
-    test = blocks("python")[2]
+    test = blocks("python")[4]
     preamble = "import asyncio\nfrom vrrpkit.testing import Lan, virtual_time\n"
     python(f"{preamble}{test}\ntest_writer_follows_the_vip()\n")
 
@@ -51,3 +51,36 @@ def test_links_lead_somewhere() -> None:
 def test_two_commands_are_the_ones_that_ci_runs() -> None:
     assert "`.ci/nox -s demo`" in README and "`.ci/nox`" in README
     assert re.search(r"^\S*\.ci/nox\b", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def test_virtual_server_snippet_names_what_exists() -> None:
+    """On a table in memory, with a checker that needs no network."""
+    snippet = blocks("python")[2].replace('HTTPChecker("/healthz", status=200, ', "Scripted(")
+    snippet = snippet.replace("    servers=", "    table=MemoryTable(), servers=")
+    code = (
+        "from vrrpkit import MemoryTable, VirtualServer\n"
+        "from vrrpkit.testing import run_virtual\n"
+        "from vrrpkit.testing import ScriptedChecker as Scripted\n"
+        f"async def main():\n{textwrap.indent(snippet, '    ')}"
+        "    print(web.state, [server.name for server in web.servers])\n"
+        "run_virtual(main())\n"
+    )
+    assert python(code) == "init ['10.0.0.2:8080']\n"
+
+
+def test_sync_group_snippet_names_what_exists() -> None:
+    """In memory, with a script that is everywhere and without a mail."""
+    snippet = blocks("python")[3].replace("pgrep -x haproxy", "true")
+    snippet = snippet.replace('to="ops@example.net"', 'to="ops@example.net", states=[]')
+    code = (
+        "import asyncio\n"
+        "from vrrpkit import Mail, MemoryBus, SyncGroup, TrackScript, VRRPInstance\n"
+        "def router(name, vrid):\n"
+        "    interface = MemoryBus().interface('192.0.2.1')\n"
+        "    return VRRPInstance(name, interface, vrid=vrid, vips=['192.0.2.10/24'])\n"
+        "async def main():\n"
+        "    inside, outside = router('inside', 1), router('outside', 2)\n"
+        f"{textwrap.indent(snippet, '    ')}"
+        "asyncio.run(main())\n"
+    )
+    assert python(code) == "in FAULT: inside (script true); outside (script true)\n"
