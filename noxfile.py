@@ -26,6 +26,7 @@ nox.options.sessions = [
     "examples",
     "demo",
     "system",
+    "kernel",
 ]
 
 ROOT = Path(__file__).parent
@@ -177,6 +178,14 @@ def system(session: nox.Session) -> None:
     debian_packages(session)
     install(session, "test")
     as_root(session, *pytest("-m", "system", *session.posargs))
+
+
+@nox.session
+def kernel(session: nox.Session) -> None:
+    """Real connections through IPVS, in a kernel that runs as an ordinary process. No root."""
+    debian_packages(session)
+    install(session, "test")
+    session.run("python", *pytest("-m", "kernel", "tests/kernel", *session.posargs), env=ENV)
 
 
 @nox.session

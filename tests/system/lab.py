@@ -165,6 +165,10 @@ class Host:
         """``ip`` of iproute2 acting on the namespace."""
         return _ip("-n", self.namespace, *args)
 
+    def ip_batch(self, *commands: str) -> None:
+        """Commands of ``ip`` (``address add 192.0.2.1/24 dev eth0``) in one call."""
+        _ip("-n", self.namespace, "-batch", "-", stdin="\n".join(commands) + "\n")
+
     def sysctl(self, values: Mapping[str, str | int]) -> None:
         """Set sysctls, names with slashes as below ``/proc/sys`` (``net/ipv4/ip_forward``)."""
         lines = [f"echo {value} > /proc/sys/{name}" for name, value in values.items()]
@@ -212,8 +216,7 @@ class Host:
 
     def link_up(self) -> None:
         """Set the interface up again and give it back its own addresses."""
-        self.ip("link", "set", "dev", self.dev, "up")
-        self._add_addresses()
+        self.ip_batch(*self._start())
 
     def unplug(self) -> None:
         """Take the switch's end of the cable down: the host sees its carrier go."""
@@ -251,15 +254,15 @@ class Host:
         # A virtual router's peer may send router advertisements; nobody here shall heed them.
         interfaces = ("default", self.dev)
         self.sysctl({f"net/ipv6/conf/{name}/accept_ra": 0 for name in interfaces})
-        self.ip("link", "set", "dev", self.dev, "addrgenmode", "none")
-        self.ip("link", "set", "lo", "up")
-        self.link_up()
+        self.ip_batch(f"link set dev {self.dev} addrgenmode none", "link set lo up", *self._start())
 
-    def _add_addresses(self) -> None:
+    def _start(self) -> list[str]:
+        commands = [f"link set dev {self.dev} up"]
         for address in self.own_addresses:
             # Duplicate address detection would hold it back for a second or two.
-            nodad = ["nodad"] if ip_interface(address).version == 6 else []
-            self.ip("address", "replace", address, "dev", self.dev, *nodad)
+            nodad = " nodad" if ip_interface(address).version == 6 else ""
+            commands.append(f"address replace {address} dev {self.dev}{nodad}")
+        return commands
 
     def _leg(self, *args: str) -> None:
         assert self._switch is not None, "the switch has no cable"
@@ -298,7 +301,7 @@ class Lab:
             self._stack = stack
             #: The switch's own namespace; its ``br0`` sees every frame, unicast ones included.
             self.switch = self._namespace("switch", BRIDGE)
-            self._build_bridge()
+            self._build_bridge(self.switch)
             self._stack = stack.pop_all()
         return self
 
@@ -328,6 +331,29 @@ class Lab:
         self.hosts[name] = host
         return host
 
+    def second_switch(self, name: str = "outside") -> Host:
+        """Another switch, which nothing is connected to yet: see :meth:`second_link`."""
+        switch = self._namespace(name, BRIDGE)
+        self._build_bridge(switch)
+        return switch
+
+    def second_link(self, host: Host, switch: Host, *addresses: str) -> Host:
+        """Connect a host to another switch too, with ``eth1``, and return it as seen from there:
+        the same namespace, with that interface, cable and addresses."""
+        number = int(ip_interface(addresses[0]).ip) & 0xFF
+        own = (addresses[0], f"fe80::1:{number:x}/64", *addresses[1:])
+        directory = self.directory / f"{host.name}-eth1"
+        link = Host(host.name, host.namespace, directory, "eth1", own)
+        self._stack.callback(link.close)
+        link.attach(switch, f"02:00:00:00:01:{number:02x}")
+        return link
+
+    def remove(self, host: Host) -> None:
+        """Kill what runs on a host and remove it, before the laboratory closes."""
+        host.close()
+        _remove_namespace(host.namespace)
+        self.hosts.pop(host.name, None)
+
     def port(self, mac: str) -> str | None:
         """The name of the host behind whose port the switch has last seen a MAC address."""
         table = json.loads(self.switch.run(["bridge", "-json", "fdb", "show", "br", BRIDGE]))
@@ -342,13 +368,13 @@ class Lab:
         self._stack.callback(host.close)
         return host
 
-    def _build_bridge(self) -> None:
+    def _build_bridge(self, switch: Host) -> None:
         # Snooping without a querier makes IPv6 adverts vanish after a few minutes; promiscuous
         # mode delivers a copy of every forwarded frame to br0, where a sniffer listens.
         options = ["mcast_snooping", "0", "stp_state", "0", "forward_delay", "0"]
-        self.switch.sysctl({"net/ipv6/conf/default/disable_ipv6": 1})
-        self.switch.ip("link", "add", BRIDGE, "type", "bridge", *options)
-        self.switch.ip("link", "set", BRIDGE, "promisc", "on", "up")
+        switch.sysctl({"net/ipv6/conf/default/disable_ipv6": 1})
+        switch.ip("link", "add", BRIDGE, "type", "bridge", *options)
+        switch.ip("link", "set", BRIDGE, "promisc", "on", "up")
 
 
 def remove_leftovers() -> None:
@@ -378,8 +404,11 @@ def alive(pid: int) -> bool:
     return "State:\tZ" not in status
 
 
-def _ip(*args: str) -> str:
-    done = subprocess.run(["ip", *args], capture_output=True, text=True, timeout=30, check=False)
+def _ip(*args: str, stdin: str | None = None) -> str:
+    argv = ["ip", *args]
+    done = subprocess.run(
+        argv, capture_output=True, input=stdin, text=True, timeout=30, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"ip {' '.join(args)}: {done.stderr.strip()}")
     return done.stdout
