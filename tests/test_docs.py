@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vrrpkit import CheckFailed, MemoryBus, State, Target, VRRPInstance
-from vrrpkit.testing import virtual_time
+from vrrpkit.testing import run_virtual, virtual_time
 
 HOW_TO = Path(__file__).parent.parent / "docs" / "how-to"
 
@@ -93,3 +93,7 @@ def test_tracking_follows_what_the_program_knows() -> None:
         return await page.failover(interface, page.Pool())
 
     assert main() == [State.MASTER, State.FAULT, State.BACKUP]
+
+
+def test_bfd_decides_who_is_fit() -> None:
+    assert run_virtual(code("bfd.md").main()) == [90, 150, 90]

@@ -3,107 +3,149 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Generator
-from pathlib import Path
+import stat
+from types import SimpleNamespace
 
+import attrs
 import pytest
 
 from vrrpkit import ConfigError
+from vrrpkit import trust as module
 from vrrpkit.trust import require_trusted, untrusted
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of several owners")
+DIRECTORY = stat.S_IFDIR | 0o755
+PROGRAM = stat.S_IFREG | 0o755
+STICKY = stat.S_IFDIR | 0o1777
+
+
+@attrs.define
+class Node:
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    target: str = ""
+
+
+class Tree:
+    """A file system in memory: files of several owners need no root here."""
+
+    def __init__(self) -> None:
+        self.nodes = {"/": Node(DIRECTORY)}
+
+    def add(self, path: str, mode: int, uid: int = 0, gid: int = 0) -> None:
+        parts = path.split("/")
+        for depth in range(2, len(parts)):
+            self.nodes.setdefault("/".join(parts[:depth]), Node(DIRECTORY))
+        self.nodes[path] = Node(mode, uid, gid)
+
+    def link(self, path: str, target: str, uid: int = 0) -> None:
+        self.add(path, stat.S_IFLNK | 0o777, uid)
+        self.nodes[path].target = target
+
+    def lstat(self, path: str) -> os.stat_result:
+        try:
+            node = self.nodes[path]
+        except KeyError:
+            raise FileNotFoundError(2, "No such file or directory", path) from None
+        return os.stat_result((node.mode, 1, 1, 1, node.uid, node.gid, 0, 0, 0, 0))
+
+    def readlink(self, path: str) -> str:
+        return self.nodes[path].target
 
 
 @pytest.fixture
-def place() -> Generator[Path]:
-    """A directory that only root may write to, all the way up."""
-    path = Path(tempfile.mkdtemp(dir="/var/lib"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+def tree(monkeypatch: pytest.MonkeyPatch) -> Tree:
+    made = Tree()
+    monkeypatch.setattr(
+        module,
+        "os",
+        SimpleNamespace(
+            path=os.path, lstat=made.lstat, readlink=made.readlink, getcwd=lambda: "/opt"
+        ),
+    )
+    return made
 
 
-def program(path: Path) -> Path:
-    path.write_text("#!/bin/sh\n")
-    path.chmod(0o755)
-    return path
-
-
-def test_roots_own_is_trusted(place: Path) -> None:
-    assert untrusted(str(program(place / "check"))) is None
-    assert untrusted("/bin/sh") is None
+def test_roots_own_is_trusted(tree: Tree) -> None:
+    tree.add("/opt/scripts/check", PROGRAM)
+    assert untrusted("/opt/scripts/check") is None
+    assert untrusted("//opt/./scripts//../scripts/check") is None
+    assert untrusted("scripts/check") is None
 
 
 @pytest.mark.parametrize(
-    ("mode", "uid", "gid", "expected"),
+    ("permissions", "uid", "gid", "expected"),
     [
         (0o755, 0, 0, None),
         (0o775, 0, 0, None),
+        (0o755, 0, 1, None),
         (0o775, 0, 1, "can be written to by group 1"),
         (0o757, 0, 0, "can be written to by everybody"),
         (0o755, 1, 0, "belongs to user 1"),
         (0o555, 1, 0, "belongs to user 1"),
     ],
 )
-@pytest.mark.parametrize("level", ["directory", "file"])
+@pytest.mark.parametrize("level", ["/", "/opt", "/opt/scripts", "/opt/scripts/check"])
 def test_every_level_counts(
-    place: Path, level: str, mode: int, uid: int, gid: int, expected: str | None
+    tree: Tree, level: str, permissions: int, uid: int, gid: int, expected: str | None
 ) -> None:
-    directory = place / "scripts"
-    directory.mkdir(mode=0o755)
-    path = program(directory / "check")
-    changed = directory if level == "directory" else path
-    os.chown(changed, uid, gid)
-    changed.chmod(mode)
-    found = untrusted(str(path))
+    tree.add("/opt/scripts/check", PROGRAM)
+    kind = stat.S_IFMT(tree.nodes[level].mode)
+    tree.nodes[level] = Node(kind | permissions, uid, gid)
+    found = untrusted("/opt/scripts/check")
     if expected is None:
         assert found is None
     else:
         assert found is not None
-        assert found.startswith(f"{changed} {expected}")
+        assert found.startswith(f"{level} {expected}")
 
 
-def test_nobody_replaces_what_root_has_in_a_sticky_directory(place: Path) -> None:
-    place.chmod(0o1777)
-    path = program(place / "check")
-    assert untrusted(str(path)) is None
-    link = place / "link"
-    link.symlink_to("check")
-    assert untrusted(str(link)) is None
-    os.chown(link, 1, 1, follow_symlinks=False)
-    assert untrusted(str(link)) == f"{link} belongs to user 1, not to root"
-    path.chmod(0o1777)
-    assert untrusted(str(path)) == f"{path} can be written to by everybody"
+def test_nobody_replaces_what_root_has_in_a_sticky_directory(tree: Tree) -> None:
+    tree.add("/tmp", STICKY)
+    tree.add("/tmp/check", PROGRAM)
+    assert untrusted("/tmp/check") is None
+    # What is not root's in there is anybody's.
+    tree.nodes["/tmp/check"].uid = 1
+    assert untrusted("/tmp/check") == "/tmp/check belongs to user 1, not to root"
+    tree.link("/tmp/link", "/opt/check", uid=1)
+    tree.add("/opt/check", PROGRAM)
+    assert untrusted("/tmp/link") == "/tmp/link belongs to user 1, not to root"
+    tree.nodes["/tmp/link"].uid = 0
+    assert untrusted("/tmp/link") is None
+    # The bit says nothing about a file, and nothing about a directory of another owner.
+    tree.nodes["/opt/check"].mode = stat.S_IFREG | 0o1757
+    assert untrusted("/opt/check") == "/opt/check can be written to by everybody"
+    tree.nodes["/tmp"].uid = 1
+    assert untrusted("/tmp/link") == "/tmp belongs to user 1, not to root"
 
 
-def test_symbolic_links_are_followed_level_by_level(place: Path) -> None:
-    safe = place / "safe"
-    safe.mkdir(mode=0o755)
-    program(safe / "check")
-    risky = place / "risky"
-    risky.mkdir()
-    risky.chmod(0o777)
-    (risky / "detour").symlink_to("../safe")
-    (place / "link").symlink_to("risky/detour/check")
-    found = untrusted(str(place / "link"))
-    assert found == f"{risky} can be written to by everybody"
-    risky.chmod(0o755)
-    assert untrusted(str(place / "link")) is None
-    (place / "absolute").symlink_to(safe / "check")
-    assert untrusted(str(place / "absolute")) is None
-    (place / "dotted").symlink_to("./risky/../safe/./check")
-    assert untrusted(str(place / "dotted")) is None
-    (place / "loop").symlink_to("loop")
-    assert untrusted(str(place / "loop")) == f"{place}/loop: too many symbolic links"
+def test_symbolic_links_are_followed_level_by_level(tree: Tree) -> None:
+    tree.add("/safe/check", PROGRAM)
+    tree.add("/risky", stat.S_IFDIR | 0o777)
+    tree.link("/risky/detour", "../safe")
+    tree.link("/link", "risky/detour/check")
+    assert untrusted("/link") == "/risky can be written to by everybody"
+    tree.nodes["/risky"].mode = DIRECTORY
+    assert untrusted("/link") is None
+    tree.link("/opt/absolute", "/safe/./check")
+    assert untrusted("/opt/absolute") is None
+    tree.link("/opt/loop", "loop")
+    assert untrusted("/opt/loop") == "/opt/loop leads through too many symbolic links"
 
 
-def test_the_error_names_the_level_and_only_root_is_protected(place: Path) -> None:
-    path = program(place / "check")
-    path.chmod(0o777)
-    with pytest.raises(ConfigError, match=f"would run as root, but {path} can be written"):
-        require_trusted(str(path), 0)
-    require_trusted(str(path), 1)
-    with pytest.raises(ConfigError, match="nothing-here"):
-        require_trusted(str(place / "nothing-here"), 0)
+def test_the_parent_of_what_a_link_leads_to_is_not_that_of_the_link(tree: Tree) -> None:
+    tree.add("/home/user/check", PROGRAM, uid=1)
+    tree.add("/home/user/deep", DIRECTORY)
+    tree.link("/opt/link", "/home/user/deep")
+    tree.add("/opt/check", PROGRAM)
+    # That is /home/user/check, not /opt/check.
+    assert untrusted("/opt/link/../check") == "/home/user/check belongs to user 1, not to root"
+
+
+def test_the_error_names_the_level_and_only_root_is_protected(tree: Tree) -> None:
+    tree.add("/opt/check", stat.S_IFREG | 0o777)
+    with pytest.raises(ConfigError, match="would run as root, but /opt/check can be written"):
+        require_trusted("/opt/check", 0)
+    require_trusted("/opt/check", 1)
+    with pytest.raises(ConfigError, match="No such file or directory: /opt/nothing"):
+        require_trusted("/opt/nothing/here", 0)

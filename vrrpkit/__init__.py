@@ -11,7 +11,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vrrpkit.bfd.notices import BFDRejected, BFDSendFailed, BFDTimersAgreed, BFDTransition
+    from vrrpkit.bfd.packet import BFDDiagnostic, BFDRejectReason, BFDState
+    from vrrpkit.bfd.peer import BFDSession
+    from vrrpkit.bfd.statistics import BFDStatistics
     from vrrpkit.checks.base import Checker, NetworkChecker, Weight
+    from vrrpkit.checks.bfd import BFDChecker
     from vrrpkit.checks.dns import DNSChecker
     from vrrpkit.checks.file import FileChecker
     from vrrpkit.checks.function import FunctionChecker
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from vrrpkit.notify.mail import Mail
     from vrrpkit.notify.scripts import NotifyScripts
     from vrrpkit.run import run
+    from vrrpkit.tracking.bfd import TrackBFD
     from vrrpkit.tracking.checker import TrackChecker
     from vrrpkit.tracking.file import TrackFile
     from vrrpkit.tracking.function import TrackFunction
@@ -101,6 +107,21 @@ if TYPE_CHECKING:
     from vrrpkit.vrrp.tracker import Tracker
 
 _HOMES = {
+    "vrrpkit.bfd.notices": (
+        "BFDRejected",
+        "BFDSendFailed",
+        "BFDTimersAgreed",
+        "BFDTransition",
+    ),
+    "vrrpkit.bfd.packet": (
+        "BFDDiagnostic",
+        "BFDRejectReason",
+        "BFDState",
+    ),
+    "vrrpkit.bfd.peer": ("BFDSession",),
+    "vrrpkit.bfd.statistics": ("BFDStatistics",),
+    "vrrpkit.checks.bfd": ("BFDChecker",),
+    "vrrpkit.tracking.bfd": ("TrackBFD",),
     "vrrpkit.checks.base": ("Checker", "NetworkChecker", "Weight"),
     "vrrpkit.checks.dns": ("DNSChecker",),
     "vrrpkit.checks.file": ("FileChecker",),
@@ -204,6 +225,16 @@ __all__ = [
     "Anomaly",
     "AnotherMaster",
     "Attachment",
+    "BFDChecker",
+    "BFDDiagnostic",
+    "BFDRejectReason",
+    "BFDRejected",
+    "BFDSendFailed",
+    "BFDSession",
+    "BFDState",
+    "BFDStatistics",
+    "BFDTimersAgreed",
+    "BFDTransition",
     "CheckFailed",
     "CheckResult",
     "CheckStuck",
@@ -276,6 +307,7 @@ __all__ = [
     "TableRefused",
     "TableRepaired",
     "Target",
+    "TrackBFD",
     "TrackChecker",
     "TrackFile",
     "TrackFunction",

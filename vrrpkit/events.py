@@ -81,7 +81,7 @@ class Attachments:
         """
         for notifier in self._notifiers:
             self._attached[object()] = notifier.attach(self._subject)
-        if self._attached:
+        if self._attached and self._stop is None:
             self._stop = hub.subscribe(self._tell)
 
     def add(self, hub: Hub[E], notifier: Notifier, current: object) -> Callable[[], None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import grp
 import os
 import pwd
@@ -11,59 +9,101 @@ import shlex
 import shutil
 import signal
 import stat
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from vrrpkit.errors import ConfigError, VRRPKitError
+from vrrpkit.errors import ConfigError, HostError
+from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trust import require_trusted
+from vrrpkit.values import whole_number
 
 __all__ = ["Command", "Finished", "Untrusted"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CHUNK = 65536
-LINGER = 0.5
-"""Seconds that output is still read after the command ended: a descendant may hold the pipe."""
+
+HIGHEST_ID = 2**32 - 2
+"""The highest number of a user or group; the one above means "leave it"."""
 
 
-class Untrusted(VRRPKitError):
+class Untrusted(HostError):
     """A command is not run: since it was configured, somebody other than root may change it, or it
     has gone."""
 
 
-@attrs.frozen(kw_only=True)
-class Finished:
-    """How a command ended."""
+@attrs.frozen
+class _Identity:
+    """As whom a command runs. Found out once: a directory service may take its time to answer."""
 
-    status: int | None
-    """Its exit status; ``None`` if a signal ended it."""
-    signal: int | None
-    """The signal that ended it."""
-    timed_out: bool
-    """Whether its time was up; what it said then means nothing."""
-    output: bytes
-    """What it wrote to stdout and stderr, up to the limit."""
-    truncated: bool
-    """Whether it wrote more."""
-    duration: float
-    """Seconds."""
+    uid: int
+    name: str
+    home: str
+    switch: tuple[str, ...] = ()
+    """What is put before the command to become that user, by exec: to fork a big process and to
+    change the copy takes too long."""
 
-    @property
-    def ok(self) -> bool:
-        """Whether it ended in time and with exit status 0."""
-        return self.status == 0 and not self.timed_out
 
-    def __str__(self) -> str:
-        if self.timed_out:
-            how = f"not done within {self.duration:.3g} s"
-        elif self.signal is not None:
-            how = f"ended by {signal.Signals(self.signal).name}"
+def _own_identity() -> _Identity:
+    uid = os.geteuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return _Identity(uid, str(uid), "/")
+    return _Identity(uid, entry.pw_name, entry.pw_dir)
+
+
+def _identity(user: str | int, groups: tuple[str | int, ...] | None, what: object) -> _Identity:
+    entry = None
+    try:
+        if isinstance(user, str):
+            entry = pwd.getpwnam(user)
         else:
-            how = f"exit status {self.status}"
-        last = self.output.decode(errors="replace").strip().rpartition("\n")[2]
-        shown = "".join(c if c.isprintable() else "?" for c in last[-200:])
-        return f"{how}: {shown}" if shown else how
+            whole_number(f"{what}: user", user, 0, HIGHEST_ID, "or a name")
+            entry = pwd.getpwuid(user)
+    except KeyError:
+        if isinstance(user, str):
+            raise ConfigError(
+                f"{what}: there is no user {user!r}; create it with 'useradd --system {user}', or "
+                "name another"
+            ) from None
+    if isinstance(user, str):
+        assert entry is not None
+        user = entry.pw_uid
+    name, home = (str(user), "/") if entry is None else (entry.pw_name, entry.pw_dir)
+    if groups is not None:
+        numbers = [_group(group, what) for group in groups]
+        if not numbers:
+            raise ConfigError(f"{what}: groups is empty; leave it out for the user's own")
+    elif entry is None:
+        raise ConfigError(
+            f"{what}: user {user} is in no user database, so its groups are not known; give groups="
+        )
+    else:
+        members = os.getgrouplist(entry.pw_name, entry.pw_gid)
+        numbers = [entry.pw_gid, *(group for group in members if group != entry.pw_gid)]
+    if user == os.geteuid() and groups is None:
+        return _Identity(user, name, home)
+    if os.geteuid() != 0:
+        raise ConfigError(
+            f"{what}: only root can run a command as another user or with other groups, here as "
+            f"{name}; run as root, or leave out user="
+        )
+    setpriv = shutil.which("setpriv", path=PATH)
+    if setpriv is None:
+        raise ConfigError(f"{what}: running as {name} needs setpriv; install util-linux")
+    listed = ",".join(map(str, numbers))
+    switch = (setpriv, f"--reuid={user}", f"--regid={numbers[0]}", f"--groups={listed}", "--")
+    return _Identity(user, name, home, switch)
+
+
+def _group(group: str | int, what: object) -> int:
+    if not isinstance(group, str):
+        whole_number(f"{what}: group", group, 0, HIGHEST_ID, "or a name")
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"{what}: there is no group {group!r}; name another") from None
 
 
 def _argv(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -75,28 +115,48 @@ def _argv(value: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _check_word(word: object) -> None:
+    if not isinstance(word, str):
+        raise ConfigError(f"{word!r} in a command must be text; write str(...)")
+    if "\0" in word:
+        raise ConfigError(f"{word!r} in a command contains a NUL octet; take it out")
+
+
 def _names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
+    if isinstance(value, str):
+        raise ConfigError(f"groups {value!r} must be a sequence: write groups=[{value!r}]")
     return None if value is None else tuple(value)
+
+
+def _copied(value: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(value)
+
+
+def _check_seconds(what: str, value: object, high: int) -> None:
+    # Not a number is not between the limits either.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high:
+        raise ConfigError(f"{what} {value!r} must be above 0 seconds, up to {high}")
 
 
 @attrs.frozen
 class Command:
     """A command and how it is run: without a shell, in a session and process group of its own, with
-    a clean environment.
+    a clean environment and the usual signals.
 
     :param argv: the program and its arguments, as a sequence or as text that is split the way a
         shell would. A program without a slash is looked for in the usual directories.
     :param user: run as this user, by name or number, through ``setpriv`` of util-linux; needs root.
         By default the user of this program.
     :param groups: with ``user``, the groups instead of the user's own; the first is the primary.
-    :param timeout: seconds until the whole process group is told to end (SIGTERM); ``None`` is
-        never.
-    :param kill_after: seconds from then until it is killed (SIGKILL).
+    :param timeout: seconds until the whole process group is told to end (SIGTERM), up to 86400;
+        ``None`` is never.
+    :param kill_after: seconds from then until what is left of the group is killed (SIGKILL), up to
+        3600.
     :param environment: added to ``PATH``, ``HOME``, ``USER``, ``LOGNAME`` and ``LANG``.
-    :param directory: the working directory.
-    :param output_limit: octets of output to keep; the rest is read and forgotten.
-    :raises ConfigError: there is no such program or user; or it would run as root and others may
-        change it, and the message names the level of its path.
+    :param directory: the working directory, as an absolute path.
+    :param output_limit: octets of output to keep; the rest is read and forgotten, but for its end.
+    :raises ConfigError: there is no such program or user, a value is unusable; or it would run as
+        root and others may change it, and the message names the level of its path.
     """
 
     argv: tuple[str, ...] = attrs.field(converter=_argv)
@@ -104,109 +164,67 @@ class Command:
     groups: tuple[str | int, ...] | None = attrs.field(default=None, kw_only=True, converter=_names)
     timeout: float | None = attrs.field(default=None, kw_only=True)
     kill_after: float = attrs.field(default=2.0, kw_only=True)
-    environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
+    environment: Mapping[str, str] = attrs.field(
+        factory=dict[str, str], kw_only=True, hash=False, converter=_copied
+    )
     directory: str = attrs.field(default="/", kw_only=True)
     output_limit: int = attrs.field(default=4096, kw_only=True)
+    _identity: _Identity = attrs.field(init=False, eq=False, repr=False)
+    _program: str = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
             raise ConfigError("the command is empty; give the program and its arguments")
         for word in self.argv:
-            if "\0" in word:
-                raise ConfigError(f"command {self.argv[0]!r}: {word!r} contains a NUL octet")
-        if self.timeout is not None and not 0 < self.timeout <= 86400:
-            raise ConfigError(f"{self}: timeout {self.timeout} must be above 0 s, up to 86400")
-        if not 0 < self.kill_after <= 3600:
-            raise ConfigError(f"{self}: kill_after {self.kill_after} must be above 0 s, up to 3600")
+            _check_word(word)
+        if self.timeout is not None:
+            _check_seconds(f"{self}: timeout", self.timeout, 86400)
+        _check_seconds(f"{self}: kill_after", self.kill_after, 3600)
         if self.groups is not None and self.user is None:
             raise ConfigError(f"{self}: groups go with user=; name the user too")
-        if self.output_limit < 0:
-            raise ConfigError(f"{self}: output_limit {self.output_limit} must be 0 octets or more")
-        uid, _ = self._identity()
-        require_trusted(self.program, uid)
-        if uid != os.geteuid():
-            self._prefix()
+        whole_number(f"{self}: output_limit", self.output_limit, 0, 2**31 - 1, "octets")
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ConfigError(f"{self}: {name!r} cannot be set to {value!r} in an environment")
+        if not self.directory.startswith("/") or not os.path.isdir(self.directory):
+            raise ConfigError(
+                f"{self}: {self.directory!r} is no directory; write an absolute path to one"
+            )
+        identity = _own_identity() if self.user is None else _identity(self.user, self.groups, self)
+        object.__setattr__(self, "_identity", identity)
+        object.__setattr__(self, "_program", self._find())
+        self._look()
 
     def __str__(self) -> str:
         return shlex.join(self.argv)
 
     @property
     def program(self) -> str:
-        """The path of the program.
+        """The path of the program."""
+        return self._program
 
-        :raises ConfigError: there is none, or it cannot be run.
-        """
+    def _find(self) -> str:
         name = self.argv[0]
-        path = name if "/" in name else shutil.which(name, path=PATH)
+        if "/" in name:
+            return os.path.join(self.directory, name)
+        path = shutil.which(name, path=PATH)
         if path is None:
             raise ConfigError(
                 f"there is no program {name!r} in {PATH}; install it, or write a path"
             )
-        path = os.path.join(self.directory, path)
+        return path
+
+    def _look(self) -> None:
+        path = self._program
         try:
             mode = os.stat(path).st_mode
         except OSError as problem:
-            raise ConfigError(f"{path} cannot be run: {problem.strerror}") from None
+            raise ConfigError(
+                f"{path} cannot be run: {problem.strerror}; install it, or write another path"
+            ) from None
         if not stat.S_ISREG(mode) or not mode & 0o111:
             raise ConfigError(f"{path} is no program: make it executable with 'chmod +x'")
-        return path
-
-    def _identity(self) -> tuple[int, str]:
-        """The user's number and name."""
-        try:
-            if self.user is None:
-                entry = pwd.getpwuid(os.geteuid())
-            elif isinstance(self.user, int):
-                entry = pwd.getpwuid(self.user)
-            else:
-                entry = pwd.getpwnam(self.user)
-        except KeyError:
-            if self.user is None or isinstance(self.user, int):
-                uid = os.geteuid() if self.user is None else self.user
-                return uid, str(uid)
-            raise ConfigError(f"{self}: there is no user {self.user!r}") from None
-        return entry.pw_uid, entry.pw_name
-
-    def _prefix(self) -> list[str]:
-        """What switches the user, by exec: to fork a big process and change it takes too long."""
-        if self.user is None:
-            return []
-        uid, name = self._identity()
-        setpriv = shutil.which("setpriv", path=PATH)
-        if setpriv is None:
-            raise ConfigError(f"{self}: running as {name} needs setpriv; install util-linux")
-        if os.geteuid() != 0 and uid != os.geteuid():
-            raise ConfigError(f"{self}: only root can run a command as another user, {name}")
-        if os.geteuid() != 0:
-            return []
-        options = [f"--reuid={uid}"]
-        if self.groups is None:
-            try:
-                options += [f"--regid={pwd.getpwuid(uid).pw_gid}", "--init-groups"]
-            except KeyError:
-                options += [f"--regid={uid}", "--clear-groups"]
-        else:
-            numbers = [self._gid(group) for group in self.groups]
-            if not numbers:
-                raise ConfigError(f"{self}: groups is empty; leave it out for the user's own")
-            options += [f"--regid={numbers[0]}", f"--groups={','.join(map(str, numbers))}"]
-        return [setpriv, *options, "--"]
-
-    def _gid(self, group: str | int) -> int:
-        if isinstance(group, int):
-            return group
-        try:
-            return grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise ConfigError(f"{self}: there is no group {group!r}") from None
-
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        uid, name = self._identity()
-        home = "/"
-        with contextlib.suppress(KeyError):
-            home = pwd.getpwuid(uid).pw_dir
-        base = {"PATH": PATH, "HOME": home, "USER": name, "LOGNAME": name, "LANG": "C.UTF-8"}
-        return base | dict(self.environment) | dict(more)
+        require_trusted(path, self._identity.uid)
 
     async def run(
         self,
@@ -217,155 +235,47 @@ class Command:
         """Run it and wait for its end.
 
         When its time is up or this is cancelled, its whole process group is ended first. What a
-        command that ends by itself leaves running goes on.
+        command that ends by itself leaves running goes on, and is not waited for; what that writes
+        then is not read, and ends it with SIGPIPE unless it has redirected its output.
 
         :param extra: further arguments.
         :param input: what it reads from stdin; by default nothing.
         :param environment: added to the other variables.
-        :raises Untrusted: it is not run because it may have been changed by somebody else.
+        :raises Untrusted: it is not run because somebody else may have changed it, or it has gone.
         :raises OSError: it cannot be started.
         """
-        uid, _ = self._identity()
         try:
-            program = self.program
-            require_trusted(program, uid)
+            self._look()
         except ConfigError as problem:
             raise Untrusted(str(problem)) from None
-        # setpriv itself is root's; what it runs is what was looked at.
-        argv = [*self._prefix(), program, *self.argv[1:], *extra]
-        running = _Running(argv, self._environment(environment or {}), self.directory)
-        return await running.finish(self.timeout, self.kill_after, input or b"", self.output_limit)
-
-
-class _Running:
-    """One process group, from its start to its end."""
-
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], cwd: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._start = self._loop.time()
-        # No preexec_fn and no user: so that it is vfork and exec, which block for a moment only.
-        self._process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=dict(environment),
-            start_new_session=True,
+        who = self._identity
+        variables = {
+            "PATH": PATH,
+            "HOME": who.home,
+            "USER": who.name,
+            "LOGNAME": who.name,
+            "LANG": "C.UTF-8",
+            **self.environment,
+            **(environment or {}),
+        }
+        group = ProcessGroup(
+            [*_usual_signals(), *who.switch, self._program, *self.argv[1:], *extra],
+            environment=variables,
+            directory=self.directory,
+            data=input or b"",
+            limit=self.output_limit,
         )
-        self._output = bytearray()
-        self._total = 0
-        self._ended = self._loop.create_future()
-        self._drained = self._loop.create_future()
-
-    async def finish(
-        self, timeout: float | None, kill_after: float, data: bytes, limit: int
-    ) -> Finished:
-        timed_out = False
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._close)
-            self._follow(stack, data, limit)
-            try:
-                try:
-                    async with asyncio.timeout(timeout):
-                        await asyncio.shield(self._ended)
-                except TimeoutError:
-                    timed_out = True
-                    await self._end(kill_after)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LINGER):
-                        await asyncio.shield(self._drained)
-            except asyncio.CancelledError:
-                await self._end_uncancelled(kill_after)
-                raise
-            code = self._process.wait()
-        return Finished(
-            status=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
-            timed_out=timed_out,
-            output=bytes(self._output),
-            truncated=self._total > len(self._output),
-            duration=self._loop.time() - self._start,
-        )
-
-    # --- what the process does
-
-    def _follow(self, stack: contextlib.ExitStack, data: bytes, limit: int) -> None:
-        descriptor = os.pidfd_open(self._process.pid)
-        stack.callback(os.close, descriptor)
-        self._loop.add_reader(descriptor, self._exited, descriptor)
-        stack.callback(self._loop.remove_reader, descriptor)
-        assert self._process.stdout is not None
-        assert self._process.stdin is not None
-        output = self._process.stdout.fileno()
-        os.set_blocking(output, False)
-        self._loop.add_reader(output, self._read, output, limit)
-        stack.callback(self._loop.remove_reader, output)
-        entry = self._process.stdin.fileno()
-        os.set_blocking(entry, False)
-        self._waiting = memoryview(data)
-        self._loop.add_writer(entry, self._write, entry)
-        stack.callback(self._loop.remove_writer, entry)
-
-    def _exited(self, descriptor: int) -> None:
-        # Not reaped yet: as long as it is not, the number of its group is nobody else's.
-        self._loop.remove_reader(descriptor)
-        self._ended.set_result(None)
-
-    def _read(self, descriptor: int, limit: int) -> None:
         try:
-            part = os.read(descriptor, CHUNK)
-        except BlockingIOError:
-            return
-        if not part:
-            self._loop.remove_reader(descriptor)
-            if not self._drained.done():
-                self._drained.set_result(None)
-            return
-        self._total += len(part)
-        self._output += part[: max(0, limit - len(self._output))]
+            return await group.finish(self.timeout, self.kill_after)
+        finally:
+            group.close()
 
-    def _write(self, descriptor: int) -> None:
-        try:
-            while self._waiting:
-                self._waiting = self._waiting[os.write(descriptor, self._waiting[:CHUNK]) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            # It does not want to read; that is its own matter.
-            self._waiting = memoryview(b"")
-        self._loop.remove_writer(descriptor)
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
 
-    # --- its end
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-    async def _end(self, kill_after: float) -> None:
-        """Tell the group to end, and kill what is left of it."""
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(kill_after):
-                await asyncio.shield(self._ended)
-        self._signal(signal.SIGKILL)
-        await asyncio.shield(self._ended)
-
-    async def _end_uncancelled(self, kill_after: float) -> None:
-        ending = asyncio.create_task(self._end(kill_after), name="vrrpkit: ends a command")
-        while not ending.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(ending)
-
-    def _close(self) -> None:
-        if self._process.returncode is None:
-            if not self._ended.done():
-                self._signal(signal.SIGKILL)
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+def _usual_signals() -> list[str]:
+    """What is put before a command so that signals reach it. Those that this program blocks stay
+    blocked in what it runs, and SIGTERM stays ignored; hardly any program does either."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    if not blocked and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        return []
+    env = shutil.which("env", path=PATH)
+    return [] if env is None else [env, "--default-signal"]

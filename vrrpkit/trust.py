@@ -18,43 +18,47 @@ def untrusted(path: str) -> str | None:
 
     Every level of the path is looked at, also those that symbolic links lead through. A level, or a
     link, must belong to root, and neither its group (unless that is root's) nor others may write to
-    it. A sticky directory such as ``/tmp`` is an exception: nobody can replace what root has there.
+    it. In a sticky directory such as ``/tmp`` others may: what root has there, only root can rename
+    or remove. That is keepalived's rule, and like keepalived this looks at the program alone: of
+    ``/bin/sh /path/script`` the script is an argument, and nobody but the shell knows what it is.
 
     :raises OSError: a level does not exist or cannot be looked at.
     """
     done = "/"
-    pending = [part for part in os.path.abspath(path).split("/") if part]
-    pending.reverse()
+    # Not normalised: what ".." means depends on the links before it.
+    whole = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    pending = whole.split("/")[::-1]
     followed = 0
-    problem = _level(done)
+    problem = _level(done, os.lstat(done))
     while pending and problem is None:
         part = pending.pop()
+        if part in ("", "."):
+            continue
         if part == "..":
             done = os.path.dirname(done)
             continue
         level = os.path.join(done, part)
         found = os.lstat(level)
+        problem = _level(level, found)
         if stat.S_ISLNK(found.st_mode):
-            if found.st_uid != 0:
-                return f"{level} belongs to user {found.st_uid}, not to root"
             followed += 1
             if followed > LINKS:
-                return f"{path}: too many symbolic links"
+                return f"{path} leads through too many symbolic links"
             target = os.readlink(level)
             if target.startswith("/"):
                 done = "/"
-            pending += reversed([piece for piece in target.split("/") if piece not in ("", ".")])
+            pending += target.split("/")[::-1]
         else:
             done = level
-            problem = _level(level)
     return problem
 
 
-def _level(path: str) -> str | None:
-    found = os.stat(path)
+def _level(path: str, found: os.stat_result) -> str | None:
     if found.st_uid != 0:
         return f"{path} belongs to user {found.st_uid}, not to root"
-    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    # The permissions of a link mean nothing.
+    if sticky or stat.S_ISLNK(found.st_mode):
         return None
     if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
         return f"{path} can be written to by group {found.st_gid}"

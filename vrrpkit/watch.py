@@ -1,6 +1,6 @@
 """Tells when a file changes, by inotify.
 
-The directories of the path are watched, not the file: so a file that is replaced, removed or made
+The directories of its path are watched, not the file: so one that is replaced, removed or made
 later is followed, and so is one whose directory comes later.
 """
 
@@ -11,39 +11,40 @@ import ctypes
 import errno
 import logging
 import os
+import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 __all__ = ["watch"]
 
 log = logging.getLogger(__name__)
 
-IN_MODIFY = 0x2
 IN_ATTRIB = 0x4
 IN_CLOSE_WRITE = 0x8
 IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
-IN_DELETE_SELF = 0x400
-IN_MOVE_SELF = 0x800
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x01000000
+IN_DONT_FOLLOW = 0x02000000
+IN_MASK_ADD = 0x20000000
 
-INTEREST = (
-    IN_MODIFY
-    | IN_ATTRIB
-    | IN_CLOSE_WRITE
-    | IN_MOVED_FROM
-    | IN_MOVED_TO
-    | IN_CREATE
-    | IN_DELETE
-    | IN_DELETE_SELF
-    | IN_MOVE_SELF
-    | IN_ONLYDIR
+ON_THE_WAY = (
+    IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR | IN_DONT_FOLLOW | IN_MASK_ADD
 )
+"""What matters in a directory that leads to a file: that something else has a name now. The mask is
+added to what another watch wants of that directory."""
+
+AT_THE_END = ON_THE_WAY | IN_ATTRIB | IN_CLOSE_WRITE
+"""And in that of the file. Not IN_MODIFY: a file that is being written is empty for a moment."""
+
+LINKS = 40
+"""Symbolic links followed in one path, as in the kernel."""
+
+BUFFER = 65536
 
 _EVENT = struct.Struct("=iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,10 +54,10 @@ class _Watch:
     """One path that somebody wants to know about."""
 
     def __init__(self, path: str, changed: Callable[[], None]) -> None:
-        parts = [part for part in path.split("/") if part]
-        self.levels = {"/" + "/".join(parts[:depth]): parts[depth] for depth in range(len(parts))}
-        """Each directory of the path, and the name in it that matters."""
+        self.path = path
         self.changed = changed
+        self.points: set[tuple[int, str]] = set()
+        """Where a change matters: the number of a watched directory, and the name in it."""
 
 
 class _Inotify:
@@ -66,98 +67,111 @@ class _Inotify:
         descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if descriptor < 0:
             number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        self._descriptor = descriptor
-        self._watches: dict[object, _Watch] = {}
-        self._directories: dict[int, str] = {}
-        self._numbers: dict[str, int] = {}
-        asyncio.get_running_loop().add_reader(descriptor, self._readable)
+            raise OSError(number, f"{os.strerror(number)}: raise fs.inotify.max_user_instances")
+        self.descriptor: int = descriptor
+        self.watches: set[_Watch] = set()
+        self._points: dict[int, dict[str, set[_Watch]]] = {}
+        self._complained: set[str] = set()
 
-    def add(self, key: object, watch: _Watch) -> None:
-        self._watches[key] = watch
-        self._extend()
+    def add(self, watch: _Watch) -> None:
+        self.watches.add(watch)
+        self._follow(watch)
 
-    def remove(self, key: object) -> bool:
-        """Forget a watch; whether it was the last."""
-        self._watches.pop(key, None)
-        wanted = {path for watch in self._watches.values() for path in watch.levels}
-        for path, number in list(self._numbers.items()):
-            if path not in wanted:
-                self._forget(number)
-                _libc.inotify_rm_watch(self._descriptor, number)
-        return not self._watches
+    def remove(self, watch: _Watch) -> None:
+        self.watches.discard(watch)
+        self._move(watch, set())
 
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)
+    def _follow(self, watch: _Watch) -> None:
+        """Watch what decides now what is behind a path, and no more what did before."""
+        self._move(watch, set(self._walk(watch.path)))
 
-    def _extend(self) -> None:
-        """Watch every directory of every path, as far as there are any."""
-        for watch in self._watches.values():
-            for path in watch.levels:
-                if path in self._numbers:
+    def _move(self, watch: _Watch, points: set[tuple[int, str]]) -> None:
+        old, watch.points = watch.points, points
+        for number, name in points - old:
+            self._points.setdefault(number, {}).setdefault(name, set()).add(watch)
+        for number, name in old - points:
+            names = self._points.get(number)
+            if names is None:
+                continue
+            names[name].discard(watch)
+            if not names[name]:
+                del names[name]
+            if not names:
+                del self._points[number]
+                _libc.inotify_rm_watch(self.descriptor, number)
+
+    def _walk(self, path: str) -> Iterator[tuple[int, str]]:
+        """Follow a path and its symbolic links as far as there is something. Each directory is
+        watched before it is looked into, so that no change falls in between."""
+        done = "/"
+        pending = _parts(path)
+        followed = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                done = os.path.dirname(done)
+                continue
+            number = self._directory(done, ON_THE_WAY if pending else AT_THE_END)
+            if number is not None:
+                yield number, part
+            level = os.path.join(done, part)
+            try:
+                mode = os.lstat(level).st_mode
+                if not stat.S_ISLNK(mode):
+                    done = level
                     continue
-                number = _libc.inotify_add_watch(self._descriptor, os.fsencode(path), INTEREST)
-                if number < 0:
-                    self._cannot(path, ctypes.get_errno())
-                    break
-                # Two names of one directory share a number; the later name is as good.
-                self._directories[number] = path
-                self._numbers[path] = number
+                target = os.readlink(level)
+            except OSError:
+                return
+            followed += 1
+            if followed > LINKS:
+                return
+            if target.startswith("/"):
+                done = "/"
+            pending += _parts(target)
 
-    def _cannot(self, path: str, number: int) -> None:
-        if number not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            log.warning("%s cannot be watched: %s", path, os.strerror(number))
+    def _directory(self, path: str, mask: int) -> int | None:
+        number: int = _libc.inotify_add_watch(self.descriptor, os.fsencode(path), mask)
+        if number >= 0:
+            return number
+        problem = ctypes.get_errno()
+        if problem not in (errno.ENOENT, errno.ENOTDIR) and path not in self._complained:
+            self._complained.add(path)
+            hint = ": raise fs.inotify.max_user_watches" if problem == errno.ENOSPC else ""
+            log.warning("%s cannot be watched: %s%s", path, os.strerror(problem), hint)
+        return None
 
-    def _forget(self, number: int) -> None:
-        path = self._directories.pop(number, None)
-        if path is not None:
-            self._numbers.pop(path, None)
-
-    def _readable(self) -> None:
+    def readable(self) -> None:
         try:
-            data = os.read(self._descriptor, 65536)
+            data = os.read(self.descriptor, BUFFER)
         except BlockingIOError:
             return
-        touched: set[tuple[str, str]] = set()
-        everything = moved = False
+        hit: set[_Watch] = set()
         start = 0
-        while start + _EVENT.size <= len(data):
+        while start < len(data):
             number, mask, _cookie, length = _EVENT.unpack_from(data, start)
             start += _EVENT.size
             name = os.fsdecode(data[start : start + length].rstrip(b"\0"))
             start += length
             if mask & IN_Q_OVERFLOW:
-                everything = True
-                continue
-            path = self._directories.get(number)
-            if path is None:
-                continue
-            if mask & (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF):
-                # What has this name now is another directory, or none.
-                self._forget(number)
-                if not mask & IN_IGNORED:
-                    _libc.inotify_rm_watch(self._descriptor, number)
-            if mask & (IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE):
-                moved = True
-                self._drop(os.path.join(path, name))
-            touched.add((path, name))
-        if moved or everything:
-            self._extend()
-        for key, watch in list(self._watches.items()):
-            hit = everything or any(watch.levels.get(path) == name for path, name in touched)
-            if hit and key in self._watches:
+                hit |= self.watches
+            elif mask & IN_IGNORED:
+                # The directory is gone, or what it was mounted from.
+                for watches in self._points.pop(number, {}).values():
+                    hit |= watches
+            else:
+                hit |= self._points.get(number, {}).get(name, set())
+        for watch in hit:
+            self._follow(watch)
+        for watch in hit:
+            # A callback may end the watch of another.
+            if watch in self.watches:
                 _call(watch.changed)
 
-    def _drop(self, path: str) -> None:
-        """A directory has another meaning now: watch what is below it anew."""
-        for known, number in list(self._numbers.items()):
-            if known == path or known.startswith(path + "/"):
-                self._forget(number)
-                _libc.inotify_rm_watch(self._descriptor, number)
 
-
-_open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inotify] = WeakKeyDictionary()
+def _parts(path: str) -> list[str]:
+    """The parts of a path, the first one last."""
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
 def _call(changed: Callable[[], None]) -> None:
@@ -167,12 +181,17 @@ def _call(changed: Callable[[], None]) -> None:
         log.exception("the callback %r failed", changed)
 
 
-def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable[[], None]:
-    """Call ``changed`` on the running event loop after each change to the file ``path``, or to a
-    directory that leads to it: written, replaced, removed, made. Returns what ends it.
+_open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inotify] = WeakKeyDictionary()
 
-    It may be called when nothing that matters has changed; look at the file to know. Symbolic links
-    are not followed: a change to what a link leads to is not seen, another link in its place is.
+
+def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable[[], None]:
+    """Call ``changed`` on the running event loop after each change to the file ``path``: written
+    and closed, replaced, removed, made, or other permissions; also by a change to a directory or a
+    symbolic link that leads to it. Returns what ends it; to call that again is harmless.
+
+    Several changes may be one call, and a call may come when nothing that matters has changed: look
+    at the file to know. A file that is held open is seen when it is closed. What another machine
+    changes on a file server is not seen, nor what is mounted over a directory.
 
     :raises OSError: the system has no inotify instance left (``fs.inotify.max_user_instances``).
     """
@@ -180,12 +199,18 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
     inotify = _open.get(loop)
     if inotify is None:
         inotify = _open[loop] = _Inotify()
-    key = object()
-    inotify.add(key, _Watch(os.path.abspath(path), changed))
+        loop.add_reader(inotify.descriptor, inotify.readable)
+    name = os.fspath(path)
+    watched = _Watch(name if name.startswith("/") else os.path.join(os.getcwd(), name), changed)
+    inotify.add(watched)
 
     def stop() -> None:
-        if _open.get(loop) is inotify and inotify.remove(key):
+        if watched not in inotify.watches:
+            return
+        inotify.remove(watched)
+        if not inotify.watches:
             del _open[loop]
-            inotify.close()
+            loop.remove_reader(inotify.descriptor)
+            os.close(inotify.descriptor)
 
     return stop

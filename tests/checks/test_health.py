@@ -29,11 +29,10 @@ def test_a_first_pass_ends_the_trust() -> None:
     assert not health.up
 
 
-def test_alpha_starts_down_and_has_all_its_attempts() -> None:
+def test_alpha_starts_down() -> None:
     health = Health(retry=1, alpha=True)
     assert not health.up
-    assert run(health, "--") == [RETRY, SAME]
-    assert run(health, "-+") == [RETRY, CHANGED]
+    assert run(health, "--+") == [SAME, SAME, CHANGED]
     assert health.up
 
 
@@ -42,8 +41,12 @@ def test_retry_counts_attempts_of_one_check(retry: int) -> None:
     health = Health(retry=retry)
     health.attempt(True)
     assert run(health, "-" * (retry + 1)) == [RETRY] * retry + [CHANGED]
-    # A server that is down has its retries too.
-    assert run(health, "-" * (retry + 1)) == [RETRY] * retry + [SAME]
+
+
+def test_a_server_that_is_down_is_asked_once_in_each_check() -> None:
+    health = Health(retry=3, rise=2)
+    assert run(health, "--+-+") == [CHANGED, SAME, SAME, SAME, SAME]
+    assert run(health, "+----") == [CHANGED, RETRY, RETRY, RETRY, CHANGED]
 
 
 def test_an_attempt_that_passes_makes_the_check_pass() -> None:
@@ -76,8 +79,8 @@ def test_without_time_for_another_attempt_a_failed_one_is_the_last() -> None:
     health.attempt(True)
     assert health.attempt(False) is RETRY
     assert health.attempt(False, last=True) is CHANGED
-    # The next check has all its attempts again.
-    assert run(health, "----") == [RETRY, RETRY, RETRY, SAME]
+    # Once it is up again, the next check has all its attempts.
+    assert run(health, "+----") == [CHANGED, RETRY, RETRY, RETRY, CHANGED]
 
 
 def test_an_abandoned_check_leaves_no_failed_attempts_behind() -> None:
@@ -110,7 +113,7 @@ def test_agrees_with_the_rules_read_from_the_whole_history(
         if attempt == "+":
             checks.append(True)
             open_failures = 0
-        elif first_of_all or open_failures == retry:
+        elif first_of_all or not up or open_failures == retry:
             checks.append(False)
             open_failures = 0
         else:

@@ -299,7 +299,7 @@ def test_a_removal_that_fails_is_told_and_frees_everything(
     async def main() -> None:
         firewall = Firewall(net.name)
         await firewall.hold("a", {CHAIN: [DROP_1]}, {TTL: 33})
-        monkeypatch.setattr("vrrpkit.process.subprocess.Popen", missing)
+        monkeypatch.setattr("vrrpkit.processgroup.subprocess.Popen", missing)
         await firewall.release("a")
         assert firewall.table is None
 

@@ -12,7 +12,7 @@ from vrrpkit.checks.base import Checker
 from vrrpkit.checks.tcp import TCPChecker
 from vrrpkit.ipvs.entries import Forward, Tunnel, TunnelType
 from vrrpkit.ipvs.memory import MemoryTable
-from vrrpkit.ipvs.options import SCHEDULERS, Options
+from vrrpkit.ipvs.options import Options
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 
 GUE = Tunnel(type=TunnelType.GUE, port=5555)

@@ -9,7 +9,7 @@ import pytest
 
 from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.notices import PoolNotice
-from vrrpkit.ipvs.pool import WEIGHT_LIMIT, Member, Pool, ServerState
+from vrrpkit.ipvs.pool import Member, Pool, ServerState
 
 
 def member(name: str, **changes: Any) -> Member:

@@ -20,7 +20,7 @@ from vrrpkit.ipvs.entries import (
 )
 from vrrpkit.ipvs.mirror import Mirror
 from vrrpkit.ipvs.notices import PoolNotice, QuorumDown, QuorumUp, ServerDown, ServerUp
-from vrrpkit.ipvs.pool import WEIGHT_LIMIT, Member, Pool, ServerState
+from vrrpkit.ipvs.pool import Member, Pool, ServerState
 
 NAMES = "abcde"
 CHECKS = 2

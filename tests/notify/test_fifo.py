@@ -44,7 +44,7 @@ def read(path: Path) -> list[str]:
 
 def test_lines_of_two_routers_in_one_pipe_that_is_made_and_removed(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
-    fifo = NotifyFIFO(path)
+    fifo = NotifyFIFO(path, priorities=True)
 
     async def main() -> list[str]:
         bus = MemoryBus()
@@ -97,9 +97,9 @@ def test_nobody_reads_and_nobody_waits(tmp_path: Path, caplog: pytest.LogCapture
     assert path.exists()
 
 
-def test_priorities_may_be_left_out(tmp_path: Path) -> None:
+def test_priorities_are_told_when_asked_for_only(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
-    fifo = NotifyFIFO(path, priorities=False)
+    fifo = NotifyFIFO(path)
 
     async def main() -> list[str]:
         attachment = fifo.attach(None)

@@ -95,3 +95,53 @@ async def test_closing_is_bounded() -> None:
 def test_the_limit_is_checked() -> None:
     with pytest.raises(ConfigError, match="limit"):
         Lane("lane", Worker().work, limit=0)
+
+
+@virtual_time()
+async def test_what_has_a_kind_outlasts_what_has_none() -> None:
+    worker = Worker()
+    lane = Lane("lane", worker.work, kind=by_letter, limit=3)
+    for item in ("A", "state", "B", "C", "D", "E"):
+        lane.put(item)
+    await lane.close(10)
+    assert worker.done == ["state", "D", "E"]
+
+
+@virtual_time()
+async def test_work_that_finds_itself_cancelled_ends_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done: list[str] = []
+
+    async def work(item: str) -> None:
+        if item == "bad":
+            helper = asyncio.ensure_future(asyncio.sleep(10))
+            helper.cancel()
+            await helper
+        done.append(item)
+
+    lane = Lane("lane", work)
+    for item in ("A", "bad", "B"):
+        lane.put(item)
+    await lane.close(10)
+    assert done == ["A", "B"]
+    assert "failed on bad" in caplog.text
+
+
+@virtual_time()
+async def test_work_that_does_not_want_to_end_holds_nobody_up() -> None:
+    async def stubborn(_: str) -> None:
+        for _ in range(10):
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                continue
+
+    lane = Lane("lane", stubborn)
+    lane.put("A")
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await lane.close(5)
+    assert loop.time() - start == 10
+    await asyncio.sleep(1000)
+    assert not lane.busy

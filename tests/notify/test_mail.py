@@ -7,6 +7,8 @@ import contextlib
 import email
 import email.policy
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from email.message import EmailMessage
 from typing import Any
@@ -28,6 +30,7 @@ class Server:
         self.mails: list[EmailMessage] = []
         self.envelopes: list[Envelope] = []
         self.answers: list[str] = []
+        self.hangs_up = False
         self.port = 0
         self.sessions = 0
         self.encrypted: list[bool] = []
@@ -46,6 +49,8 @@ class Server:
         if self.answers:
             answer = self.answers.pop(0)
             if answer:
+                if self.hangs_up and server.transport is not None:
+                    asyncio.get_running_loop().call_later(0.02, server.transport.close)
                 return answer
         assert isinstance(envelope.content, bytes)
         parsed = email.message_from_bytes(envelope.content, policy=email.policy.default)
@@ -308,7 +313,7 @@ def test_a_server_that_hangs_delays_nothing_but_mail() -> None:
         ({"username": "x"}, "go together"),
         ({"username": "x", "password": "y", "security": "none"}, "in clear"),
         ({"username": "x", "password": "y", "security": "opportunistic"}, "in clear"),
-        ({"states": ["UP"]}, "states UP"),
+        ({"states": ["INIT"]}, "states INIT"),
         ({"subject": "{nobody}"}, "fields are"),
         ({"body": "{"}, "body template"),
         ({"deadline": 0}, "deadline"),
@@ -332,3 +337,48 @@ def test_bad_files_and_hosts_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="/no/such"):
         asyncio.run(main())
+
+
+def test_a_letter_that_no_server_could_take_holds_up_no_other() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            mailing.send("half a pair \udc80", "\udc80")
+            mailing.send("whole", "body")
+            await server.wait(2)
+        assert server.subjects == ["half a pair", "whole"]
+        assert text(server.mails[0]) == "?\n"
+
+    asyncio.run(main())
+
+
+def test_a_server_that_hangs_up_after_a_refusal_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vrrpkit.notify.mail.pause_before", lambda tries: 0.05)
+
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.hangs_up = True
+            server.answers = ["554 go away"]
+            mailing.send("refused", "body")
+            mailing.send("taken", "body")
+            await server.wait(1)
+        assert server.subjects == ["taken"]
+        assert (mailing.sent, mailing.refused, mailing.waiting) == (1, 1, 0)
+
+    asyncio.run(main())
+
+
+def test_everything_that_takes_its_time_is_loaded_on_entering() -> None:
+    code = """
+import asyncio, sys
+from vrrpkit import Mail
+
+async def main():
+    assert "aiosmtplib" not in sys.modules
+    async with Mail("127.0.0.1", to="ops@example.net"):
+        assert "aiosmtplib" in sys.modules
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

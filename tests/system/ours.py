@@ -17,6 +17,9 @@ from system.scenario import HIGH, VIP4, VRID
 #: Seconds between the adverts of a router made by :func:`router`.
 INTERVAL = 0.2
 
+#: Options of the program, not of a router.
+SHARED = ("routers", "group", "notifiers", "freeze")
+
 PROGRAM = Path(__file__).with_name("router.py")
 
 
@@ -50,7 +53,8 @@ class Vrrpkit:
             **options,
         }
         if "routers" in options:
-            self.options = {"routers": options["routers"], "control": str(self._control)}
+            shared = {name: options[name] for name in SHARED if name in options}
+            self.options = {**shared, "control": str(self._control)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, timeout: float = 15) -> None:
@@ -98,7 +102,8 @@ class Vrrpkit:
             fifo.write(json.dumps({"do": command, **arguments}) + "\n")
 
     def report(self, timeout: float = 5) -> dict[str, Any]:
-        """Its statistics, and ``master``, ``source`` and ``faults``."""
+        """Its statistics, and ``master``, ``source``, ``faults``, ``priority``, ``signals``; of its
+        group ``why`` (it is not MASTER); ``told`` (of processes)."""
         seen = len(self.lines())
 
         def replies() -> list[dict[str, Any]]:

@@ -94,6 +94,12 @@ def keepalived_conf(
     return "\n".join([f"vrrp_instance {name} {{", *(f"  {line}" for line in lines), "}", ""])
 
 
+def sync_group_conf(name: str, members: Sequence[str], *lines: str) -> str:
+    """A ``vrrp_sync_group`` block with further ``lines``."""
+    body = ["group {", *(f"  {member}" for member in members), "}", *lines]
+    return "\n".join([f"vrrp_sync_group {name} {{", *(f"  {line}" for line in body), "}", ""])
+
+
 class Keepalived:
     """Debian's keepalived in the foreground of a host, with files of its own."""
 

@@ -2,9 +2,11 @@
 
     python router.py '{"name": "web", "interface": "eth0", "vrid": 51, "vips": ["192.0.2.10/24"]}'
 
-``routers`` may hold a list of such objects, to run many in one process. ``control`` names a FIFO
-of commands: lines of JSON, see :class:`Control`. SIGUSR1 freezes the event loop for ``freeze``
-seconds.
+``routers`` may hold a list of such objects, to run many in one process, and ``group`` the options
+of a sync group of all of them. ``notifiers`` has notifiers by name, which ``notify`` of routers and
+the group lists. Trackers and notifiers are objects with the ``kind``, such as ``TrackScript``, its
+``args``, and its options, see :func:`make`. ``control`` names a FIFO of commands: lines of JSON,
+see :class:`Control`. SIGUSR1 freezes the event loop for ``freeze`` seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +23,27 @@ from typing import Any
 import attrs
 
 import vrrpkit
-from vrrpkit import VIP, Announcements, HMACAuth, PasswordAuth, Peer, VRRPInstance
+from vrrpkit import (
+    VIP,
+    Announcements,
+    HMACAuth,
+    Mail,
+    PasswordAuth,
+    Peer,
+    SyncGroup,
+    TrackProcess,
+    VRRPInstance,
+)
+from vrrpkit.events import Notifier
+
+
+def make(value: Any) -> Any:
+    """An object of vrrpkit from JSON, recursively: ``{"kind": "TrackFile", "args": ["/x"]}``."""
+    if not (isinstance(value, dict) and "kind" in value):
+        return value
+    options = {name: make(each) for name, each in value.items()}
+    args = [make(each) for each in options.pop("args", ())]
+    return getattr(vrrpkit, options.pop("kind"))(*args, **options)
 
 
 def vip(value: str | dict[str, Any]) -> VIP:
@@ -32,9 +54,17 @@ def vip(value: str | dict[str, Any]) -> VIP:
     return VIP(options.pop("address"), **options)
 
 
-def instance(options: dict[str, Any]) -> VRRPInstance:
-    """A VRRPInstance from JSON."""
+def around(options: dict[str, Any], notifiers: dict[str, Notifier]) -> dict[str, Any]:
+    """The options with their trackers and notifiers made."""
     options = dict(options)
+    options["track"] = [make(each) for each in options.get("track", ())]
+    options["notify"] = [notifiers[name] for name in options.get("notify", ())]
+    return options
+
+
+def instance(options: dict[str, Any], notifiers: dict[str, Notifier]) -> VRRPInstance:
+    """A VRRPInstance from JSON."""
+    options = around(options, notifiers)
     if "password" in options:
         options["auth"] = PasswordAuth(options.pop("password"))
     if "hmac" in options:
@@ -60,7 +90,8 @@ def _plain(value: object) -> object:
 class Control:
     """Carries out commands: ``{"do": "announce"}``, ``{"do": "demote", "seconds": 1}``, ..."""
 
-    def __init__(self, path: str, routers: list[VRRPInstance]) -> None:
+    def __init__(self, path: str, routers: list[VRRPInstance], group: SyncGroup | None) -> None:
+        self._group = group
         self._routers = {router.name: router for router in routers}
         self._first = routers[0]
         self._pending = b""
@@ -123,6 +154,10 @@ class Control:
                     master=router.master,
                     source=router.source,
                     faults=router.faults,
+                    priority=router.priority,
+                    signals=router.signals if self._group is None else self._group.signals,
+                    why=None if self._group is None else self._group.why_not_master(),
+                    told=TrackProcess.told(),
                 )
 
 
@@ -130,12 +165,21 @@ async def main(options: dict[str, Any]) -> None:
     """Run the routers until a signal, or a command, ends them."""
     freeze = float(options.pop("freeze", 0))
     path = options.pop("control", None)
-    routers = [instance(each) for each in options.pop("routers", [options] if options else [])]
+    notifiers = {name: make(each) for name, each in options.pop("notifiers", {}).items()}
+    grouped = options.pop("group", None)
+    listed = options.pop("routers", [options] if options else [])
+    routers = [instance(each, notifiers) for each in listed]
+    group = None
+    if grouped is not None:
+        group = SyncGroup(instances=routers, **around(grouped, notifiers))
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, time.sleep, freeze)
-    control = Control(path, routers) if path else None
+    control = Control(path, routers, group) if path else None
     async with asyncio.TaskGroup() as telling, contextlib.AsyncExitStack() as stack:
         if control is not None:
             stack.callback(control.close)
+        for notifier in notifiers.values():
+            if isinstance(notifier, Mail):
+                await stack.enter_async_context(notifier)
         for router in routers:
             router.on_transition(
                 lambda change: say(
@@ -147,8 +191,14 @@ async def main(options: dict[str, Any]) -> None:
                 )
             )
             telling.create_task(tell(router))
-            await stack.enter_async_context(router)
-            say(router=router.name, state=router.state.value, entered=True)
+            if group is None:
+                await stack.enter_async_context(router)
+                say(router=router.name, state=router.state.value, entered=True)
+        if group is not None:
+            group.on_transition(lambda change: say(router=change.group, state=change.state.value))
+            await stack.enter_async_context(group)
+            for router in routers:
+                say(router=router.name, state=router.state.value, entered=True)
         await (asyncio.Event().wait() if control is None else control.body())
 
 

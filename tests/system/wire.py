@@ -1,4 +1,4 @@
-"""What crossed a link: VRRP adverts, ARP and neighbour advertisements with kernel timestamps."""
+"""What crossed a link: VRRP adverts, BFD, ARP, neighbour advertisements, with kernel timestamps."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ _ETH_P_ARP = 0x0806
 _ETH_P_IPV6 = 0x86DD
 _PROTOCOL_VRRP = 112
 _PROTOCOL_ICMPV6 = 58
+_PROTOCOL_UDP = 17
+_PROTOCOL_IGMP = 2
+_HOP_BY_HOP = 0
+_IGMP_REPORTS = (0x12, 0x16, 0x17, 0x22)
+_MLD_REPORTS = (131, 132, 143)
+_BFD_PORTS = (3784, 4784)
 _NEIGHBOUR_ADVERTISEMENT = 136
 _OPTION_TARGET_LINK_ADDRESS = 2
 _SO_TIMESTAMPNS = 35
@@ -92,6 +98,33 @@ class NeighbourAdvert(Frame):
     override: bool
     #: The target link-layer address option, None if absent.
     mac: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Frame):
+    """A report of group memberships, IGMP or MLD, of any version; one that leaves a group too."""
+
+    source: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BFDPacket(Frame):
+    """A BFD control packet, fields as on the wire."""
+
+    source: str
+    destination: str
+    ttl: int
+    source_port: int
+    port: int
+    state: str
+    diagnostic: int
+    poll: bool
+    final: bool
+    multiplier: int
+    #: Microseconds.
+    desired_min_tx: int
+    required_min_rx: int
 
 
 F = TypeVar("F", bound=Frame)
@@ -271,12 +304,25 @@ def parse(at: float, data: bytes) -> Frame | None:
         source, destination = str(IPv4Address(body[12:16])), str(IPv4Address(body[16:20]))
         payload = body[start:total]
         return _parse_advert(at, source_mac, source, destination, body[8], payload, 4)
+    if ethertype == _ETH_P_IP and body[9] == _PROTOCOL_UDP:
+        source, destination = str(IPv4Address(body[12:16])), str(IPv4Address(body[16:20]))
+        return _parse_bfd(
+            at, source_mac, source, destination, body[8], body[(body[0] & 0x0F) * 4 :]
+        )
+    if ethertype == _ETH_P_IP and body[9] == _PROTOCOL_IGMP:
+        source, start = str(IPv4Address(body[12:16])), (body[0] & 0x0F) * 4
+        return _parse_report(at, source_mac, source, body[start:], _IGMP_REPORTS, 4)
     if ethertype == _ETH_P_IPV6:
         (length,) = struct.unpack_from("!H", body, 4)
         source, destination = str(IPv6Address(body[8:24])), str(IPv6Address(body[24:40]))
         payload = body[40 : 40 + length]
         if body[6] == _PROTOCOL_VRRP:
             return _parse_advert(at, source_mac, source, destination, body[7], payload, 16)
+        if body[6] == _PROTOCOL_UDP:
+            return _parse_bfd(at, source_mac, source, destination, body[7], payload)
+        if (body[6], payload[0]) == (_HOP_BY_HOP, _PROTOCOL_ICMPV6):
+            report = payload[(payload[1] + 1) * 8 :]
+            return _parse_report(at, source_mac, source, report, _MLD_REPORTS, 16)
         if body[6] == _PROTOCOL_ICMPV6 and payload[0] == _NEIGHBOUR_ADVERTISEMENT:
             return _parse_neighbour_advert(at, source_mac, source, destination, payload)
     return None
@@ -307,6 +353,49 @@ def _parse_advert(
         addresses=tuple(str(ip_address(payload[end - size : end])) for end in ends),
         payload=payload,
     )
+
+
+def _parse_bfd(
+    at: float, source_mac: str, source: str, destination: str, ttl: int, datagram: bytes
+) -> BFDPacket | None:
+    source_port, port = struct.unpack_from("!HH", datagram)
+    if port not in _BFD_PORTS:
+        return None
+    first, flags, multiplier, tx, rx = struct.unpack_from("!BBBx8xII", datagram, 8)
+    return BFDPacket(
+        time=at,
+        source_mac=source_mac,
+        source=source,
+        destination=destination,
+        ttl=ttl,
+        source_port=source_port,
+        port=port,
+        state=("AdminDown", "Down", "Init", "Up")[flags >> 6],
+        diagnostic=first & 31,
+        poll=bool(flags & 32),
+        final=bool(flags & 16),
+        multiplier=multiplier,
+        desired_min_tx=tx,
+        required_min_rx=rx,
+    )
+
+
+def _parse_report(
+    at: float, source_mac: str, source: str, report: bytes, kinds: tuple[int, ...], size: int
+) -> Report | None:
+    if report[0] not in kinds:
+        return None
+    groups: list[str] = []
+    if report[0] != kinds[-1]:
+        groups.append(str(ip_address(report[-size:])))
+    else:
+        (count,) = struct.unpack_from("!H", report, 6)
+        start = 8
+        for _ in range(count):
+            auxiliary, sources = struct.unpack_from("!xBH", report, start)
+            groups.append(str(ip_address(report[start + 4 : start + 4 + size])))
+            start += 4 + size + sources * size + auxiliary * 4
+    return Report(time=at, source_mac=source_mac, source=source, groups=tuple(groups))
 
 
 def _parse_arp(at: float, source_mac: str, body: bytes) -> Arp | None:

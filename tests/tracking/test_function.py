@@ -88,3 +88,26 @@ def test_bad_values_are_refused() -> None:
         with pytest.raises(ConfigError, match=next(iter(changes))):
             TrackFunction(ask, **changes)  # type: ignore[arg-type]
     assert TrackFunction(ask).label == "ask"
+
+
+@virtual_time()
+async def test_a_function_that_raises_at_once_is_asked_again_like_any_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    results = [True, None, None, None, True]
+
+    def ask() -> Awaitable[Signal]:
+        if results.pop(0) is None:
+            raise AttributeError("there is no pool yet")
+        return answers(True)()
+
+    found = await told(TrackFunction(ask, interval=1, fall=3), 5)
+    assert found == [(0, True), (1, True), (2, True), (3, False), (4, True)]
+    # Why, and once for failures in a row.
+    assert [r.message for r in caplog.records] == ["ask: there is no pool yet"]
+
+
+@virtual_time()
+async def test_a_timeout_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    await told(TrackFunction(answers(True, takes=3), timeout=2), 1)
+    assert "no answer within 2 s" in caplog.text

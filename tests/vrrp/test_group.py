@@ -23,6 +23,7 @@ from vrrpkit.vrrp.vocabulary import (
     FaultsNow,
     KernelRefusedAddresses,
     LostAddress,
+    MasterUnreachable,
     Promote,
     Publish,
     SendAdvert,
@@ -301,6 +302,7 @@ class AnyEvents(RuleBasedStateMachine):
                 Promote(),
                 SetPriority(120),
                 LostAddress(ip_address("192.0.2.10")),
+                MasterUnreachable(PEER),
                 KernelRefusedAddresses(("no",)),
                 TimerFired(),
             ]

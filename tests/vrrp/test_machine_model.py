@@ -27,6 +27,7 @@ from vrrpkit.vrrp.vocabulary import (
     FaultsNow,
     KernelRefusedAddresses,
     LostAddress,
+    MasterUnreachable,
     PrimaryAddress,
     Promote,
     Publish,
@@ -195,6 +196,7 @@ class Twins(RuleBasedStateMachine):
             st.builds(FaultsNow, faults=FAULTS),
             st.sampled_from([PrimaryAddress(PRIMARY), PrimaryAddress(ip_address("192.0.2.9"))]),
             st.just(LostAddress(ip_address("192.0.2.10"))),
+            st.builds(MasterUnreachable, st.sampled_from(PEERS)),
             st.sampled_from([AddressesInPlace(), KernelRefusedAddresses(("no",))]),
             st.builds(Startup, primary=st.just(PRIMARY), faults=FAULTS),
         )

@@ -226,3 +226,83 @@ async def test_a_members_fault_tracker_is_a_fault_of_all() -> None:
         switch.say(False)
         await group.wait_for(State.FAULT)
         assert [sorted(member.faults) for member in pair] == [["switch"], ["sync-group"]]
+
+
+class TrackPlain(Tracker):
+    """A class that attrs did not make, with a state of its own."""
+
+    def __init__(self, signal: object, weight: int = 0) -> None:
+        super().__init__(weight=weight)
+        object.__setattr__(self, "signal", signal)
+
+    async def signals(self) -> AsyncIterator[Signal]:
+        yield self.signal  # type: ignore[attr-defined]
+        await asyncio.sleep(3600)
+
+
+@virtual_time()
+async def test_trackers_of_a_plain_class_are_not_mixed_up() -> None:
+    bus = MemoryBus()
+    good, bad = TrackPlain(True, weight=20), TrackPlain(False, weight=20)
+    async with router(bus, 1, 150, good) as one, router(bus, 2, 100, bad) as two:
+        assert (one.priority, two.priority) == (170, 100)
+
+
+@virtual_time()
+async def test_what_is_no_signal_counts_as_a_bad_one(caplog: pytest.LogCaptureFixture) -> None:
+    bus = MemoryBus()
+    async with router(bus, 1, 150, TrackPlain("PONG")) as one:
+        assert one.faults == {"plain"}
+    assert "a signal must be True, False, a whole number or None, not 'PONG'" in caplog.text
+
+
+@virtual_time()
+async def test_a_tracker_that_waits_for_something_cancelled_is_started_again() -> None:
+    bus, tries = MemoryBus(), []
+
+    @attrs.frozen(kw_only=True)
+    class TrackCancelled(Tracker):
+        async def signals(self) -> AsyncIterator[Signal]:
+            tries.append(1)
+            yield True
+            helper = asyncio.ensure_future(asyncio.sleep(10))
+            asyncio.get_running_loop().call_later(1, helper.cancel)
+            await helper
+
+    async with router(bus, 1, 150, TrackCancelled()) as one:
+        assert not one.faults
+        await asyncio.sleep(2)
+        assert one.faults == {"cancelled"}
+        await asyncio.sleep(4.5)
+        assert not one.faults
+    assert len(tries) == 2
+
+
+@virtual_time()
+async def test_the_weight_of_a_groups_tracker_is_compared_with_the_other_ones_priority() -> None:
+    inside, outside = MemoryBus(), MemoryBus()
+    switch = Switch(True)
+
+    def members(number: int, priority: int) -> list[VRRPInstance]:
+        return [
+            VRRPInstance(
+                f"{name}{number}",
+                bus.interface(f"192.0.2.{number}"),
+                vrid=1,
+                vips=["192.0.2.100/24"],
+                priority=priority,
+            )
+            for name, bus in (("in", inside), ("out", outside))
+        ]
+
+    higher = members(1, 150)
+    warnings: list[str] = []
+    for member in higher:
+        member.on_event(lambda event: warnings.append(str(event)), WeightTooSmall)
+    track = [TrackSwitch(switch=switch, weight=-30)]
+    async with SyncGroup("low", members(2, 100)) as low:
+        await low.wait_for(State.MASTER)
+        async with SyncGroup("high", higher, track=track) as high:
+            await high.wait_for(State.MASTER)
+    assert len(warnings) == 2
+    assert "51" in warnings[0]

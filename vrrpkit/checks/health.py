@@ -1,8 +1,9 @@
 """From attempts to a verdict: retry, rise and fall. Pure.
 
-The rules are keepalived's where it has them (``check/ipwrapper.c``): a server starts as healthy and
-its first failed attempt is final at once; later it takes ``retry`` + 1 failed attempts in a row.
-``rise`` and ``fall`` count whole checks; keepalived knows neither, which is 1 for both.
+The rules are keepalived's where it has them: a server starts as healthy and its first failed
+attempt is final at once; later it takes ``retry`` + 1 failed attempts in a row. ``retry`` defends a
+server that is up; one that is down is asked once in each check. ``rise`` and ``fall`` count whole
+checks; keepalived knows neither, which is 1 for both.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Health:
 
     :param rise: checks that must pass in a row before a server that is down is up, from 1.
     :param fall: checks that must fail in a row before a server that is up is down, from 1.
-    :param retry: further attempts of a check after one that failed, from 0.
+    :param retry: further attempts of a check after one that failed, while the server is up; from 0.
     :param alpha: start as down, not as up on trust (keepalived: ``alpha``).
     """
 
@@ -55,7 +56,7 @@ class Health:
             if not passed:
                 self.up = False
                 return Step.CHANGED
-        if not passed and not last and self._failed < self._retry:
+        if not passed and not last and self.up and self._failed < self._retry:
             self._failed += 1
             return Step.RETRY
         self._failed = 0

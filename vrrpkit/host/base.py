@@ -11,10 +11,20 @@ import attrs
 
 from vrrpkit.errors import DuplicateRouter
 from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress
 
-__all__ = ["AddressHold", "AddressListener", "AddressManager", "Announcements", "Interface", "Link"]
+__all__ = [
+    "AddressHold",
+    "AddressListener",
+    "AddressManager",
+    "Announcements",
+    "Ban",
+    "Interface",
+    "Link",
+    "RouteHold",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +81,7 @@ class AddressListener(Protocol):
     """Who hears how the kernel took a wish. Called on the event loop."""
 
     def acquired(self) -> None:
-        """Every address is in place and was announced for the first time."""
+        """Every address is in place, and is announced next unless it is released here."""
 
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         """The kernel refused some addresses."""
@@ -102,6 +112,37 @@ class AddressHold(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Release, wait for it, and forget the addresses."""
+
+
+class RouteHold(ABC):
+    """The routes and rules of one router. Everything happens at once: a call returns when the
+    kernel has done it."""
+
+    @abstractmethod
+    def acquire(self) -> list[tuple[Entry, OSError]]:
+        """Put the routes in place, then the rules; what the kernel refused. Those that are there
+        already stay as they are."""
+
+    @property
+    @abstractmethod
+    def missing(self) -> list[Entry]:
+        """What is not in place now, as far as the kernel has told."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Remove the rules, then the routes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release, and forget them."""
+
+
+class Ban(ABC):
+    """Packets that the packet filter drops on behalf of one router."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let them pass again; calling it twice is harmless."""
 
 
 class Interface(ABC):
@@ -148,6 +189,26 @@ class Interface(ABC):
 
         ``lease`` is the finite valid lifetime in seconds that the addresses get, renewed while they
         are wanted.
+        """
+
+    @abstractmethod
+    def hold_routes(
+        self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
+    ) -> RouteHold:
+        """Make a hold on routes and rules of the host that this interface belongs to: none is put
+        in place yet, and leftovers of a killed run are removed.
+
+        ``lost`` is called on the event loop when somebody else has removed one that is wanted.
+
+        :raises KernelRefused: a leftover could not be removed.
+        """
+
+    @abstractmethod
+    async def refuse(self, vips: Sequence[VIP]) -> Ban:
+        """Drop packets to these addresses, which may be put on this interface, but for what it
+        takes to find out its MAC address (RFC 9568 section 6.1: Accept_Mode False).
+
+        :raises HostError: this host cannot do it; the message says what is missing.
         """
 
     @abstractmethod

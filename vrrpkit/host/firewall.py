@@ -3,7 +3,8 @@
 All rules of one process in one network namespace are in one table, ``vrrpkit-firewall-PID-...``,
 which is always replaced as a whole, in one transaction: no packet meets half of it. A process shows
 that it lives by an abstract socket (see :mod:`vrrpkit.host.leftovers`), so that the table of one
-that was killed is found and removed by the next.
+that was killed is found and removed by the next. Deleted by somebody else, as by
+``nft flush ruleset``, it is put back.
 
 Rules may rely on kernel settings. What those were before is noted in the comment of the table, for
 whoever is the last to need them.
@@ -25,6 +26,7 @@ from vrrpkit.errors import ConfigError, HostError
 from vrrpkit.host import capabilities
 from vrrpkit.host.leftovers import Liveness
 from vrrpkit.host.netns import Identity, Namespace, identity
+from vrrpkit.host.nfnetlink import TableWatch
 from vrrpkit.host.sysctl import Sysctls
 from vrrpkit.process import Command, Untrusted
 
@@ -36,6 +38,8 @@ KIND = "vrrpkit-firewall"
 PATIENCE = 10.0
 """Seconds that the program may take; with 10,000 addresses it takes a tenth of one."""
 OUTPUT = 65536
+PAUSE = 1.0
+"""Seconds between two attempts to put back the table that somebody deletes."""
 
 UNSUPPORTED = ("Operation not supported", "Protocol not supported")
 """How ``nft`` tells that the kernel was built without what it asks for."""
@@ -84,7 +88,11 @@ class _Opened:
 
     @property
     def table(self) -> str:
-        return self.liveness.name.replace("/", "-")
+        return _table(self.liveness)
+
+
+def _table(liveness: Liveness) -> str:
+    return liveness.name.replace("/", "-")
 
 
 # Held by their users, never from here: see vrrpkit.host.host.
@@ -103,6 +111,8 @@ class Firewall:
         self._netns = netns
         self._wishes: dict[object, _Wish] = {}
         self._stale: set[str] = set()
+        self._swept = False
+        self._repair: asyncio.Task[None] | None = None
         self._opened: _Opened | None = None
         self._lock = asyncio.Lock()
 
@@ -173,6 +183,35 @@ class Firewall:
             finally:
                 self._close_if_unused()
 
+    async def sweep(self) -> None:
+        """Remove what killed processes left, the first time that this is called: for a program that
+        holds no rules now. Without the program ``nft`` nothing is removed."""
+        async with self._lock:
+            if self._swept:
+                return
+            self._swept = True
+            if self._opened is not None:
+                return
+            try:
+                opened = self._opened = await self._open()
+            except HostError as problem:
+                log.debug("not looking for rules that were left behind: %s", problem)
+                return
+            try:
+                if self._stale:
+                    log.warning(
+                        "removing tables of nftables that were left behind by runs that "
+                        "were killed: %s",
+                        ", ".join(sorted(self._stale)),
+                    )
+                    await _run(opened.nft, "".join(map(_removal, sorted(self._stale))))
+                    self._stale = set()
+                    _restore(opened, await _needed_by_others(opened))
+            except HostError as problem:
+                log.warning("rules of nftables that were left behind stay: %s", problem)
+            finally:
+                self._close_if_unused()
+
     async def ensure(self) -> bool:
         """Put the table back if somebody has removed it, as ``nft flush ruleset`` does; whether
         that was so.
@@ -201,6 +240,8 @@ class Firewall:
             for table in found:
                 noted |= await _note(nft, table)
             living = liveness.others()
+            watch = TableWatch(namespace, _table(liveness), self._deleted)
+            stack.callback(watch.close)
             self._stale = {table for table, owner in found.items() if owner not in living}
             return _Opened(namespace, liveness, Sysctls(namespace), nft, noted, stack.pop_all())
         raise AssertionError("an exit stack swallows nothing")
@@ -210,6 +251,22 @@ class Firewall:
         if opened is not None and not self._wishes:
             self._opened = None
             opened.resources.close()
+            if self._repair is not None:
+                self._repair.cancel()
+
+    def _deleted(self) -> None:
+        if self._repair is None or self._repair.done():
+            self._repair = asyncio.create_task(self._put_back(), name="vrrpkit: repairs nftables")
+
+    async def _put_back(self) -> None:
+        try:
+            while True:
+                if not await self.ensure():
+                    return
+                # Whoever did it may do it again, and is not heard meanwhile.
+                await asyncio.sleep(PAUSE)
+        except HostError as problem:
+            log.warning("rules of nftables are not put back: %s", problem)
 
     async def _write(self, opened: _Opened) -> None:
         chains: dict[Chain, list[str]] = {}
@@ -241,6 +298,15 @@ def _borrow(opened: _Opened, settings: Mapping[str, int]) -> tuple[str, ...]:
 def _give_back(opened: _Opened, names: Sequence[str], needed: set[str]) -> None:
     for name in names:
         opened.sysctls.give_back(name, restore=name not in needed)
+
+
+def _restore(opened: _Opened, needed: set[str]) -> None:
+    """Put back what only the dead had changed."""
+    for name, before in opened.noted.items():
+        now = opened.sysctls.read(name)
+        if now is not None:
+            opened.sysctls.borrow(name, now, before)
+            opened.sysctls.give_back(name, restore=name not in needed)
 
 
 async def _needed_by_others(opened: _Opened) -> set[str]:

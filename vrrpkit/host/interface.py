@@ -17,7 +17,16 @@ from vrrpkit.host import messages, notices
 from vrrpkit.host.addresses import Addresses, key_of
 from vrrpkit.host.announcer import FrameSender
 from vrrpkit.host.announcing import Announcer
-from vrrpkit.host.base import AddressHold, AddressListener, Announcements, Interface, Link
+from vrrpkit.host.base import (
+    AddressHold,
+    AddressListener,
+    Announcements,
+    Ban,
+    Interface,
+    Link,
+    RouteHold,
+)
+from vrrpkit.host.guard import Place
 from vrrpkit.host.leftovers import SETTLE
 from vrrpkit.host.macvlan import Macvlan, default_name, virtual_mac
 from vrrpkit.host.monitor import Removal
@@ -25,6 +34,8 @@ from vrrpkit.host.netlink import CHUNK
 from vrrpkit.host.notices import AddressKey
 from vrrpkit.host.parts import Parts
 from vrrpkit.host.reconciler import Reconciler
+from vrrpkit.host.routes import Entry, Route, Rule
+from vrrpkit.host.solicited import SolicitedNodes
 from vrrpkit.values import VIP
 
 if TYPE_CHECKING:
@@ -65,6 +76,7 @@ class KernelInterface(Interface):
         self._lock = asyncio.Lock()
         self._holds: WeakKeyDictionary[AddressHold, _Held] = WeakKeyDictionary()
         self._macvlan: Macvlan | None = None
+        self._silence: Ban | None = None
         self._carried: dict[str, KernelInterface] = {}
 
     # --- life
@@ -101,23 +113,27 @@ class KernelInterface(Interface):
             try:
                 await opened.reconciler.close()
             finally:
-                self._stop(opened)
+                silences = self._stop(opened)
+                # Now that there is nobody left to keep silent.
+                for silence in silences:
+                    await silence.close()
 
-    def _stop(self, opened: _Open) -> None:
+    def _stop(self, opened: _Open) -> list[Ban]:
         self._open = None
         opened.announcer.close()
         opened.frames.close()
-        for interface in list(self._carried.values()):
-            if interface._open is None:
-                interface._drop_macvlan()
+        unused = [each for each in self._carried.values() if each._open is None]
         self._carried.clear()
-        self._drop_macvlan()
+        silences = [each._drop_macvlan() for each in (*unused, self)]
         self._host.release(self)
+        return [silence for silence in silences if silence is not None]
 
-    def _drop_macvlan(self) -> None:
+    def _drop_macvlan(self) -> Ban | None:
         if self._macvlan is not None:
             self._macvlan.close()
             self._macvlan = None
+        silence, self._silence = self._silence, None
+        return silence
 
     @property
     def _required(self) -> _Open:
@@ -139,30 +155,43 @@ class KernelInterface(Interface):
         mac = virtual_mac(vrid, family)
         name = default_name(vrid, family) if name is None else name
         interface = self._host.interface(name)
-        macvlan = interface._macvlan
-        if macvlan is None:
-            macvlan = Macvlan(
-                self.name,
-                name,
-                mac,
-                netlink=parts.netlink,
-                monitor=parts.monitor,
-                sysctls=parts.sysctls,
-                deadlines=parts.deadlines,
-            )
-            try:
-                macvlan.ensure()
-            except BaseException:
-                macvlan.close()
-                raise
-            interface._macvlan = macvlan
-        elif (macvlan.parent, macvlan.mac) != (self.name, mac):
-            raise HostError(
-                f"{name} is in use on {macvlan.parent} with MAC {macvlan.mac.hex(':')}; choose "
-                'another name with virtual_mac="NAME"'
-            )
-        self._carried[name] = interface
+        async with interface._lock:
+            macvlan = interface._macvlan
+            if macvlan is None:
+                await interface._carry(parts, self.name, mac)
+            elif (macvlan.parent, macvlan.mac) != (self.name, mac):
+                raise HostError(
+                    f"{name} is in use on {macvlan.parent} with MAC {macvlan.mac.hex(':')}; choose "
+                    'another name with virtual_mac="NAME"'
+                )
+            self._carried[name] = interface
         return interface
+
+    async def _carry(self, parts: Parts, parent: str, mac: bytes) -> None:
+        # Before there is anything to say.
+        silence = await parts.guard.silence(self.name)
+        macvlan = Macvlan(
+            parent,
+            self.name,
+            mac,
+            netlink=parts.netlink,
+            monitor=parts.monitor,
+            sysctls=parts.sysctls,
+            deadlines=parts.deadlines,
+            solicited=SolicitedNodes(parts.namespace.socket),
+        )
+        try:
+            macvlan.ensure()
+        except BaseException:
+            macvlan.close()
+            await silence.close()
+            raise
+        self._macvlan, self._silence = macvlan, silence
+
+    async def refuse(self, vips: Sequence[VIP]) -> Ban:
+        return await self._required.parts.guard.refuse(
+            Place(vip.address, vip.dev or self.name) for vip in vips
+        )
 
     # --- addresses
 
@@ -174,17 +203,27 @@ class KernelInterface(Interface):
         lease: float | None = None,
     ) -> AddressHold:
         opened = self._required
+        await opened.parts.guard.sweep()
         kept = [vip for held in list(self._holds.values()) for vip in held.vips]
         opened.addresses.keep([*kept, *vips])
         opened.frames.keep([*kept, *vips])
         opened.addresses.prepare(vips, lease)
         opened.frames.prepare(vips)
+        if self._macvlan is not None:
+            self._macvlan.solicited.want(
+                vip.address for vip in (*kept, *vips) if vip.dev in (None, self.name)
+            )
         self._advise(vips)
         for name in {self.name, *map(opened.addresses.device, vips)}:
             self._note_leftovers(name)
         hold = await opened.reconciler.hold(vips, announcements, listener, lease)
         self._holds[hold] = _Held(tuple(vips), announcements)
         return hold
+
+    def hold_routes(
+        self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
+    ) -> RouteHold:
+        return self._required.parts.routing.hold(routes, rules, lost)
 
     def held(self, name: str) -> set[AddressKey]:
         """The addresses on the interface ``name`` that virtual routers here hold."""

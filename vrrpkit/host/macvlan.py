@@ -19,6 +19,8 @@ Decisions, and why:
   client's address with the virtual one as sender, from which the client would learn the host's MAC
   (``arp_announce``). The base interface gets its old settings back; until then they stand in the
   macvlan's alias, where the run after one that was killed finds them.
+* *Groups.* What the kernel would report of the macvlan's memberships is dropped, and the parent is
+  a member itself (see :mod:`vrrpkit.host.guard`).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from vrrpkit.host.deadlines import Deadlines
 from vrrpkit.host.monitor import LinkMonitor
 from vrrpkit.host.netlink import Netlink
 from vrrpkit.host.notices import IFF_UP, LinkRecord
+from vrrpkit.host.solicited import SolicitedNodes
 from vrrpkit.host.sysctl import Sysctls
 
 __all__ = ["Macvlan", "default_name", "virtual_mac"]
@@ -100,10 +103,13 @@ class Macvlan:
         monitor: LinkMonitor,
         sysctls: Sysctls,
         deadlines: Deadlines,
+        solicited: SolicitedNodes,
     ) -> None:
         self.parent = parent
         self.name = name
         self.mac = mac
+        self.solicited = solicited
+        """Memberships of the parent for the addresses of the macvlan."""
         self._netlink = netlink
         self._monitor = monitor
         self._sysctls = sysctls
@@ -152,6 +158,7 @@ class Macvlan:
                 if problem.errno != errno.ENODEV:
                     log.warning("macvlan %s stays: %s", self.name, problem.strerror)
         self._index = 0
+        self.solicited.close()
         self._give_back()
 
     def _set_up(self, parent: LinkRecord) -> None:
@@ -166,6 +173,7 @@ class Macvlan:
             self._check_fit(existing, parent)
             log.info("adopting macvlan %s on %s", self.name, self.parent)
         self._index = existing.ifindex
+        self.solicited.move(parent.ifindex)
         for setting, value in ON_TOP.items():
             self._sysctls.write(setting.format(self.name), value)
         self._borrow(existing)

@@ -14,13 +14,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_interface
+from weakref import WeakKeyDictionary
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, VRRPKitError
 from vrrpkit.host.announcing import Announcer
-from vrrpkit.host.base import AddressHold, AddressListener, Announcements, Interface, Link
+from vrrpkit.host.base import (
+    AddressHold,
+    AddressListener,
+    Announcements,
+    Ban,
+    Interface,
+    Link,
+    RouteHold,
+)
 from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.memory_parts import IPInterface, MemoryAddresses, PausableAlarm
+from vrrpkit.host.memory_parts import (
+    IPInterface,
+    MemoryAddresses,
+    MemoryBan,
+    MemoryRoutes,
+    PausableAlarm,
+)
 from vrrpkit.host.reconciler import Reconciler
+from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.transport.memory import RECORD, Conditions, Crossing, Segment, Station
 from vrrpkit.values import VIP, IPAddress, parse_address
 
@@ -42,6 +58,8 @@ class MemoryInterface(Interface):
         super().__init__(name)
         self.manager = MemoryAddresses(self._removed, self._changed)
         """Its addresses; a test may slow it down or make it refuse some."""
+        self.routing = MemoryRoutes(self.manager, self._hear)
+        """The routes and rules of its machine; a test may make it refuse some."""
         self.transport = station
         self.station = station
         self.carrier = True
@@ -52,7 +70,9 @@ class MemoryInterface(Interface):
         self._watchers: dict[object, Callable[[], None]] = {}
         self._virtual: dict[tuple[int, int], MemoryInterface] = {}
         self._unheard: deque[Callable[[], None]] = deque()
-        self._alarm: PausableAlarm | None = None
+        self._bans: list[MemoryBan] = []
+        # As a set that keeps its order.
+        self._alarms: WeakKeyDictionary[PausableAlarm, None] = WeakKeyDictionary()
         self._announcer: Announcer | None = None
         self._reconciler: Reconciler | None = None
         self.paused = False
@@ -63,14 +83,11 @@ class MemoryInterface(Interface):
         self._users += 1
         if self._users > 1:
             return
-        self._alarm = PausableAlarm()
-        self.deadlines = Deadlines(self._alarm)
+        self.deadlines = Deadlines(self.alarm())
         self.deadlines.drains[self.station] = self.station.drain
         self._announcer = Announcer(self.deadlines, self._announce)
         self._reconciler = Reconciler(self.manager, self._announcer, self.deadlines)
-        if self.paused:
-            self._alarm.pause()
-        else:
+        if not self.paused:
             self.manager.start()
 
     async def close(self) -> None:
@@ -86,7 +103,6 @@ class MemoryInterface(Interface):
         finally:
             self._announcer.close()
             self.deadlines.close()
-            self._alarm = None
 
     @property
     def link(self) -> Link:
@@ -118,6 +134,32 @@ class MemoryInterface(Interface):
             raise VRRPKitError(f"{self.name} is not open; await open() before hold()")
         return await self._reconciler.hold(vips, announcements, listener, lease)
 
+    def hold_routes(
+        self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
+    ) -> RouteHold:
+        return self.routing.hold(routes, rules, lost)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes that are in place on its machine, in the order in which they came."""
+        return [entry for entry in self.routing.table if isinstance(entry, Route)]
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules that are in place on its machine, in the order in which they came."""
+        return [entry for entry in self.routing.table if isinstance(entry, Rule)]
+
+    async def refuse(self, vips: Sequence[VIP]) -> Ban:
+        ban = MemoryBan(tuple(vips), self._bans)
+        self._bans.append(ban)
+        return ban
+
+    @property
+    def refused(self) -> frozenset[IPAddress]:
+        """The addresses that its machine accepts no packets to, though it may hold them."""
+        bans = [ban for each in self.family() for ban in each._bans]
+        return frozenset(vip.address for ban in bans for vip in ban.vips)
+
     async def virtual(self, vrid: int, family: int, name: str | None) -> MemoryInterface:
         key = (vrid, family)
         interface = self._virtual.get(key)
@@ -146,9 +188,23 @@ class MemoryInterface(Interface):
                 interface.manager.remove(entry)
                 interface._changed()
 
+    def delete_route(self, entry: str | Entry) -> None:
+        """Remove a route or a rule (as text: a route), as somebody else would. Without effect when
+        it is not there."""
+        self.routing.delete(entry if isinstance(entry, Rule) else Route.of(entry))
+
     def holds(self, address: IPAddress) -> bool:
         """Whether the address is on this interface now, or on one with a virtual MAC on top."""
         return any(entry.ip == address for each in self.family() for entry in each.manager.table)
+
+    def alarm(self) -> PausableAlarm:
+        """An alarm for whatever else the process behind this interface does: it is silent while
+        that is stopped."""
+        alarm = PausableAlarm()
+        if self.paused:
+            alarm.pause()
+        self._alarms[alarm] = None
+        return alarm
 
     def family(self) -> list[MemoryInterface]:
         """This interface, and those with a virtual MAC on top of it."""
@@ -166,8 +222,8 @@ class MemoryInterface(Interface):
         for interface in self.family():
             interface.paused = True
             interface.manager.running.clear()
-            if interface._alarm is not None:
-                interface._alarm.pause()
+            for alarm in list(interface._alarms):
+                alarm.pause()
 
     def resume(self) -> None:
         """Let it go on: first it hears what it missed, then its overdue timers fire."""
@@ -180,14 +236,17 @@ class MemoryInterface(Interface):
             interface.manager.running.set()
             while interface._unheard:
                 interface._unheard.popleft()()
-            if interface._alarm is not None:
-                interface._alarm.resume()
+            for alarm in list(interface._alarms):
+                alarm.resume()
 
     def _removed(self, address: IPInterface) -> None:
         def tell() -> None:
             if self._reconciler is not None:
                 self._reconciler.removed(address.ip, address.network.prefixlen)
 
+        self._hear(tell)
+
+    def _hear(self, tell: Callable[[], None]) -> None:
         if self.paused:
             self._unheard.append(tell)
         else:
@@ -311,6 +370,7 @@ class MemoryBus:
         interface.pause()
         for each in interface.family():
             each.manager.die()
+        interface.routing.die()
 
     def restart(self, address: str) -> None:
         """Give the power back after :meth:`crash`, once its routers were left; enter new ones."""

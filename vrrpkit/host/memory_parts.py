@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 import attrs
 
+from vrrpkit.host.base import Ban, RouteHold
 from vrrpkit.host.deadlines import LoopAlarm
+from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.values import VIP, IPAddress
 
-__all__ = ["IPInterface", "MemoryAddresses", "PausableAlarm"]
+__all__ = ["IPInterface", "MemoryAddresses", "MemoryBan", "MemoryRoutes", "PausableAlarm"]
 
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 
@@ -137,3 +139,107 @@ class MemoryAddresses:
         if entry.until is not None:
             entry.until.cancel()
             entry.until = None
+
+
+class _MemoryHold(RouteHold):
+    """The routes and rules of one virtual router."""
+
+    def __init__(
+        self, table: MemoryRoutes, entries: Sequence[Entry], lost: Callable[[Entry], None]
+    ) -> None:
+        self.entries = tuple(entries)
+        self.lost = lost
+        self.wanted = False
+        self._table = table
+
+    def acquire(self) -> list[tuple[Entry, OSError]]:
+        self.wanted = True
+        return self._table.acquire(self.entries)
+
+    @property
+    def missing(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry not in self._table.table]
+
+    def release(self) -> None:
+        self.wanted = False
+        self._table.release(self.entries)
+
+    def close(self) -> None:
+        self.release()
+        self._table.holds.pop(self, None)
+
+
+@attrs.frozen(eq=False)
+class MemoryBan(Ban):
+    """Addresses of one router that packets are not accepted to."""
+
+    vips: tuple[VIP, ...]
+    bans: list[MemoryBan]
+    """All of one interface, this one among them."""
+
+    async def close(self) -> None:
+        if self in self.bans:
+            self.bans.remove(self)
+
+
+class MemoryRoutes:
+    """The routes and rules of one host.
+
+    :param addresses: knows whether the host has power.
+    :param tell: runs what the process hears, once it can.
+    """
+
+    def __init__(
+        self, addresses: MemoryAddresses, tell: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self.failures: dict[Entry, OSError] = {}
+        """What the kernel answers when these are to be added."""
+        self.table: dict[Entry, bool] = {}
+        """What is in place, in the order in which it came, and whether it is ours."""
+        self.holds: dict[_MemoryHold, None] = {}
+        self._addresses = addresses
+        self._tell = tell
+
+    def hold(
+        self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
+    ) -> RouteHold:
+        """Make a hold, after what an earlier run left behind is removed."""
+        hold = _MemoryHold(self, (*routes, *rules), lost)
+        self.release(hold.entries)
+        self.holds[hold] = None
+        return hold
+
+    def acquire(self, entries: Sequence[Entry]) -> list[tuple[Entry, OSError]]:
+        """Put entries in place; what is refused."""
+        if self._addresses.dead:
+            return []
+        refused = [(entry, self.failures[entry]) for entry in entries if entry in self.failures]
+        for entry in entries:
+            if entry not in self.failures:
+                self.table.setdefault(entry, True)
+        return refused
+
+    def release(self, entries: Sequence[Entry]) -> None:
+        """Remove entries that are ours and that no hold wants, from the last to the first."""
+        if self._addresses.dead:
+            return
+        wanted = {entry for hold in self.holds if hold.wanted for entry in hold.entries}
+        for entry in reversed(entries):
+            if self.table.get(entry) and entry not in wanted:
+                del self.table[entry]
+
+    def delete(self, entry: Entry) -> None:
+        """Remove an entry as somebody else would."""
+        if self.table.pop(entry, None) is None:
+            return
+
+        def tell() -> None:
+            for hold in list(self.holds):
+                if hold.wanted and entry in hold.entries:
+                    hold.lost(entry)
+
+        self._tell(tell)
+
+    def die(self) -> None:
+        """Lose all that is ours, as in a power failure."""
+        self.table = {entry: False for entry, ours in self.table.items() if not ours}

@@ -25,9 +25,11 @@ from vrrpkit.host.notices import (
 from vrrpkit.values import SCOPES, VIP
 
 __all__ = [
+    "Encodable",
     "add_address",
     "delete_address",
     "delete_link",
+    "encode",
     "lifetimes",
     "new_macvlan",
     "no_link_local",
@@ -101,7 +103,7 @@ def delete_address(vip: VIP) -> bytearray:
 def _address(kind: int, flags: int, vip: VIP, options: list[tuple[str, object]]) -> bytearray:
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
-    message = cast(_Message, ifaddrmsg())
+    message = cast(Encodable, ifaddrmsg())
     message["family"] = AF_INET if vip.family == 4 else AF_INET6
     message["prefixlen"] = vip.prefix
     message["scope"] = SCOPES[vip.scope]
@@ -110,7 +112,7 @@ def _address(kind: int, flags: int, vip: VIP, options: list[tuple[str, object]])
         ("IFA_ADDRESS", str(vip.peer or vip.address)),
         *options,
     ]
-    return _encode(message, kind, flags)
+    return encode(message, kind, flags)
 
 
 def new_macvlan(name: str, parent: int, mac: bytes) -> bytearray:
@@ -167,14 +169,14 @@ def _link(
 ) -> bytearray:
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-    message = cast(_Message, ifinfmsg())
+    message = cast(Encodable, ifinfmsg())
     for name, value in fields.items():
         message[name] = value
     message["attrs"] = options
-    return _encode(message, kind, flags)
+    return encode(message, kind, flags)
 
 
-class _Message(Protocol):
+class Encodable(Protocol):
     """What is used of a pyroute2 message."""
 
     data: bytearray
@@ -187,7 +189,8 @@ class _Message(Protocol):
         """Fill :attr:`data`."""
 
 
-def _encode(message: _Message, kind: int, flags: int) -> bytearray:
+def encode(message: Encodable, kind: int, flags: int) -> bytearray:
+    """A request as octets."""
     message["header"]["type"] = kind
     message["header"]["flags"] = REQUEST | flags
     message.encode()

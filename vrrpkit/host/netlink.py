@@ -8,6 +8,7 @@ schedule, and dumps cannot overlap.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Generator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from vrrpkit.host.netns import Namespace
+from vrrpkit.transport.sockets import Instruction, attach_filter
 
 __all__ = [
     "CHUNK",
@@ -54,6 +56,7 @@ GENERIC = 16
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
 SO_RCVBUFFORCE = 33
 
 ANSWERS = 1 << 20
@@ -133,12 +136,24 @@ class Netlink:
 
     A message is a ``bytearray`` that starts with its struct nlmsghdr; the sequence number is
     patched in.
+
+    :param strict: the kernel heeds what the body of a dump says about what is asked for (Linux
+        4.20).
     """
 
-    def __init__(self, namespace: Namespace, protocol: int = socket.NETLINK_ROUTE) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        protocol: int = socket.NETLINK_ROUTE,
+        *,
+        strict: bool = False,
+    ) -> None:
         self._socket = _open(namespace, 0, ANSWERS, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+        if strict:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         self._sequence = 0
 
     async def batch(self, messages: Sequence[bytearray]) -> list[OSError | None]:
@@ -285,6 +300,10 @@ class Subscription:
 
     def __init__(self, namespace: Namespace, groups: int) -> None:
         self._socket = _open(namespace, groups, NOTICES)
+
+    def heed(self, program: Sequence[Instruction]) -> None:
+        """Hear only what a classic BPF program lets through."""
+        attach_filter(self._socket, program)
 
     def fileno(self) -> int:
         """The descriptor, to wait for."""

@@ -11,11 +11,14 @@ import attrs
 from vrrpkit.errors import PermissionMissing
 from vrrpkit.host import capabilities
 from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.host.firewall import Firewall
+from vrrpkit.host.guard import Guard
 from vrrpkit.host.leftovers import Liveness
 from vrrpkit.host.monitor import LinkMonitor, Removal
 from vrrpkit.host.netlink import Netlink
 from vrrpkit.host.netns import Namespace
 from vrrpkit.host.notices import AddressKey
+from vrrpkit.host.routing import Routing
 from vrrpkit.host.sysctl import Sysctls
 from vrrpkit.host.timerfd import TimerfdAlarm
 from vrrpkit.transport.raw import RawTransport
@@ -39,6 +42,8 @@ class Parts:
     sysctls: Sysctls
     deadlines: Deadlines
     transport: RawTransport
+    routing: Routing
+    guard: Guard
     swept: set[str]
     """The interfaces that were searched for leftovers."""
     resources: contextlib.ExitStack
@@ -71,6 +76,8 @@ class Parts:
             stack.callback(deadlines.close)
             transport = RawTransport(now=deadlines.now, sockets=namespace.socket)
             stack.callback(transport.close)
+            routing = Routing(namespace, netlink, monitor, deadlines, liveness)
+            stack.callback(routing.close)
             # Links before adverts: that an interface is down explains a silence.
             deadlines.drains[monitor] = monitor.drain
             deadlines.drains[transport] = transport.drain
@@ -82,6 +89,8 @@ class Parts:
                 sysctls=Sysctls(namespace),
                 deadlines=deadlines,
                 transport=transport,
+                routing=routing,
+                guard=Guard(Firewall.current(netns)),
                 swept=set(),
                 resources=stack.pop_all(),
             )

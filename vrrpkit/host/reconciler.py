@@ -341,8 +341,11 @@ class Reconciler:
         if refused:
             _tell(hold.listener.refused, refused)
         elif hold.wanted and not renewed:
-            self._announcer.start(hold, list(hold.vips.values()), hold.announcements)
+            epoch = hold.epoch
+            # First, for it puts routes in place, which what answers an announcement may need.
             _tell(hold.listener.acquired)
+            if hold.epoch == epoch:
+                self._announcer.start(hold, list(hold.vips.values()), hold.announcements)
         if hold not in self._changed:
             for waiter in _waiters(hold):
                 waiter.set_result(None)

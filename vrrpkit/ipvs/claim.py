@@ -18,6 +18,10 @@ __all__ = ["Claim", "ClaimListener"]
 class ClaimListener(Protocol):
     """Who holds a claim, and hears of the table."""
 
+    def healthy(self) -> Iterable[DestinationKey]:
+        """The real servers that could serve, also those that are not wanted in the table now."""
+        ...
+
     def repaired(self, entries: Sequence[str]) -> None:
         """Somebody else changed these entries, and they were put right."""
         ...

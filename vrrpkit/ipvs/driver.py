@@ -19,7 +19,7 @@ from vrrpkit.events import Hub
 from vrrpkit.ipvs.checking import Checking, Followed
 from vrrpkit.ipvs.claim import Claim
 from vrrpkit.ipvs.connections import connections, live
-from vrrpkit.ipvs.entries import ServiceEntry, ServiceKey
+from vrrpkit.ipvs.entries import DestinationKey, ServiceEntry, ServiceKey
 from vrrpkit.ipvs.keeper import Keeper
 from vrrpkit.ipvs.masquerading import Masquerading
 from vrrpkit.ipvs.mirror import placed
@@ -36,10 +36,10 @@ from vrrpkit.ipvs.notices import (
     TableRepaired,
 )
 from vrrpkit.ipvs.options import Options
-from vrrpkit.ipvs.pool import Member, Pool, Seat, ServerState
+from vrrpkit.ipvs.pool import Pool, Seat, ServerState
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.statefile import Record
-from vrrpkit.ipvs.table import Table
+from vrrpkit.ipvs.table import MIXED, Table
 from vrrpkit.vrrp.life import to_the_end
 
 __all__ = ["Driver"]
@@ -89,7 +89,8 @@ class Driver:
         self._roster = options.roster()
         self._record = Record(options.state_file, options.label)
         self._masquerading: Masquerading | None = None
-        self._stale: frozenset[ServiceKey] = frozenset()
+        self._drains: dict[str, object] = {}
+        """Which call of :meth:`drain` has a server, by name."""
         self._stack = AsyncExitStack()
         self._ended = asyncio.Event()
         self._begun = False
@@ -102,6 +103,11 @@ class Driver:
         await self._table.open()
         self._stack.push_async_callback(self._table.close)
         self._table.require((options.scheduler,), filter(None, (options.persistence_engine,)))
+        if options.mixed and await self._table.sync_daemons():
+            raise HostError(
+                f"{options.label}: {MIXED}: use servers of the family of their services, or no "
+                "ConnectionSync"
+            )
         keeper = Keeper.of(self._table)
         self.claim = await keeper.claim(options.entries, self, options.poll_interval)
         self._stack.push_async_callback(self.claim.drop)
@@ -139,7 +145,9 @@ class Driver:
         self._record.keep((*self.claim.services, *self.claim.left))
         for enlisted in options.enlisted:
             seat = self.pool.seat(enlisted.member.name)
-            self.checking.add(enlisted, alpha=seat is not None and not seat.up)
+            # Somebody may have removed it while the table was programmed.
+            if seat is not None and seat.member is enlisted.member:
+                self.checking.add(enlisted, alpha=not seat.up)
 
     async def end(self) -> None:
         """Stop the checks and give the table back; a cancellation waits for the end."""
@@ -175,14 +183,9 @@ class Driver:
             return
         services = [service.key for service in self.options.entries]
         self._masquerading = Masquerading(self._table, services, self._restored)
-        await self._masquerading.start(self._members)
+        await self._masquerading.start(self._roster.members)
         keep = self.options.at_exit == "keep"
         self._stack.push_async_callback(self._masquerading.end, keep=keep)
-
-    @property
-    def _members(self) -> list[Member]:
-        members = [seat.member for seat in self.pool.seats]
-        return members if self.options.stand_in is None else [*members, self.options.stand_in]
 
     def _restored(self) -> None:
         self.repaired(["the rules for masquerading were gone"])
@@ -228,7 +231,8 @@ class Driver:
         self._roster.enter(enlisted.member)
         if self._masquerading is not None:
             try:
-                await self._masquerading.update([*self._members, enlisted.member])
+                await self._masquerading.update(self._roster.members)
+                claim = self._claimed
             except BaseException:
                 self._roster.leave(enlisted.member)
                 raise
@@ -259,6 +263,7 @@ class Driver:
         """See :meth:`vrrpkit.VirtualServer.disable` and :meth:`vrrpkit.VirtualServer.enable`."""
         claim = self._claimed
         name = self._sought(server).member.name
+        self._drains.pop(name, None)
         self._feed(self.pool.rest(name, rest, self._now()))
         await claim.settled()
 
@@ -267,32 +272,31 @@ class Driver:
         seat = self._sought(server)
         name = seat.member.name
         before = seat.rest
-        if before is ServerState.DRAINING:
+        if name in self._drains:
             raise VRRPKitError(f"{name} drains already: wait for that")
+        drain = self._drains[name] = object()
         self._feed(self.pool.rest(name, ServerState.DRAINING, self._now()))
         try:
-            left = await self._drained(seat, timeout)
+            left = await self._drained(seat, drain, timeout)
         except BaseException:
-            if self.running and self._draining(seat):
+            if self.running and self._drains.get(name) is drain:
+                del self._drains[name]
                 self._feed(self.pool.rest(name, before, self._now()))
             raise
         await self._remove(seat, left=left)
         return left
 
-    def _draining(self, seat: Seat) -> bool:
-        here = self.pool.seat(seat.member.name) is seat
-        return here and seat.rest is ServerState.DRAINING
-
-    async def _drained(self, seat: Seat, timeout: float | None) -> int:
+    async def _drained(self, seat: Seat, drain: object, timeout: float | None) -> int:
         claim = self._claimed
+        name = seat.member.name
         until = None if timeout is None else self._now() + timeout
         left: int | None = None
         await claim.settled()
         while not self._ended.is_set():
             found = await self._connections(claim, seat)
             left = left if found is None else found
-            if not self._draining(seat):
-                raise VRRPKitError(f"{seat.member.name} was removed or enabled while it drained")
+            if self._drains.get(name) is not drain:
+                raise VRRPKitError(f"{name} was enabled, disabled or removed while it drained")
             wait = LOOK if until is None else min(LOOK, until - self._now())
             if left == 0 or wait <= 0:
                 return left or 0
@@ -313,6 +317,7 @@ class Driver:
         claim = self._claimed
         name = seat.member.name
         checks = self.checking.drop(name)
+        self._drains.pop(name, None)
         self._roster.leave(seat.member)
         self._feed(self.pool.remove(name, self._now(), left=left))
         for check in checks:
@@ -320,7 +325,7 @@ class Driver:
         await claim.settled()
         if self._masquerading is not None:
             try:
-                await self._masquerading.update(self._members)
+                await self._masquerading.update(self._roster.members)
             except HostError as problem:
                 log.warning("%s: it is masqueraded on: %s", name, problem)
 
@@ -343,7 +348,11 @@ class Driver:
             raise Closed(f"{self.options.label} has ended")
         return self.claim
 
-    # --- what the keeper tells ------------------------------------------------------------------
+    # --- what the keeper asks and tells ---------------------------------------------------------
+
+    def healthy(self) -> list[DestinationKey]:
+        """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
+        return [seat.member.key for seat in self.pool.seats if seat.carries]
 
     def repaired(self, entries: Sequence[str]) -> None:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""

@@ -12,6 +12,9 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.values import IPAddress
 
 __all__ = [
+    "ENGINES",
+    "SCHEDULERS",
+    "WEIGHT_LIMIT",
     "AddDestination",
     "AddService",
     "DeleteDestination",
@@ -33,6 +36,18 @@ __all__ = [
     "TunnelType",
     "flag_names",
 ]
+
+SCHEDULERS = (
+    *("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh"),
+    *("mh", "dh", "fo", "ovf", "sed", "nq", "twos"),
+)
+"""What the kernel has, each in its module ``ip_vs_NAME``."""
+
+ENGINES = ("sip",)
+"""Persistence engines, each in its module ``ip_vs_pe_NAME``."""
+
+WEIGHT_LIMIT = 2**31 - 1
+"""The kernel keeps the weight of a real server in a signed 32-bit number."""
 
 _FLAGS = ("flag-1", "flag-2", "flag-3")
 _FLAGS_OF = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 from weakref import WeakKeyDictionary, ref
 
@@ -25,7 +26,8 @@ from vrrpkit.ipvs.entries import (
     ServiceEntry,
     ServiceKey,
 )
-from vrrpkit.ipvs.mirror import Mirror, Subject, found, placed, request, subject
+from vrrpkit.ipvs.mirror import Mirror, Subject, found, placed, refusal, subject
+from vrrpkit.ipvs.stages import breaks, held_back, makes, stages
 from vrrpkit.ipvs.table import Table
 
 __all__ = ["Keeper"]
@@ -33,11 +35,16 @@ __all__ = ["Keeper"]
 RETRY = 10.0
 """Seconds after which what was refused is tried again where nobody polls."""
 
+LISTING = 10.0
+"""Seconds after which foreign services are listed at latest."""
+
 SINGLY = 8
 """Services up to which they are read one by one, instead of the whole table."""
 
 READING: Subject = (None, None)
 """What failed when the table could not be read."""
+
+Answers: TypeAlias = list[tuple[Operation, OSError | None]]
 
 Wanted: TypeAlias = dict[ServiceKey, tuple[Service, Sequence[Destination]]]
 
@@ -79,6 +86,7 @@ class Keeper:
         self._due = False
         """Whether the table is to be read before the next pass."""
         self._timer: asyncio.TimerHandle | None = None
+        self._listing: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
@@ -122,6 +130,8 @@ class Keeper:
             self._forget(claim)
             raise
         self._arm()
+        if not self._listed and self._listing is None:
+            self._listing = asyncio.get_running_loop().call_later(LISTING, self._list)
         return claim
 
     def wish(self, claim: Claim) -> None:
@@ -166,6 +176,9 @@ class Keeper:
         self._settle(claim)
         if not self._claims:
             self._due = False
+            if self._listing is not None:
+                self._listing.cancel()
+                self._listing = None
         self._arm()
 
     # --- time -----------------------------------------------------------------------------------
@@ -226,13 +239,48 @@ class Keeper:
                 self._unreadable(problem)
                 return
         job = self._plan(fresh)
-        answers = await self._table.apply(job.operations) if job.operations else []
+        first, then = stages(job.operations)
+        answers = await self._carry_out(first)
+        if then:
+            refused = {
+                subject(operation)[0] for operation, problem in answers if problem and makes(operation)
+            }
+            answers += await self._carry_out(then, self._spared(job, refused))
         self._conclude(job, answers)
         if fresh:
             self._list()
             self._arm()
             for claim in job.epochs:
                 claim.listener.polled()
+
+    async def _carry_out(
+        self, operations: Sequence[Operation], spared: AbstractSet[Subject] = frozenset()
+    ) -> Answers:
+        """Ask the table for operations, but for those that break what is spared."""
+        asked = [each for each in operations if not spared or subject(each) not in spared]
+        held: Answers = [(each, held_back()) for each in operations if subject(each) in spared]
+        answers = await self._table.apply(asked) if asked else []
+        for operation, problem in zip(asked, answers, strict=True):
+            if problem is None:
+                self.mirror.carried_out(operation)
+        return [*zip(asked, answers, strict=True), *held]
+
+    def _spared(self, job: _Job, refused: Iterable[ServiceKey]) -> set[Subject]:
+        """Real servers that serve on in these services, because nobody else does."""
+        spared: set[Subject] = set()
+        for service in refused:
+            claim = job.claims[service]
+            if not self._served(claim, service):
+                spared.update((service, placed(key, service)) for key in claim.listener.healthy())
+        return spared
+
+    def _served(self, claim: Claim, service: ServiceKey) -> bool:
+        entry = self.mirror.get(service)
+        there = {} if entry is None else entry.destinations
+        return any(
+            wish.weight and (now := there.get(placed(key, service))) and now.destination.weight
+            for key, wish in claim.wanted.items()
+        )
 
     async def _read_all(self) -> None:
         self.mirror.learn(await self._table.read())
@@ -290,18 +338,15 @@ class Keeper:
             if entry is not None:
                 table[key] = entry
 
-    def _conclude(self, job: _Job, answers: Sequence[OSError | None]) -> None:
+    def _conclude(self, job: _Job, answers: Answers) -> None:
         failures: dict[Claim, dict[Subject, str]] = {}
         repairs: dict[Claim, list[str]] = {}
-        for operation, problem in zip(job.operations, answers, strict=True):
+        for operation, problem in answers:
             about = subject(operation)
             claim = job.claims[about[0]]
             if problem is not None:
-                text = f"{request(operation)}: {problem.strerror or problem}"
-                failures.setdefault(claim, {})[about] = text
-                continue
-            self.mirror.carried_out(operation)
-            if job.fresh and not job.foreseen(about) and about not in claim.refused:
+                failures.setdefault(claim, {})[about] = refusal(operation, problem)
+            elif job.fresh and not job.foreseen(about) and about not in claim.refused:
                 repairs.setdefault(claim, []).append(found(operation))
         for claim, epoch in job.epochs.items():
             failed = failures.get(claim, {})

@@ -25,7 +25,7 @@ from vrrpkit.ipvs.entries import (
     ServiceKey,
     Snapshot,
 )
-from vrrpkit.ipvs.table import ConnectionTimeouts, SyncDaemon, SyncRole
+from vrrpkit.ipvs.table import MIXED, ConnectionTimeouts, SyncDaemon, SyncRole
 from vrrpkit.values import whole_number
 
 __all__ = ["KernelTable"]
@@ -247,8 +247,12 @@ class KernelTable:
 
         :raises KernelRefused: it runs already, there is no such interface, ...
         """
-        what = f"start the {daemon.role.value} sync daemon on {daemon.interface}"
-        self._request(messages.start_daemon(self._kernel.family, daemon), what)
+        kernel = self._kernel
+        (answer,) = kernel.netlink.exchange([messages.start_daemon(kernel.family, daemon)])
+        if answer is not None:
+            hint = f"; {MIXED}" if answer.errno == errno.EINVAL else ""
+            what = f"start the {daemon.role.value} sync daemon on {daemon.interface}"
+            raise _refused(answer, what, hint)
 
     async def stop_sync_daemon(self, role: SyncRole) -> None:
         """Stop one; without effect when none of that role runs.
@@ -267,8 +271,8 @@ class KernelTable:
             raise _refused(answer, what)
 
 
-def _refused(answer: OSError, what: str) -> KernelRefused:
-    return KernelRefused(answer.errno, f"cannot {what}: {answer.strerror}")
+def _refused(answer: OSError, what: str, hint: str = "") -> KernelRefused:
+    return KernelRefused(answer.errno, f"cannot {what}: {answer.strerror}{hint}")
 
 
 def _open(netns: str | None) -> _Kernel:

@@ -24,6 +24,8 @@ import attrs
 
 from vrrpkit.errors import KernelRefused, ModuleMissing
 from vrrpkit.ipvs.entries import (
+    ENGINES,
+    SCHEDULERS,
     AddDestination,
     AddService,
     DeleteDestination,
@@ -39,9 +41,9 @@ from vrrpkit.ipvs.entries import (
     ServiceKey,
     Snapshot,
 )
-from vrrpkit.ipvs.memory_rules import ENGINES, SCHEDULERS, unfit_destination, unfit_service
+from vrrpkit.ipvs.memory_rules import unfit_destination, unfit_service
 from vrrpkit.ipvs.memory_traffic import Traffic
-from vrrpkit.ipvs.table import ConnectionTimeouts, SyncDaemon, SyncRole
+from vrrpkit.ipvs.table import MIXED, ConnectionTimeouts, SyncDaemon, SyncRole
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
 __all__ = ["MemoryTable"]
@@ -86,7 +88,7 @@ class MemoryTable:
         interfaces: Iterable[str] | None = None,
         delay: float = 0.0,
     ) -> None:
-        self.modules = (SCHEDULERS | ENGINES) - frozenset(missing)
+        self.modules = frozenset((*SCHEDULERS, *ENGINES)) - frozenset(missing)
         """Schedulers and persistence engines that there are."""
         self.interfaces = None if interfaces is None else frozenset(interfaces)
         self.delay = delay
@@ -189,7 +191,7 @@ class MemoryTable:
             for service, record in self._records.items()
             for key in record.destinations
         ):
-            raise _refused(errno.EINVAL, what)
+            raise _refused(errno.EINVAL, what, f"; {MIXED}")
         group = daemon.group or SYNC_GROUP
         self._daemons[daemon.role] = attrs.evolve(
             daemon,
@@ -385,5 +387,5 @@ def _drop(refusals: dict[object, tuple[Callable[[Operation], bool], int]], token
     refusals.pop(token, None)
 
 
-def _refused(number: int, what: str) -> KernelRefused:
-    return KernelRefused(number, f"{what}: {os.strerror(number)}")
+def _refused(number: int, what: str, hint: str = "") -> KernelRefused:
+    return KernelRefused(number, f"{what}: {os.strerror(number)}{hint}")

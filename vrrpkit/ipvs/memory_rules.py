@@ -6,17 +6,16 @@ import errno
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address
 
-from vrrpkit.ipvs.entries import Destination, Forward, Service, ServiceKey, TunnelType
-
-__all__ = ["ENGINES", "SCHEDULERS", "unfit_destination", "unfit_service"]
-
-SCHEDULERS = frozenset(
-    ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq", "twos")
+from vrrpkit.ipvs.entries import (
+    WEIGHT_LIMIT,
+    Destination,
+    Forward,
+    Service,
+    ServiceKey,
+    TunnelType,
 )
-ENGINES = frozenset(("sip",))
-"""Persistence engines."""
 
-MOST_WEIGHT = 2**31 - 1
+__all__ = ["unfit_destination", "unfit_service"]
 
 _BROADCAST = IPv4Address("255.255.255.255")
 
@@ -47,7 +46,7 @@ def unfit_destination(service: ServiceKey, destination: Destination, syncing: bo
         return errno.EINVAL
     if address.version == 6 and address.is_link_local:
         return errno.EINVAL
-    if not 0 <= destination.weight <= MOST_WEIGHT or destination.lower > destination.upper:
+    if not 0 <= destination.weight <= WEIGHT_LIMIT or destination.lower > destination.upper:
         return errno.ERANGE
     tunnel = destination.tunnel
     if tunnel is not None and tunnel.type is TunnelType.GUE and not tunnel.port:

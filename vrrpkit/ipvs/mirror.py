@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias, assert_never
 
@@ -22,8 +23,9 @@ from vrrpkit.ipvs.entries import (
     ServiceKey,
     Snapshot,
 )
+from vrrpkit.ipvs.table import MIXED
 
-__all__ = ["Mirror", "Subject", "found", "placed", "request", "subject"]
+__all__ = ["Mirror", "Subject", "found", "placed", "refusal", "subject"]
 
 Subject: TypeAlias = "tuple[ServiceKey | None, DestinationKey | None]"
 """What an operation is about: a service, or a real server of it."""
@@ -54,8 +56,18 @@ def _named(operation: Operation) -> str:
     return str(service) if server is None else f"{server} of {service}"
 
 
-def request(operation: Operation) -> str:
-    """What an operation asks for, for people."""
+def refusal(operation: Operation, problem: OSError) -> str:
+    """What an operation asked for, and why it was refused, for people."""
+    hint = ""
+    if problem.errno == errno.EINVAL and isinstance(operation, AddDestination | EditDestination):
+        address = operation.destination.key.address
+        hint = f"; {address} must be an address of one machine, no broadcast address of a network"
+        if address.version != operation.service.family:
+            hint = f"; {MIXED}"
+    return f"{_request(operation)}: {problem.strerror or problem}{hint}"
+
+
+def _request(operation: Operation) -> str:
     match operation:
         case AddService() | AddDestination():
             return f"adding {_named(operation)}"

@@ -11,21 +11,22 @@ from vrrpkit.checks.base import Checker, seconds
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.addresses import destination_key, service_keys, takes_every_port
-from vrrpkit.ipvs.entries import Forward, Protocol, Service, ServiceKey, Tunnel
-from vrrpkit.ipvs.pool import WEIGHT_LIMIT, Member
+from vrrpkit.ipvs.entries import (
+    ENGINES,
+    SCHEDULERS,
+    WEIGHT_LIMIT,
+    Forward,
+    Protocol,
+    Service,
+    ServiceKey,
+    Tunnel,
+)
+from vrrpkit.ipvs.pool import Member
 from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, usable_tunnel
 from vrrpkit.ipvs.roster import Enlisted, Roster
 from vrrpkit.values import whole_number
 
-__all__ = ["SCHEDULERS", "Options"]
-
-SCHEDULERS = (
-    *("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh"),
-    *("mh", "dh", "fo", "ovf", "sed", "nq", "twos"),
-)
-"""What the kernel has, each in its module ``ip_vs_NAME``."""
-
-ENGINES = ("", "sip")
+__all__ = ["Options"]
 
 POLL: float | None = 10.0
 
@@ -151,6 +152,14 @@ class Options:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether a real server is of another address family than its service."""
+        members = [found.member for found in self.enlisted]
+        if self.stand_in is not None:
+            members.append(self.stand_in)
+        return any({member.key.address.version} != self._families for member in members)
+
     def roster(self) -> Roster:
         """The names and endpoints that are taken before there is any real server."""
         roster = Roster(self._ports)
@@ -175,7 +184,7 @@ class Options:
             most = 128 if self._families == frozenset((6,)) else 32
             hint = "the length of the prefix that clients share; leave it out for one client"
             whole_number("granularity", self.granularity, 1, most, hint)
-        if self.persistence_engine not in ENGINES:
+        if self.persistence_engine not in ("", *ENGINES):
             raise ConfigError(
                 f"persistence_engine {self.persistence_engine!r} must be 'sip'; leave it out for "
                 "persistence by the client's address"

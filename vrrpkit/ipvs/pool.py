@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from vrrpkit.ipvs.entries import Destination, DestinationKey, Forward, Tunnel
+from vrrpkit.ipvs.entries import WEIGHT_LIMIT, Destination, DestinationKey, Forward, Tunnel
 from vrrpkit.ipvs.notices import (
     PoolNotice,
     QuorumDown,
@@ -37,10 +37,7 @@ from vrrpkit.ipvs.notices import (
     WeightChanged,
 )
 
-__all__ = ["WEIGHT_LIMIT", "Member", "Pool", "Seat", "ServerState"]
-
-WEIGHT_LIMIT = 2**31 - 1
-"""The kernel keeps the weight of a real server in a signed 32-bit number."""
+__all__ = ["Member", "Pool", "Seat", "ServerState"]
 
 UNKNOWN = "not checked yet"
 

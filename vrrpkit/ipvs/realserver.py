@@ -9,8 +9,7 @@ import attrs
 from vrrpkit.checks.base import Checker
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.addresses import destination_key
-from vrrpkit.ipvs.entries import Forward, Tunnel, TunnelType
-from vrrpkit.ipvs.pool import WEIGHT_LIMIT
+from vrrpkit.ipvs.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
 from vrrpkit.values import whole_number
 
 __all__ = ["RealServer", "checkers", "forward_of", "usable_tunnel"]

@@ -28,8 +28,13 @@ class Roster:
 
     def __init__(self, ports: frozenset[int]) -> None:
         self._ports = ports
-        self._names: set[str] = set()
+        self._members: dict[str, Member] = {}
         self._taken: dict[IPAddress, set[int]] = {}
+
+    @property
+    def members(self) -> list[Member]:
+        """Everybody who is there, or about to be."""
+        return list(self._members.values())
 
     def enter(self, member: Member) -> None:
         """Take the name and the endpoint of a server.
@@ -37,8 +42,6 @@ class Roster:
         :raises ConfigError: they are taken.
         """
         key = member.key
-        if member.name in self._names:
-            raise ConfigError(f"real server {member.name} is there already; give it another name=")
         taken = self._taken.setdefault(key.address, set())
         # Without a port of its own a server stands at the port of each service.
         same = self._ports if not key.port else {0} if key.port in self._ports else set[int]()
@@ -47,10 +50,12 @@ class Roster:
                 f"real server {member.name}: {key} is in the pool already; leave one of them out, "
                 "and give the other the weight of both"
             )
-        self._names.add(member.name)
+        if member.name in self._members:
+            raise ConfigError(f"real server {member.name} is there already; give it another name=")
+        self._members[member.name] = member
         taken.add(key.port)
 
     def leave(self, member: Member) -> None:
         """Give the name and the endpoint back."""
-        self._names.discard(member.name)
+        self._members.pop(member.name, None)
         self._taken[member.key.address].discard(member.key.port)

@@ -16,10 +16,10 @@ from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.ipvs.checking import Followed
 from vrrpkit.ipvs.connections import entries_of
 from vrrpkit.ipvs.driver import Driver
-from vrrpkit.ipvs.entries import ServiceEntry, ServiceKey, Tunnel
+from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceEntry, ServiceKey, Tunnel
 from vrrpkit.ipvs.notices import Notice, QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.options import Options
-from vrrpkit.ipvs.pool import WEIGHT_LIMIT, Seat, ServerState
+from vrrpkit.ipvs.pool import Seat, ServerState
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.status import ServerStatus, ServiceStatistics, VirtualServerState
 from vrrpkit.ipvs.table import Table

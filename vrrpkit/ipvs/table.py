@@ -12,7 +12,13 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.entries import Operation, ServiceEntry, ServiceKey, Snapshot
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
-__all__ = ["ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table"]
+__all__ = ["MIXED", "ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table"]
+
+MIXED = (
+    "connection sync daemons and real servers of another address family than their service exclude "
+    "each other"
+)
+"""A rule of the kernel, which answers by EINVAL."""
 
 
 class SyncRole(enum.Enum):

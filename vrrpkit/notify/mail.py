@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import socket
 import time
@@ -164,6 +165,8 @@ class Mail(Notifier):
         """
         if self._task is not None:
             raise VRRPKitError("this Mail is in use already: make another one")
+        # Loaded here: in the middle of things it would hold everybody up for a moment.
+        importlib.import_module("aiosmtplib")
         context = self._context()
         self._task = asyncio.create_task(self._deliver(context), name="vrrpkit: mail")
         return self

@@ -66,7 +66,8 @@ class Journal:
     def _losses(self) -> Iterator[Entry]:
         names = {host.station: host.name for host in self.hosts.values()}
         for crossing in self._bus.record:
-            if crossing.payload and crossing.sender in names:
+            # VRID 0 is BFD's.
+            if any(crossing.payload[1:2]) and crossing.sender in names:
                 for station, fate in crossing.fates.items():
                     if fate is Fate.LOST and station in names:
                         yield Entry(crossing.time, names[crossing.sender], Lost(names[station]))

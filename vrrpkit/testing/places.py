@@ -11,6 +11,7 @@ import attrs
 
 from vrrpkit.events import EventsLost
 from vrrpkit.host.memory import MemoryBus, MemoryInterface
+from vrrpkit.host.routes import Route, Rule
 from vrrpkit.testing.timeline import Happening, Noted, Started, Step
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
@@ -58,6 +59,8 @@ class RouterOptions(TypedDict, total=False):
     vip_lease: int | None
     virtual_mac: bool | str
     adverts_on_base: bool
+    routes: Iterable[str | Route]
+    rules: Iterable[str | Rule]
     wait_for_interface: bool
 
 

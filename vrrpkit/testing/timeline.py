@@ -21,6 +21,7 @@ from vrrpkit.vrrp.notices import (
     MasterChanged,
     Notice,
     PriorityChanged,
+    RouteLost,
     SendFailed,
     Stalled,
     Transition,
@@ -325,6 +326,8 @@ def _notice(notice: Notice | EventsLost) -> str:
             return "was deaf"
         case AddressLost():
             return f"lost {notice.address}, {notice.action}"
+        case RouteLost():
+            return f"lost {notice.route}, {notice.action}"
         case AddressesRefused():
             return (
                 f"kernel refused {', '.join(notice.failures)}; tries again in {notice.retry_in:g} s"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import cast
 
 import attrs
 
@@ -15,6 +15,8 @@ from vrrpkit.values import whole_number
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackFunction"]
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -57,16 +59,29 @@ class TrackFunction(Tracker):
         return getattr(self.function, "__name__", "function")
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
-        found = self.function()
-        if isinstance(found, AsyncIterator):
-            async for signal in found:
-                yield signal
-            return
         counter = Counter(self.rise, self.fall)
         loop = asyncio.get_running_loop()
         due = loop.time()
+        failed = False
         while True:
-            signal = await self._ask(found)
+            signal: Signal = False
+            try:
+                found = self.function()
+                if not isinstance(found, AsyncIterator):
+                    signal = await self._ask(found)
+            except ConfigError:
+                raise
+            except Exception as problem:
+                found = None
+                level = logging.DEBUG if failed else logging.WARNING
+                log.log(level, "%s: %s", self.label, str(problem) or type(problem).__name__)
+                failed = True
+            else:
+                failed = False
+            if isinstance(found, AsyncIterator):
+                async for item in found:
+                    yield item
+                return
             if isinstance(signal, bool):
                 counter.count(signal)
                 yield counter.up
@@ -74,7 +89,6 @@ class TrackFunction(Tracker):
                 yield signal
             due = max(due + self.interval, loop.time())
             await asyncio.sleep(due - loop.time())
-            found = cast("Awaitable[Signal]", self.function())
 
     async def _ask(self, found: Awaitable[Signal]) -> Signal:
         if not inspect.isawaitable(found):
@@ -85,5 +99,5 @@ class TrackFunction(Tracker):
         try:
             async with asyncio.timeout(self.timeout):
                 return await found
-        except Exception:
-            return False
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {self.timeout} s") from None

@@ -13,7 +13,9 @@ from vrrpkit.errors import PermissionMissing
 from vrrpkit.values import IPAddress
 
 __all__ = [
+    "Instruction",
     "MakeSocket",
+    "attach_filter",
     "drops",
     "enlarge",
     "multicast_receiver",
@@ -51,6 +53,7 @@ SEND_BUFFER = 512 * 1024
 """Octets; a burst of 255 adverts charges up to 330 kB until the network card has sent it."""
 
 Instruction: TypeAlias = tuple[int, int, int, int]
+"""Of a classic BPF program: code, jump if true, jump if false, operand."""
 DROP_ALL: Sequence[Instruction] = ((0x06, 0, 0, 0),)  # ret 0
 # The packet starts with the IP header in IPv4 and behind it in IPv6.
 URGENT_4: Sequence[Instruction] = (
@@ -185,7 +188,7 @@ def _building(make: MakeSocket, version: int) -> Generator[socket.socket]:
     try:
         sock.setblocking(False)
         # A raw socket hears everything of its protocol until it is bound.
-        _attach(sock, DROP_ALL)
+        attach_filter(sock, DROP_ALL)
         _discard(sock)
         yield sock
     except BaseException:
@@ -213,12 +216,14 @@ def _listen(sock: socket.socket, version: int, urgent: bool) -> None:
     if version == 6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
     if urgent:
-        _attach(sock, URGENT_4 if version == 4 else URGENT_6)
+        attach_filter(sock, URGENT_4 if version == 4 else URGENT_6)
     else:
         sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
-def _attach(sock: socket.socket, program: Sequence[Instruction]) -> None:
+def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
+    """Let a socket hear only what a classic BPF program lets through, instead of what an earlier
+    one did."""
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))

@@ -17,7 +17,8 @@ import attrs
 
 from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
-from vrrpkit.host.base import AddressHold, Interface
+from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
+from vrrpkit.host.routes import Entry, named
 from vrrpkit.transport.base import Datagram, Repeats, Transport
 from vrrpkit.values import VIP, State
 from vrrpkit.vrrp.election import advert_step
@@ -40,6 +41,7 @@ from vrrpkit.vrrp.vocabulary import (
     FaultsNow,
     KernelRefusedAddresses,
     LostAddress,
+    LostRoute,
     PrimaryAddress,
     Publish,
     Refreshed,
@@ -112,6 +114,8 @@ class Driver:
         self._inspector = Inspector.of(options)
         self._reporter = Reporter(options.name, statistics, self._publish)
         self._hold: AddressHold | None = None
+        self._routes: RouteHold | None = None
+        self._ban: Ban | None = None
         self._unwatch: list[Callable[[], None]] = []
         self._claimed = False
         self._queue: deque[Event] = deque()
@@ -131,13 +135,6 @@ class Driver:
         already."""
         options = self._options
         self.seat.check(wait_for_interface)
-        if not options.profile.accept and not options.owner:
-            log.warning(
-                "%s: accept is off in the %s profile, but packets to the virtual addresses are not "
-                "dropped by vrrpkit; add a firewall rule (see the profiles in the documentation)",
-                options.name,
-                options.profile.name,
-            )
         self._interface.claim(options.key)
         self._claimed = True
         if options.virtual_mac:
@@ -145,9 +142,15 @@ class Driver:
             self.seat.virtual = await self._interface.virtual(options.vrid, options.family, name)
             await self.seat.virtual.open()
         carrier = self.seat.carrier
+        if not options.accepts:
+            self._ban = await carrier.refuse(options.all_vips)
         self._hold = await carrier.hold(
             options.all_vips, options.used_announcements, self, options.vip_lease
         )
+        if options.routes or options.rules:
+            self._routes = self._interface.hold_routes(
+                options.routes, options.rules, self.route_lost
+            )
         for interface in {self._interface, carrier}:
             self._unwatch.append(interface.watch(self._look))
         self.seat.look()
@@ -196,7 +199,10 @@ class Driver:
         for unwatch in self._unwatch:
             unwatch()
         self._unwatch.clear()
+        routes, self._routes = self._routes, None
         try:
+            if routes is not None:
+                routes.close()
             if self._hold is not None:
                 async with asyncio.timeout(GRACE):
                     await self._hold.close()
@@ -208,11 +214,15 @@ class Driver:
             )
         finally:
             self.seat.close()
-            if self.seat.virtual is not None:
-                await self.seat.virtual.close()
             if self._claimed:
                 self._interface.unclaim(self._options.key)
                 self._claimed = False
+            try:
+                if self.seat.virtual is not None:
+                    await self.seat.virtual.close()
+            finally:
+                if self._ban is not None:
+                    await self._ban.close()
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -289,8 +299,25 @@ class Driver:
 
     def acquired(self) -> None:
         """Every address is in place (see :class:`vrrpkit.host.base.AddressListener`)."""
+        if self._routes is not None and not self._take_routes(self._routes):
+            return
         if self.machine.refused or self._recorder is not None:
             self.feed(AddressesInPlace())
+
+    def _take_routes(self, routes: RouteHold) -> bool:
+        """Put routes and rules in place; whether all are."""
+        try:
+            failures = routes.acquire()
+        except Exception as bug:
+            self.fail(bug)
+            return False
+        if failures:
+            self.feed(
+                KernelRefusedAddresses(
+                    tuple(f"{named(entry)}: {error.strerror or error}" for entry, error in failures)
+                )
+            )
+        return not failures
 
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         """The kernel refused addresses."""
@@ -303,6 +330,10 @@ class Driver:
     def lost(self, vip: VIP) -> None:
         """Somebody else removed an address."""
         self.feed(LostAddress(vip.address))
+
+    def route_lost(self, entry: Entry) -> None:
+        """Somebody else removed a route or a rule."""
+        self.feed(LostRoute(named(entry)))
 
     def _due(self) -> None:
         machine = self.machine
@@ -404,6 +435,8 @@ class Driver:
                 self._hold.acquire()
             case DropAddresses():
                 assert self._hold is not None
+                if self._routes is not None:
+                    self._routes.release()
                 self._hold.release()
             case Announce():
                 assert self._hold is not None

@@ -28,7 +28,7 @@ class Following:
         self._preempt_at: float | None = None
         self._held = False
         # What has happened since the last accepted advert.
-        self._released = self._lower_heard = self._overslept = False
+        self._released = self._unreachable = self._lower_heard = self._overslept = False
         self._ripe = False
 
     def skew(self, priority: int) -> float:
@@ -67,7 +67,8 @@ class Following:
 
     def _clear(self) -> None:
         self._preempt_at = None
-        self._held = self._released = self._lower_heard = self._overslept = False
+        self._held = self._released = self._unreachable = False
+        self._lower_heard = self._overslept = False
         self._ripe = False
 
     def ask_again(self, until: float) -> None:
@@ -84,13 +85,20 @@ class Following:
             self._down_at = min(self._down_at, now + self.skew(priority))
             self._released = True
 
+    def unreachable(self, now: float, priority: int) -> None:
+        """The master cannot be reached any more; its next advert proves the contrary."""
+        due = now + self.skew(priority)
+        self._down_at = due if self._down_at is None else min(self._down_at, due)
+        self._unreachable = True
+
     def follow(self, event: AdvertReceived, priority: int) -> None:
         """Accept an advert: its sender is master."""
         if self._config.version == 3:
             self.interval = event.interval
         self.master, self.master_priority = event.source, event.priority
         self._down_at = event.at + self.down_interval(priority)
-        self._released = self._lower_heard = self._overslept = self._ripe = False
+        self._released = self._unreachable = False
+        self._lower_heard = self._overslept = self._ripe = False
 
     def heard(self, event: AdvertReceived, priority: int, preempting: bool) -> bool:
         """Take an advert in; whether its sender is followed now."""
@@ -129,7 +137,7 @@ class Following:
         nothing but the deadline."""
         return (
             self.master is not None
-            and not (self._lower_heard or self._overslept)
+            and not (self._lower_heard or self._overslept or self._released or self._unreachable)
             and (not preempting or self.master_priority >= priority)
         )
 
@@ -150,7 +158,7 @@ class Following:
         if self._held:
             return False
         self._down_at = now + self.down_interval(priority)
-        self._released = False
+        self._released = self._unreachable = False
         return True
 
     def overslept(self, due: float, now: float, priority: int) -> bool:
@@ -174,4 +182,6 @@ class Following:
             return TransitionReason.RELEASED
         if self._lower_heard or due == self._preempt_at:
             return TransitionReason.PREEMPTED
+        if self._unreachable:
+            return TransitionReason.UNREACHABLE
         return TransitionReason.NO_RESPONSE

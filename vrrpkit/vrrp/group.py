@@ -21,6 +21,7 @@ from vrrpkit.vrrp.vocabulary import (
     FaultsNow,
     Granted,
     GroupReleased,
+    MasterUnreachable,
     SendAdvert,
     Shutdown,
     Startup,
@@ -120,8 +121,10 @@ class Group:
         others = [name for name in self._running if name != member]
         if isinstance(event, Shutdown):
             return [(name, Shutdown()) for name in others]
+        machine = self._machines[member]
         released = isinstance(event, AdvertReceived) and event.priority == 0
-        if released and self._machines[member].state is State.BACKUP:
+        lost = isinstance(event, MasterUnreachable) and event.neighbor == machine.master
+        if (released or lost) and machine.state is State.BACKUP:
             return [(name, GroupReleased()) for name in others]
         return []
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.host.base import Interface
+from vrrpkit.host.routes import Route, Rule
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
@@ -66,12 +67,22 @@ class VRRPInstance:
     :param announcements: gratuitous ARP and neighbour advertisements, see
         :class:`vrrpkit.Announcements`.
     :param on_address_lost: ``"reinstate"``, ``"step_down"`` or ``"ignore"``: when somebody else
-        removes an address.
+        removes an address, a route or a rule.
     :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
         MASTER, so that the kernel removes them when this process is killed or frozen. Off by
         default.
+    :param accept: whether a MASTER that does not own the addresses accepts packets to them, the
+        excluded ones among them (RFC 9568: Accept_Mode; keepalived: ``accept``, ``no_accept``).
+        ``False`` drops them in nftables, but for neighbour discovery, and needs the program
+        ``nft``. By default as the profile says, and an owner always accepts.
     :param virtual_mac: put the addresses on a macvlan interface with the virtual MAC address
-        (``use_vmac``): ``True``, or the name for it.
+        (``use_vmac``): ``True``, or the name for it. Needs the program ``nft``, which keeps reports
+        of group memberships off that address.
+    :param routes: routes that come and go with the addresses, as text or
+        :class:`vrrpkit.host.routes.Route` (``virtual_routes``). They are put in place after the
+        addresses and removed before them.
+    :param rules: rules that come after the routes and go before them, as text or
+        :class:`vrrpkit.host.routes.Rule` (``virtual_rules``).
     :param adverts_on_base: with a virtual MAC, send adverts from the base interface
         (``vmac_xmit_base``).
     :param wait_for_interface: start in FAULT when the interface, or its address, is not there yet.
@@ -113,8 +124,11 @@ class VRRPInstance:
         announcements: Announcements | None = None,
         on_address_lost: str | None = None,
         vip_lease: int | None = None,
+        accept: bool | None = None,
         virtual_mac: bool | str = False,
         adverts_on_base: bool = False,
+        routes: Iterable[str | Route] = (),
+        rules: Iterable[str | Rule] = (),
         wait_for_interface: bool = False,
         netns: str | None = None,
         transport: Transport | None = None,
@@ -145,8 +159,11 @@ class VRRPInstance:
             announcements=announcements,
             on_address_lost=on_address_lost,
             vip_lease=vip_lease,
+            accept=accept,
             virtual_mac=virtual_mac,
             adverts_on_base=adverts_on_base,
+            routes=routes,
+            rules=rules,
         )
         if netns is not None and not isinstance(interface, str):
             raise ConfigError(
@@ -190,6 +207,8 @@ class VRRPInstance:
         :raises PermissionMissing: a capability is missing; the error names it.
         :raises DuplicateRouter: the same interface, family, VRID and group or peers are in use here
             already.
+        :raises HostError: rules of nftables are needed, and the program ``nft`` is missing or
+            refuses them.
         """
         if self._life.group is not None:
             raise VRRPKitError(

@@ -14,9 +14,11 @@ from vrrpkit.transport.base import Transport
 from vrrpkit.vrrp.driver import Driver, InstanceRecorder
 from vrrpkit.vrrp.notices import Notice, WeightTooSmall
 from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.reach import Reachability, check_family
 from vrrpkit.vrrp.sources import Trackers
 from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.tracker import Tracker, check, too_small
+from vrrpkit.vrrp.vocabulary import MasterUnreachable
 
 __all__ = ["Life", "to_the_end"]
 
@@ -58,8 +60,11 @@ class Life:
         recorder: InstanceRecorder | None,
         track: Sequence[Tracker] = (),
         notify: Attachments,
+        reach: Reachability | None = None,
     ) -> None:
         check(track, options.priority, options.name)
+        if reach is not None:
+            check_family(reach, options.family, options.name)
         self.options = options
         self.hub = hub
         self.driver: Driver | None = None
@@ -68,6 +73,8 @@ class Life:
         self.trackers = Trackers(track, self._tracked)
         self.tracked: Callable[[], None] | None = None
         """Takes the signals of the trackers in, instead of this router alone."""
+        self.shared: Sequence[Tracker] = ()
+        """The trackers of its sync group."""
         self.notify = notify
         self._warned: set[str] = set()
         self._statistics = statistics
@@ -76,6 +83,8 @@ class Life:
         self._transport = transport
         self._recorder = recorder
         self._interface: Interface | None = None
+        self._reach = reach
+        self._forsake: Callable[[], None] | None = None
         self._used = False
 
     async def prepare(self, failed: Callable[[], None], *, grouped: bool = False) -> Driver:
@@ -105,12 +114,13 @@ class Life:
         try:
             await self.driver.prepare(self._wait_for_interface)
             await self.trackers.start()
+            self._watch_master()
             self.notify.start(self.hub)
         except BaseException:
             await self.end()
             raise
         self._tracked()
-        if any(tracker.weight for tracker in self.trackers.trackers):
+        if any(tracker.weight for tracker in (*self.trackers.trackers, *self.shared)):
             self.driver.heard = self._doubt
         return self.driver
 
@@ -121,12 +131,26 @@ class Life:
         elif self.driver is not None:
             self.driver.adjust(tally.weight, tally.faults)
 
+    def _watch_master(self) -> None:
+        reach, driver = self._reach, self.driver
+        if reach is None or driver is None:
+            return
+        reach.open()
+        unsubscribe = reach.on_lost(lambda: driver.feed(MasterUnreachable(reach.neighbor)))
+
+        def forsake() -> None:
+            unsubscribe()
+            reach.close()
+
+        self._forsake = forsake
+
     def _doubt(self, other: int, at: float) -> None:
         """Warn of weights that cannot do what they are for, once a priority to compare with is
         heard."""
         assert self.driver is not None
         base = self.driver.base
-        for tracker, enough in too_small(self.trackers.trackers, base, other):
+        trackers = (*self.trackers.trackers, *self.shared)
+        for tracker, enough in too_small(trackers, base, other):
             if tracker.label not in self._warned:
                 self._warned.add(tracker.label)
                 warning = WeightTooSmall(
@@ -147,6 +171,9 @@ class Life:
         if driver is None or interface is None:
             return
         driver.leave()
+        forsake, self._forsake = self._forsake, None
+        if forsake is not None:
+            forsake()
 
         async def give_back() -> None:
             try:

@@ -30,6 +30,8 @@ from vrrpkit.vrrp.vocabulary import (
     GroupReleased,
     KernelRefusedAddresses,
     LostAddress,
+    LostRoute,
+    MasterUnreachable,
     PrimaryAddress,
     Promote,
     Publish,
@@ -206,8 +208,8 @@ class Machine:
                 self._demote(event.seconds, now)
             case Promote():
                 self._promote(now)
-            case LostAddress():
-                self._lost(event.address, now)
+            case LostAddress() | LostRoute():
+                self._lost(event, now)
             case KernelRefusedAddresses():
                 self._refused(event.failures, now)
             case AddressesInPlace():
@@ -221,6 +223,9 @@ class Machine:
             case GroupReleased():
                 if self.state is State.BACKUP and self._wish is None:
                     self._following.group_released(now, self.priority)
+            case MasterUnreachable():
+                if event.neighbor == self.master:
+                    self._following.unreachable(now, self.priority)
             case _:
                 assert_never(event)
         self._settle()
@@ -393,7 +398,7 @@ class Machine:
 
     # --- what the kernel says of the addresses
 
-    def _lost(self, address: IPAddress, now: float) -> None:
+    def _lost(self, event: LostAddress | LostRoute, now: float) -> None:
         if self.state is not State.MASTER:
             return
         policy = self.config.address_lost
@@ -404,16 +409,24 @@ class Machine:
             self._effects.append(TakeAddresses())
         else:
             action = "stepped down"
-        self._publish(
-            notices.AddressLost(router=self.config.router, at=now, address=address, action=action)
-        )
+        router = self.config.router
+        if isinstance(event, LostAddress):
+            reason = TransitionReason.ADDRESS_LOST
+            self._publish(
+                notices.AddressLost(router=router, at=now, address=event.address, action=action)
+            )
+        else:
+            reason = TransitionReason.ROUTE_LOST
+            self._publish(
+                notices.RouteLost(router=router, at=now, route=event.route, action=action)
+            )
         if action == "stepped down":
             self._losses.clear()
             self._leave(now)
             # keepalived elects again after its skew; giving up on purpose leaves the others a full
             # interval to win.
             wait = self.skew if policy is LostPolicy.STEP_DOWN else self.down_interval
-            self._back_up(TransitionReason.ADDRESS_LOST, wait, now)
+            self._back_up(reason, wait, now)
 
     def _refused(self, failures: tuple[str, ...], now: float) -> None:
         if self.state is not State.MASTER:

@@ -27,6 +27,7 @@ __all__ = [
     "MasterChanged",
     "Notice",
     "PriorityChanged",
+    "RouteLost",
     "SendFailed",
     "Stalled",
     "Transition",
@@ -45,6 +46,8 @@ class TransitionReason(enum.StrEnum):
     """The master fell silent for Master_Down_Interval."""
     RELEASED = "released"
     """The master said that it leaves (priority 0)."""
+    UNREACHABLE = "unreachable"
+    """The master cannot be reached any more, said BFD, and kept silent for a skew time."""
     PREEMPTED = "preempted"
     """A master of lower priority was replaced."""
     PROMOTED = "promoted"
@@ -59,6 +62,8 @@ class TransitionReason(enum.StrEnum):
     """This process stood still so long that another router may be master by now."""
     ADDRESS_LOST = "address-lost"
     """Somebody else removed a virtual address, and the policy was to step down."""
+    ROUTE_LOST = "route-lost"
+    """Somebody else removed a virtual route or rule, and the policy was to step down."""
     FAULT = "fault"
     FAULT_CLEARED = "fault-cleared"
     SYNC_GROUP = "sync-group"
@@ -226,8 +231,21 @@ class AddressLost:
 
 
 @attrs.frozen(kw_only=True)
+class RouteLost:
+    """Somebody else removed a virtual route or rule while this router was MASTER."""
+
+    router: str
+    at: float
+    route: str
+    """As text, with the word ``route`` or ``rule`` in front."""
+    action: str
+    """``reinstated``, ``stepped down`` or ``ignored``."""
+
+
+@attrs.frozen(kw_only=True)
 class AddressesRefused:
-    """The kernel refused virtual addresses; the router is in FAULT until it tries again."""
+    """The kernel refused virtual addresses, or routes or rules; the router is in FAULT until it
+    tries again."""
 
     router: str
     at: float
@@ -268,6 +286,7 @@ Notice: TypeAlias = (
     | Stalled
     | Deaf
     | AddressLost
+    | RouteLost
     | AddressesRefused
     | SendFailed
     | ClockSkew

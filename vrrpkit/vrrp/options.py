@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import attrs
 
 from vrrpkit.errors import ConfigError
+from vrrpkit.host.routes import Route, Rule, parse_routes, parse_rules
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, parse_address, whole_number
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.election import OWNER, MachineConfig
@@ -26,6 +27,14 @@ def _vips(values: Iterable[str | VIP]) -> tuple[VIP, ...]:
     if isinstance(values, str):
         raise ConfigError(f"write addresses as a list: [{values!r}]")
     return tuple(VIP.of(value) for value in values)
+
+
+def _routes(values: Iterable[str | Route]) -> tuple[Route, ...]:
+    return parse_routes(values)
+
+
+def _rules(values: Iterable[str | Rule]) -> tuple[Rule, ...]:
+    return parse_rules(values)
 
 
 def _peers(values: Iterable[str | IPAddress | Peer]) -> tuple[Peer, ...]:
@@ -92,8 +101,11 @@ class Options:
     announcements: Announcements | None = None
     on_address_lost: LostPolicy | None = attrs.field(default=None, converter=_policy)
     vip_lease: int | None = None
+    accept: bool | None = None
     virtual_mac: bool | str = False
     adverts_on_base: bool = False
+    routes: tuple[Route, ...] = attrs.field(default=(), converter=_routes)
+    rules: tuple[Rule, ...] = attrs.field(default=(), converter=_rules)
 
     def __attrs_post_init__(self) -> None:
         whole_number("vrid", self.vrid, 1, 255, "the number that all routers of the group share")
@@ -112,6 +124,11 @@ class Options:
             raise ConfigError(
                 "preempt=False is impossible for an owner (priority 255), who always takes its "
                 "addresses back; use a priority up to 254"
+            )
+        if self.accept is False and self.priority == OWNER:
+            raise ConfigError(
+                "accept=False is impossible for an owner (priority 255), whose own addresses these "
+                "are; use a priority up to 254"
             )
         if self.vip_lease is not None:
             whole_number(
@@ -149,6 +166,13 @@ class Options:
             if vip.address in seen:
                 raise ConfigError(f"virtual address {vip.address} is named twice")
             seen.add(vip.address)
+        tentative = {v.address for v in self.all_vips if v.family == 6 and not v.nodad}
+        for route in self.routes:
+            if route.src in tentative:
+                raise ConfigError(
+                    f"route {route}: {route.src} cannot be a source while it is checked for "
+                    "duplicates; leave nodad on for that address"
+                )
 
     def _check_peers(self) -> None:
         if self.peers and self.group is not None:
@@ -218,6 +242,11 @@ class Options:
     def owner(self) -> bool:
         """Whether this router owns the addresses (priority 255)."""
         return self.priority == OWNER
+
+    @property
+    def accepts(self) -> bool:
+        """Whether this router, as MASTER, accepts packets to the addresses: as an owner always."""
+        return self.owner or (self.profile.accept if self.accept is None else self.accept)
 
     @property
     def vips_in_order(self) -> tuple[VIP, ...]:

@@ -14,7 +14,7 @@ __all__ = ["DEFAULT", "KEEPALIVED", "STRICT", "LostPolicy", "Profile"]
 
 
 class LostPolicy(enum.StrEnum):
-    """What a MASTER does when somebody else removes a virtual address."""
+    """What a MASTER does when somebody else removes a virtual address, route or rule."""
 
     REINSTATE = "reinstate"
     """Put it back and announce it, with no change of state; after three times in ten seconds, step
@@ -55,8 +55,8 @@ class Profile:
     """Preempt at the end of ``preempt_delay``; keepalived then still waits for the rest of
     Master_Down_Interval."""
     address_lost: LostPolicy = LostPolicy.REINSTATE
-    """What happens when somebody else removes a virtual address, unless the instance says
-    otherwise."""
+    """What happens when somebody else removes a virtual address, route or rule, unless the instance
+    says otherwise."""
     accept: bool = True
     """Accept_Mode (RFC 9568 section 6.1): whether a master that does not own the addresses accepts
     packets to them."""

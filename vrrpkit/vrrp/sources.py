@@ -59,16 +59,25 @@ class _Source:
             try:
                 await self._follow()
                 log.warning("tracker %s ended; it is started again", self._tracker.label)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Not this task was cancelled, but something that the tracker waited for.
+                self._failed()
             except Exception:
-                log.exception("tracker %s failed", self._tracker.label)
-                self._tell(False)
+                self._failed()
             await asyncio.sleep(AGAIN)
+
+    def _failed(self) -> None:
+        log.exception("tracker %s failed", self._tracker.label)
+        self._tell(False)
 
     async def _follow(self) -> None:
         signals = self._tracker.signals()
         try:
             async for signal in signals:
-                self._tell(signal)
+                self._tell(_checked(signal))
         finally:
             if isinstance(signals, AsyncGenerator):
                 await signals.aclose()
@@ -85,8 +94,17 @@ _sources: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Source]] 
 )
 
 
+def _checked(signal: object) -> Signal:
+    if signal is None or isinstance(signal, int):
+        return signal
+    raise TypeError(f"a signal must be True, False, a whole number or None, not {signal!r}")
+
+
 def _subject(tracker: Tracker) -> Hashable:
     """Equal for trackers that look at the same thing."""
+    if "__attrs_attrs__" not in vars(type(tracker)):
+        # Nobody knows what else a class has that attrs did not make.
+        return _Identity(tracker)
     bare = attrs.evolve(tracker, weight=0, reverse=False, name="")
     try:
         hash(bare)

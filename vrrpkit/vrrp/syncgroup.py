@@ -203,6 +203,7 @@ class SyncGroup:
             for member in self.members:
                 life = life_of(member)
                 life.tracked = self._tracked
+                life.shared = self._trackers.trackers
                 drivers[member.name] = await life.prepare(self._failed, grouped=True)
             await self._trackers.start()
             self._notify.start(self._hub)
@@ -265,8 +266,11 @@ class SyncGroup:
             stack.push_async_callback(self._notify.close)
             stack.callback(self._hub.close)
             stack.push_async_callback(self._trackers.stop)
-            for life in lives:
-                stack.push_async_callback(life.end)
+            # All at the same time: each may have to wait for the kernel, or for a notifier.
+            ends = [life.end() for life in lives]
+            for outcome in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     def _failed(self) -> None:
         if self._task is not None and not self._task.done() and not self._ending:

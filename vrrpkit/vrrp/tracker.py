@@ -48,7 +48,8 @@ class Tracker:
                     await asyncio.sleep(10)
 
     A tracker is an immutable description. What it looks at is looked at once, however many routers
-    of one event loop are given an equal tracker, weight and name aside.
+    of one event loop are given an equal tracker, weight and name aside. (If its class is no attrs
+    class: the same tracker.)
 
     :param weight: what the signal does to the priority, -253 to 253 (keepalived: ``weight``). Above
         0 it is added while the signal is good; below 0 it is added, so subtracted, while the signal
@@ -67,8 +68,9 @@ class Tracker:
     def signals(self) -> AsyncIterator[Signal]:
         """An async generator of signals, for as long as it is iterated over.
 
-        The first one counts before the router starts, if it needs no waiting. An exception counts
-        as a bad signal, is logged, and the generator is started again a while later.
+        The first one counts before the router starts, if it needs no waiting. An exception, and
+        anything that is no signal, counts as a bad one, is logged, and the generator is started
+        again a while later.
         """
         raise NotImplementedError(f"{type(self).__name__} has no signals() of its own: write one")
 

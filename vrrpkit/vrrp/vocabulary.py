@@ -26,6 +26,8 @@ __all__ = [
     "GroupReleased",
     "KernelRefusedAddresses",
     "LostAddress",
+    "LostRoute",
+    "MasterUnreachable",
     "PrimaryAddress",
     "Promote",
     "Publish",
@@ -121,15 +123,23 @@ class LostAddress:
 
 
 @attrs.frozen
+class LostRoute:
+    """Somebody else removed a virtual route or rule."""
+
+    route: str
+    """As text, with the word ``route`` or ``rule`` in front."""
+
+
+@attrs.frozen
 class KernelRefusedAddresses:
-    """The kernel refused virtual addresses."""
+    """The kernel refused virtual addresses, or routes or rules."""
 
     failures: tuple[str, ...]
 
 
 @attrs.frozen
 class AddressesInPlace:
-    """The kernel has every virtual address."""
+    """The kernel has every virtual address, route and rule."""
 
 
 @attrs.frozen
@@ -147,8 +157,17 @@ class Withdrawn:
 
 @attrs.frozen
 class GroupReleased:
-    """The master that another member of the sync group follows said that it leaves. Its siblings
-    leave with it, whether or not this link still carries their adverts."""
+    """The master that another member of the sync group follows said that it leaves, or cannot be
+    reached any more. Its siblings leave with it, whether or not this link still carries their
+    adverts."""
+
+
+@attrs.frozen
+class MasterUnreachable:
+    """A neighbour that could be reached cannot be reached any more, says something quicker than
+    adverts (BFD). It matters if that neighbour is the followed master."""
+
+    neighbor: IPAddress
 
 
 @attrs.frozen
@@ -168,12 +187,14 @@ Event: TypeAlias = (
     | Demote
     | Promote
     | LostAddress
+    | LostRoute
     | KernelRefusedAddresses
     | AddressesInPlace
     | AdvertsLost
     | Granted
     | Withdrawn
     | GroupReleased
+    | MasterUnreachable
 )
 
 # --- effects
@@ -188,12 +209,12 @@ class SendAdvert:
 
 @attrs.frozen
 class TakeAddresses:
-    """Put the virtual addresses in place and announce them."""
+    """Put the virtual addresses, routes and rules in place, and announce the addresses."""
 
 
 @attrs.frozen
 class DropAddresses:
-    """Remove the virtual addresses, and announce nothing any more."""
+    """Remove the virtual rules, routes and addresses, and announce nothing any more."""
 
 
 @attrs.frozen

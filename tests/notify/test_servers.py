@@ -1,0 +1,208 @@
+"""Notifiers on a virtual server: servers and quorum, in keepalived's words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vrrpkit import Hook, RealServer, VirtualServer
+from vrrpkit.events import Attachment, Notifier
+from vrrpkit.ipvs.memory import MemoryTable
+from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
+from vrrpkit.notify.fifo import NotifyFIFO
+from vrrpkit.notify.letters import Fields, fields_of
+from vrrpkit.notify.scripts import NotifyScripts
+from vrrpkit.testing import ScriptedChecker, virtual_time
+
+A, B = "10.0.0.1:8080", "10.0.0.2:8080"
+
+
+class Letters(Notifier):
+    """Keeps what mail would say."""
+
+    def __init__(self) -> None:
+        self.written: list[Fields] = []
+
+    def attach(self, subject: object) -> Attachment:
+        return _Letters(self, subject)
+
+    @property
+    def subjects(self) -> list[str]:
+        return [f"{one['kind']} {one['name']} - {one['event']}" for one in self.written]
+
+
+class _Letters:
+    def __init__(self, letters: Letters, subject: object) -> None:
+        self._letters = letters
+        self._subject = subject
+
+    def tell(self, event: object) -> None:
+        found = fields_of(event, self._subject, "lb1", 0)
+        if found is not None:
+            self._letters.written.append(found)
+
+    async def close(self) -> None:
+        """Nothing waits."""
+
+    def cancel(self) -> None:
+        """Nothing waits."""
+
+
+def server(checker: ScriptedChecker, *notify: Notifier, **changes: Any) -> VirtualServer:
+    settings: dict[str, Any] = {
+        "services": "192.0.2.10:80",
+        "servers": [A, B],
+        "name": "web",
+        "table": MemoryTable(),
+        "check": checker,
+        "notify": notify,
+    }
+    return VirtualServer(**(settings | changes))
+
+
+async def life(checker: ScriptedChecker) -> None:
+    """One server fails, then the other one too, and both come back."""
+    await asyncio.sleep(5)
+    checker.fails(A, "connection refused")
+    await asyncio.sleep(5)
+    checker.fails(B, "timeout")
+    await asyncio.sleep(5)
+    checker.passes(A)
+    checker.passes(B)
+    await asyncio.sleep(5)
+
+
+def checking() -> ScriptedChecker:
+    return ScriptedChecker(interval=1, retry=0)
+
+
+LINES = [
+    "RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN",
+    "RS [10.0.0.2]:tcp:8080 [192.0.2.10]:tcp:80 DOWN",
+    "VS [192.0.2.10]:tcp:80 DOWN",
+    "RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 UP",
+    "VS [192.0.2.10]:tcp:80 UP",
+    "RS [10.0.0.2]:tcp:8080 [192.0.2.10]:tcp:80 UP",
+]
+
+
+@virtual_time()
+async def test_the_lines_of_the_fifo(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    checker = checking()
+    async with server(checker, NotifyFIFO(path)):
+        await life(checker)
+    lines = os.read(reader, 65536).decode().splitlines()
+    os.close(reader)
+    assert lines == LINES
+
+
+@virtual_time()
+async def test_what_mail_says() -> None:
+    letters, checker = Letters(), checking()
+    async with server(checker, letters, sorry="10.0.0.9:80"):
+        await life(checker)
+    assert letters.subjects == [
+        "Realserver [10.0.0.1]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - DOWN",
+        "Realserver [10.0.0.2]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - DOWN",
+        "Virtualserver [192.0.2.10]:tcp:80 - DOWN",
+        "Realserver [10.0.0.1]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - UP",
+        "Virtualserver [192.0.2.10]:tcp:80 - UP",
+        "Realserver [10.0.0.2]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - UP",
+    ]
+    down, _, lost, up, gained, _ = letters.written
+    assert "connection refused" in down["reason"]
+    assert (down["state"], lost["state"], up["state"]) == ("DOWN", "DOWN", "UP")
+    assert lost["reason"] == "weight 0, 10.0.0.9:80 stands in"
+    assert up["reason"] == "its checks pass"
+    assert gained["reason"] == "weight 1"
+    assert gained["text"] == "web: quorum reached with weight 1"
+
+
+@virtual_time()
+async def test_one_letter_for_all_services_and_no_header_out_of_a_reason() -> None:
+    letters, checker = Letters(), checking()
+    services = ["192.0.2.10:80", "192.0.2.10:443"]
+    servers = [RealServer("10.0.0.1", name="first"), B]
+    async with server(checker, letters, services=services, servers=servers):
+        await asyncio.sleep(3)
+        checker.fails("first", "no\r\nBcc: victim@example.net")
+        await asyncio.sleep(3)
+    assert letters.subjects[0] == ("Realserver [10.0.0.1]:tcp:80 of virtual server [web] - DOWN")
+    assert not any("\n" in text or "\r" in text for text in letters.written[0].values())
+
+
+@virtual_time()
+async def test_a_firewall_mark_and_ipv6() -> None:
+    letters, checker = Letters(), checking()
+    async with server(
+        checker, letters, services=(), fwmark=7, family=6, servers=["[2001:db8::1]:80"]
+    ):
+        await asyncio.sleep(3)
+        checker.fails("[2001:db8::1]:80")
+        await asyncio.sleep(3)
+    assert "Virtualserver FWM 7 - DOWN" in letters.subjects
+    assert letters.subjects[0].startswith("Realserver [2001:db8::1]:")
+
+
+@virtual_time()
+async def test_a_slow_hook_hears_the_newest_state_of_each_server() -> None:
+    heard: list[str] = []
+    checker = checking()
+
+    async def slow(event: object) -> None:
+        if isinstance(event, ServerUp | ServerDown | QuorumUp | QuorumDown):
+            await asyncio.sleep(60)
+            heard.append(str(event))
+
+    async with server(checker, Hook(slow, timeout=None)):
+        for _ in range(4):
+            await life(checker)
+        await asyncio.sleep(600)
+    assert len(heard) == 4
+    assert set(heard[1:]) == {
+        "web: 10.0.0.1:8080 is up",
+        "web: 10.0.0.2:8080 is up",
+        "web: quorum reached with weight 1",
+    }
+
+
+def test_scripts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "log"
+
+    def noting(words: str) -> list[str]:
+        return ["/bin/sh", "-c", f"echo {words} >> {log}", "script"]
+
+    scripts = NotifyScripts(
+        noting('"$@"'),
+        down=noting("down $VRRPKIT_NAME: $VRRPKIT_REASON"),
+        quorum_down=noting("lost"),
+        quorum_up=noting("gained"),
+    )
+    checker = ScriptedChecker(interval=0.1, retry=0)
+
+    async def main() -> None:
+        async with server(checker, scripts, servers=[A]):
+            await asyncio.sleep(0.3)
+            checker.fails(A, "connection refused")
+            await asyncio.sleep(0.6)
+            checker.passes(A)
+            await asyncio.sleep(0.6)
+
+    asyncio.run(main())
+    assert log.read_text().splitlines() == [
+        "down [10.0.0.1]:tcp:8080: connection refused",
+        LINES[0],
+        "lost",
+        LINES[2],
+        LINES[3],
+        "gained",
+        LINES[4],
+    ]
+    assert not caplog.records

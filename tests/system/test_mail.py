@@ -1,0 +1,225 @@
+"""Mail through Debian's Postfix, and past servers that hang or have gone."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import pwd
+import time
+from collections.abc import Iterator
+from email.message import EmailMessage
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from checks.certificates import Authority
+from system.lab import Host, require_root_and, wait_until
+from system.ours import Vrrpkit, mastered
+from system.scenario import VIP4, VRID, Bench
+from system.services import POSTFIX, Postfix
+
+pytestmark = pytest.mark.system
+
+needs_postfix = pytest.mark.skipif(
+    require_root_and(POSTFIX) is not None, reason=require_root_and(POSTFIX) or "installed"
+)
+
+QUICK = 0.05
+WATCHED = 10.0
+NAME = "mx.example.net"
+
+#: What Postfix needs to deliver into one directory, besides what it needs to be talked to.
+DELIVERING = """\
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+error unix - - n - - error
+retry unix - - n - - error
+virtual unix - n n - - virtual
+"""
+
+
+class Mailbox(Postfix):
+    """Postfix that delivers everything for example.net into one directory, and nothing else."""
+
+    def __init__(self, host: Host, cert: Path, key: Path) -> None:
+        super().__init__(host, cert, key)
+        directory = host.directory / "postfix"
+        boxes = host.directory / "boxes"
+        boxes.mkdir()
+        owner = pwd.getpwnam("nobody")
+        boxes.chmod(0o777)
+        with (directory / "main.cf").open("a") as config:
+            config.write(
+                f"""\
+virtual_mailbox_domains = example.net
+virtual_mailbox_base = {boxes}
+virtual_mailbox_maps = static:ops/
+virtual_uid_maps = static:{owner.pw_uid}
+virtual_gid_maps = static:{owner.pw_gid}
+smtpd_relay_restrictions = reject_unauth_destination
+"""
+            )
+        with (directory / "master.cf").open("a") as services:
+            services.write(DELIVERING)
+        self._new = boxes / "ops" / "new"
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        """What was delivered, in any order."""
+        paths = list(self._new.iterdir()) if self._new.exists() else []
+        found: list[EmailMessage] = []
+        for path in paths:
+            mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            assert isinstance(mail, EmailMessage)
+            found.append(mail)
+        return found
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def postfix(bench: Bench, authority: Authority) -> Iterator[Mailbox]:
+    files = authority.issue(NAME, bench.watch.address)
+    made = Mailbox(bench.watch, files.cert, files.key)
+    made.start()
+    wait_until(lambda: ":25 " in bench.watch.run(["ss", "-Hltn"]), 20, "Postfix")
+    yield made
+    made.stop()
+
+
+def mailing(host: Host, server: str, **options: object) -> Vrrpkit:
+    mail = {"kind": "Mail", "args": [server], "router_id": "lb1", "helo": "lb1.example.net"}
+    router = {
+        "name": "vip",
+        "interface": host.dev,
+        "vrid": VRID,
+        "vips": [f"{VIP4}/32"],
+        "interval": QUICK,
+        "announcements": {"delay": 0},
+        "notify": ["mail"],
+    }
+    usual = {"to": ["ops@example.net"], "sender": "lb1@example.net"}
+    return Vrrpkit(host, routers=[router], notifiers={"mail": {**mail, **usual, **options}})
+
+
+@needs_postfix
+def test_postfix_delivers_what_happens(
+    bench: Bench, postfix: Mailbox, authority: Authority
+) -> None:
+    ours = mailing(
+        bench.a,
+        bench.watch.address,
+        security="starttls",
+        port=25,
+        ca=str(authority.file),
+        body="{text}\n\n{kind} {name}: {state}, {reason}\n{time}",
+    )
+    ours.start()
+    mastered(ours, VIP4)
+    wait_until(lambda: len(postfix.mails) == 2, 10, "two letters")
+    ours.stop()
+    wait_until(lambda: len(postfix.mails) == 3, 10, "three letters")
+    subjects = {str(mail["Subject"]).strip() for mail in postfix.mails}
+    assert subjects == {
+        "[lb1] VRRP Instance vip - Entering BACKUP state",
+        "[lb1] VRRP Instance vip - Entering MASTER state",
+        "[lb1] VRRP Instance vip - Stopping",
+    }
+    for mail in postfix.mails:
+        assert (mail["From"], mail["To"]) == ("lb1@example.net", "ops@example.net")
+        assert mail["Message-ID"] and mail["Date"]
+        assert "with ESMTPS" in mail["Received"] and "from lb1.example.net" in mail["Received"]
+    (master,) = [m for m in postfix.mails if "MASTER" in str(m["Subject"])]
+    assert "VRRP Instance vip: MASTER, no-response" in str(master.get_content())
+    assert "starttls=1" in postfix.logged()
+
+
+@needs_postfix
+def test_postfix_that_refuses_a_recipient_is_not_asked_again(
+    bench: Bench, postfix: Mailbox, authority: Authority
+) -> None:
+    ours = mailing(bench.a, bench.watch.address, to=["ops@example.org"], security="none", flush=5)
+    ours.start()
+    mastered(ours, VIP4)
+    ours.stop()
+    # 554 5.7.1, relay access denied: once for each of three letters.
+    assert ours.log().count("refused '[lb1] VRRP Instance vip") == 3
+    assert postfix.logged().count("Relay access denied") == 3
+    assert postfix.mails == []
+
+
+@needs_postfix
+def test_a_certificate_that_nobody_vouches_for_means_no_mail(
+    bench: Bench, postfix: Mailbox
+) -> None:
+    ours = mailing(bench.a, bench.watch.address, security="starttls", port=25, flush=1)
+    ours.start()
+    mastered(ours, VIP4)
+    ours.stop()
+    assert "CERTIFICATE_VERIFY_FAILED" in ours.log()
+    assert "3 letters were not delivered within 1 s" in ours.log()
+    assert postfix.mails == []
+
+
+SILENT = """\
+import socket, time
+listener = socket.create_server(("0.0.0.0", 25))
+kept = []
+while True:
+    kept.append(listener.accept())
+"""
+
+
+@pytest.mark.parametrize("silence", ["accepts", "away", "refuses"])
+def test_a_server_that_does_not_answer_delays_no_advert(bench: Bench, silence: str) -> None:
+    """It accepts connections and says nothing, its host is away, or it does not run."""
+    address = bench.watch.address
+    if silence == "accepts":
+        bench.watch.python("-c", SILENT)
+        wait_until(lambda: ":25 " in bench.watch.run(["ss", "-Hltn"]), 5, "the server")
+    elif silence == "away":
+        address = "192.0.2.99"
+    ours = mailing(bench.a, address, security="none", deadline=2, flush=1)
+    other = Vrrpkit(
+        bench.b, vrid=VRID + 1, vips=["192.0.2.11/32"], interval=QUICK, announcements={"delay": 0}
+    )
+    ours.start()
+    other.start()
+    mastered(ours, VIP4)
+    mastered(other, "192.0.2.11")
+    since = time.monotonic()
+    time.sleep(WATCHED / 2)
+    # More of it, which is merged: the server is tried again and again meanwhile.
+    bench.a.unplug()
+    wait_until(lambda: ours.state() == "FAULT", 5, "FAULT")
+    bench.a.plug()
+    mastered(ours, VIP4)
+    again = time.monotonic()
+    time.sleep(WATCHED / 2)
+    for begin, end in ((since, since + WATCHED / 2), (again, again + WATCHED / 2)):
+        late = [
+            max(b - a for a, b in pairwise(a.time for a in adverts))
+            for adverts in (
+                [
+                    a
+                    for a in bench.wire.adverts(vrid, begin + 2 * QUICK)
+                    if a.time < end - QUICK and a.priority
+                ]
+                for vrid in (VRID, VRID + 1)
+            )
+        ]
+        # Punctual, or the machine is too busy for anybody to be.
+        assert late[0] < max(2 * QUICK, late[1] + QUICK / 2), late
+    leaving = time.monotonic()
+    ours.stop()
+    assert time.monotonic() - leaving < 4
+    assert not ours.owns(VIP4)
+    # BACKUP, MASTER and FAULT, each once however often, and the end.
+    assert "4 letters were not delivered within 1 s" in ours.log()

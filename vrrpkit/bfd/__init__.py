@@ -1,0 +1,1 @@
+"""Bidirectional Forwarding Detection: whether a neighbour can be reached, known in milliseconds."""

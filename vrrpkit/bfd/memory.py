@@ -1,0 +1,129 @@
+"""BFD over an interface in memory: its packets travel on the same link as the adverts, and as well
+or as badly as those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vrrpkit.bfd.options import BFDOptions
+from vrrpkit.bfd.wires import Arrival, Outlet, Take, Wires
+from vrrpkit.errors import SourceMissing
+from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.host.memory import MemoryInterface
+from vrrpkit.transport.base import Datagram, Membership, Port
+from vrrpkit.values import IPAddress, Peer
+
+__all__ = ["MemoryWires"]
+
+VRID = 0
+"""No virtual router has it: what travels under it here is BFD."""
+
+
+class _Ear:
+    """Hears what is sent to one own address, on behalf of all sessions that use it."""
+
+    def __init__(self, ifindex: int) -> None:
+        self.listeners: dict[object, tuple[int, Take]] = {}
+        self.port: Port | None = None
+        self._ifindex = ifindex
+
+    def received(self, datagram: Datagram) -> None:
+        payload, source, destination, ttl, received = datagram
+        port = int.from_bytes(payload[2:4])
+        for listening, take in self.listeners.values():
+            if listening == port:
+                take(Arrival(payload[4:], port, source, destination, self._ifindex, ttl, received))
+                return
+
+    def deaf(self) -> None:
+        """A segment in memory loses nothing on this host."""
+
+
+class _Deaf:
+    """A port that is there to send."""
+
+    def received(self, datagram: Datagram) -> None:
+        """Ears hear it."""
+
+    def deaf(self) -> None:
+        """Nothing is lost that anybody wanted."""
+
+
+class _MemoryOutlet(Outlet):
+    def __init__(self, port: Port, ifindex: int, options: BFDOptions) -> None:
+        self.ifindex = ifindex
+        self._port = port
+        self._options = options
+        self._head = bytes([0, VRID]) + options.port.to_bytes(2)
+
+    def send(self, payload: bytes) -> None:
+        self._port.send(self._head + payload, self._options.neighbor)
+
+    def close(self) -> None:
+        self._port.close()
+
+
+class MemoryWires(Wires):
+    """The network of the machine behind one interface in memory. Needs a running event loop.
+
+    :param interface: the interface; while it is paused, so are the sessions.
+    """
+
+    def __init__(self, interface: MemoryInterface) -> None:
+        self._interface = interface
+        self.deadlines = Deadlines(interface.alarm())
+        self.deadlines.drains[self] = interface.station.drain
+        self._ears: dict[IPAddress, _Ear] = {}
+
+    def listen(
+        self, options: BFDOptions, take: Take, deaf: Callable[[], None]
+    ) -> Callable[[], None]:
+        source = self._source(options)
+        ear = self._ears.get(source)
+        if ear is None:
+            ear = self._ears[source] = _Ear(self._interface.link.ifindex)
+            ear.port = self._interface.station.join(self._membership(options), ear)
+        listener = object()
+        ear.listeners[listener] = (options.port, take)
+
+        def stop() -> None:
+            ear.listeners.pop(listener, None)
+            if not ear.listeners and ear.port is not None:
+                ear.port.close()
+                self._ears.pop(source, None)
+
+        return stop
+
+    def outlet(self, options: BFDOptions) -> Outlet:
+        port = self._interface.station.join(self._membership(options), _Deaf())
+        return _MemoryOutlet(port, self._interface.link.ifindex, options)
+
+    def close(self) -> None:
+        self.deadlines.close()
+
+    def _source(self, options: BFDOptions) -> IPAddress:
+        version = options.neighbor.version
+        own = [address for address, _prefix in self._interface.link.addresses]
+        wanted = options.source
+        if wanted is None:
+            wanted = self._interface.link.source(
+                version, link_local=version == 6 and options.neighbor.is_link_local
+            )
+        if wanted is None or wanted not in own:
+            raise SourceMissing(
+                f"{self._interface.name} has no address that BFD to {options.neighbor} could be "
+                f"sent from: {options.source or 'none of its family'}"
+            )
+        return wanted
+
+    def _membership(self, options: BFDOptions) -> Membership:
+        return Membership(
+            interface=self._interface.name,
+            ifindex=self._interface.link.ifindex,
+            vrid=VRID,
+            source=self._source(options),
+            group=None,
+            peers=(Peer(options.neighbor),),
+            hop_limit=options.ttl,
+            interval=options.min_rx,
+        )

@@ -1,0 +1,160 @@
+"""What a BFD session is given, checked. Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+from vrrpkit.bfd.session import SessionConfig
+from vrrpkit.bfd.vocabulary import Timers
+from vrrpkit.errors import ConfigError
+from vrrpkit.values import IPAddress, parse_address, whole_number
+
+__all__ = ["BFDOptions", "BFDSettings", "timers"]
+
+SINGLE_HOP_PORT = 3784
+"""RFC 5881 section 4."""
+MULTIHOP_PORT = 4784
+"""RFC 5883 section 5."""
+
+MOST_HOPS = 255
+LEAST_IDLE_TX = 1.0
+"""RFC 5880 section 6.8.3."""
+
+
+def _seconds(what: str, value: object, low: float, hint: str) -> None:
+    # What is not a number is not between the limits either.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 60:
+        raise ConfigError(f"{what} {value!r} must be {low:g} to 60 seconds: {hint}")
+
+
+def timers(who: str, min_tx: float, min_rx: float, multiplier: int) -> Timers:
+    """The timers, if they are usable.
+
+    :raises ConfigError: they are not; ``who`` begins the message.
+    """
+    hint = "0.1 with multiplier 5 detects in half a second; keepalived counts in ms"
+    _seconds(f"{who}: min_tx", min_tx, 0.001, hint)
+    _seconds(f"{who}: min_rx", min_rx, 0.001, hint)
+    whole_number(f"{who}: multiplier", multiplier, 1, 255, "packets that may be missed")
+    return Timers(min_tx=min_tx, min_rx=min_rx, multiplier=multiplier)
+
+
+def _neighbor(value: str | IPAddress) -> IPAddress:
+    return parse_address(value, "BFD neighbor")
+
+
+def _source(value: str | IPAddress | None) -> IPAddress | None:
+    return None if value is None else parse_address(value, "BFD source")
+
+
+@attrs.frozen(kw_only=True)
+class BFDSettings:
+    """How to talk to any neighbour. :class:`vrrpkit.bfd.peer.BFDSession` documents the parameters;
+    ``interface`` is a name here."""
+
+    source: IPAddress | None = attrs.field(converter=_source)
+    interface: str | None
+    min_tx: float
+    min_rx: float
+    idle_tx: float
+    multiplier: int
+    passive: bool
+    multihop: bool
+    max_hops: int | None
+    ttl: int
+
+    @property
+    def who(self) -> str:
+        """What error messages begin with."""
+        return "BFD"
+
+    def __attrs_post_init__(self) -> None:
+        who = self.who
+        timers(who, self.min_tx, self.min_rx, self.multiplier)
+        _seconds(
+            f"{who}: idle_tx",
+            self.idle_tx,
+            LEAST_IDLE_TX,
+            "a session that is not up must not send faster than once a second",
+        )
+        if self.interface == "":
+            raise ConfigError(
+                f"{who}: the name of the interface is empty; leave it out, or name it"
+            )
+        _unicast(who, "source", self.source)
+        whole_number(f"{who}: ttl", self.ttl, 1, 255, "255 is what everybody sends")
+        if self.multihop:
+            if self.max_hops is None:
+                raise ConfigError(
+                    f"{who}: multihop needs max_hops=, the number of routers that may lie between "
+                    "(255 accepts any)"
+                )
+            whole_number(f"{who}: max_hops", self.max_hops, 0, MOST_HOPS, "routers in between")
+        elif self.max_hops is not None:
+            raise ConfigError(
+                f"{who}: a single-hop session lets no router in between; leave max_hops out, or "
+                "set multihop=True"
+            )
+        elif self.ttl != 255:
+            raise ConfigError(
+                f"{who}: a single-hop session must send with TTL 255, so that the neighbour can "
+                "tell it from a forged one; leave ttl out, or set multihop=True"
+            )
+
+    @property
+    def port(self) -> int:
+        """The UDP port that both ends listen on."""
+        return MULTIHOP_PORT if self.multihop else SINGLE_HOP_PORT
+
+    @property
+    def least_ttl(self) -> int:
+        """The lowest TTL or hop limit that is accepted. The neighbour is expected to send with the
+        same as we do."""
+        return max(self.ttl - (self.max_hops or 0), 0)
+
+
+def _unicast(who: str, what: str, address: IPAddress | None) -> None:
+    if address is not None and (address.is_multicast or address.is_unspecified):
+        raise ConfigError(f"{who}: {what} {address} must be a unicast address")
+
+
+@attrs.frozen(kw_only=True)
+class BFDOptions(BFDSettings):
+    """How to talk to one neighbour."""
+
+    neighbor: IPAddress = attrs.field(converter=_neighbor)
+    name: str = ""
+
+    @property
+    def who(self) -> str:
+        return f"BFD to {self.neighbor}"
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        who = self.who
+        _unicast(who, "neighbor", self.neighbor)
+        if self.source is not None and self.source.version != self.neighbor.version:
+            raise ConfigError(
+                f"{who}: source {self.source} and neighbor must be of the same address family"
+            )
+        if self.source == self.neighbor:
+            raise ConfigError(f"{who}: source and neighbor are the same address")
+        scoped = self.neighbor.version == 6 and self.neighbor.is_link_local
+        if scoped and self.interface is None:
+            raise ConfigError(
+                f"{who}: a link-local address needs interface=, the link that it is on"
+            )
+
+    @property
+    def label(self) -> str:
+        """What events and logs call the session."""
+        return self.name or str(self.neighbor)
+
+    def session_config(self) -> SessionConfig:
+        """The part that the state machine needs."""
+        return SessionConfig(
+            name=self.label,
+            timers=timers(self.who, self.min_tx, self.min_rx, self.multiplier),
+            idle_tx=self.idle_tx,
+            passive=self.passive,
+        )

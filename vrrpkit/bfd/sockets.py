@@ -1,0 +1,342 @@
+"""BFD on the wire: UDP sockets, one to receive for each address family and port, and one to send
+for each session."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from vrrpkit.bfd.options import BFDOptions
+from vrrpkit.bfd.wires import Arrival, Outlet, Take, Wires
+from vrrpkit.errors import HostError, InterfaceMissing, PermissionMissing, SourceMissing
+from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.host.netns import Namespace
+from vrrpkit.host.timerfd import TimerfdAlarm
+from vrrpkit.transport import sockets
+from vrrpkit.values import IPAddress
+
+__all__ = ["KernelWires"]
+
+# From the kernel's headers; the socket module of Python 3.11 does not name them.
+IP_PKTINFO = 8
+IP_RECVTTL = 12
+SO_BINDTOIFINDEX = 62
+SO_TIMESTAMPNS_NEW = 64
+
+CLASS_SELECTOR_6 = 0xC0
+"""Traffic class of routing protocols, as keepalived and FRR send it."""
+TC_PRIO_INTERACTIVE = 6
+"""The highest priority in the queues of an interface that needs no privilege."""
+
+FIRST_SOURCE_PORT, LAST_SOURCE_PORT = 49152, 65535
+"""RFC 5881 section 4."""
+TRIES = 64
+"""Ports tried at random before sending is given up for now."""
+
+LIMIT = 1024
+"""Packets read in one go, so that a flood cannot hold the event loop."""
+FULL = 3
+"""Fewer packets read prove that none was dropped."""
+BACKLOG = 64
+"""Packets of one session that may wait: some seconds at the default rate."""
+CHARGE = 1280
+"""Octets that one waiting packet is charged with."""
+SIZE = 512
+"""Octets read of one packet: with any authentication one has 52 at most."""
+CONTROL = 256
+
+_STAMP = struct.Struct("=qq")
+_INTEGER = struct.Struct("=i")
+_PKTINFO = struct.Struct("=i4s4s")
+_PKTINFO6 = struct.Struct("=16sI")
+
+_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL, errno.EINVAL, errno.EBADF})
+"""A socket that fails like this is made anew: its interface or address is another one by now."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(text: str) -> IPAddress:
+    return ip_address(text.partition("%")[0])
+
+
+class _Inlet:
+    """A receive socket and those who listen."""
+
+    def __init__(self, wires: KernelWires, version: int, port: int) -> None:
+        self.listeners: dict[object, tuple[Take, Callable[[], None]]] = {}
+        self._wires = wires
+        self._version = version
+        self._port = port
+        self._loop = asyncio.get_running_loop()
+        self._dry = wires.deadlines.now()
+        self._room = 0
+        self._sock = self._open()
+        self._lost = sockets.drops(self._sock)
+        self._loop.add_reader(self._sock.fileno(), self.drain)
+
+    def _open(self) -> socket.socket:
+        family = socket.AF_INET if self._version == 4 else socket.AF_INET6
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        sock = self._wires.namespace.socket(family, kind, socket.IPPROTO_UDP)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
+            if self._version == 4:
+                sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+                sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+            sock.bind(("0.0.0.0" if self._version == 4 else "::", self._port))
+        except OSError as problem:
+            sock.close()
+            if problem.errno == errno.EADDRINUSE:
+                raise HostError(
+                    f"UDP port {self._port} is taken: another BFD runs on this host (FRR's bfdd, "
+                    "keepalived with a bfd_instance, another process of this library); only one can"
+                ) from None
+            raise
+        return sock
+
+    def grow(self) -> None:
+        """Let as many packets wait as the sessions may get."""
+        room = len(self.listeners) * BACKLOG * CHARGE
+        if room > self._room or not self._room:
+            self._room = room + room // 2
+            sockets.enlarge(self._sock, self._room)
+
+    def drain(self) -> None:
+        """Deliver what has arrived, and tell everybody if the kernel had to drop something."""
+        if self._sock.fileno() < 0:
+            return
+        now = self._wires.deadlines.now()
+        offset = now - time.clock_gettime(time.CLOCK_REALTIME)
+        count = 0
+        while count < LIMIT and self._sock.fileno() >= 0:
+            try:
+                read = self._sock.recvmsg(SIZE, CONTROL)
+            except BlockingIOError:
+                self._dry = now
+                break
+            except OSError:
+                # What the network said about an earlier packet is no packet.
+                count += 1
+                continue
+            count += 1
+            payload, extra, _flags, sender = read
+            self._deliver(payload, extra, sender[0], now, offset)
+        if count >= FULL:
+            self._check_drops()
+
+    def _deliver(
+        self,
+        payload: bytes,
+        extra: list[tuple[int, int, bytes]],
+        sender: str,
+        now: float,
+        offset: float,
+    ) -> None:
+        received, ttl, ifindex = now, 0, 0
+        destination: IPAddress | None = None
+        for level, kind, data in extra:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW):
+                seconds, nanoseconds = _STAMP.unpack_from(data)
+                # The wall clock may have been set meanwhile: only the age is of use.
+                received = min(max(seconds + nanoseconds * 1e-9 + offset, self._dry), now)
+            elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
+                (ttl,) = _INTEGER.unpack_from(data)
+            elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+                ifindex, _local, packed = _PKTINFO.unpack_from(data)
+                destination = IPv4Address(packed)
+            elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+                packed, ifindex = _PKTINFO6.unpack_from(data)
+                destination = IPv6Address(packed)
+        assert destination is not None, "the kernel was asked for it"
+        arrival = Arrival(
+            payload, self._port, _address(sender), destination, ifindex, ttl, received
+        )
+        # All who listen here share one that knows for whom it is.
+        take, _deaf = next(iter(self.listeners.values()), (None, None))
+        if take is not None:
+            take(arrival)
+
+    def _check_drops(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        lost = sockets.drops(self._sock)
+        if lost != self._lost:
+            self._lost = lost
+            for _take, deaf in list(self.listeners.values()):
+                deaf()
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+
+
+class _UDPOutlet(Outlet):
+    """Not connected: the kernel then looks for a route and a source each time, and keeps to itself
+    that nobody listens over there."""
+
+    def __init__(self, namespace: Namespace, options: BFDOptions) -> None:
+        self._namespace = namespace
+        self._options = options
+        # One for all packets of a session (RFC 5881 section 4), also when the socket is made anew.
+        self._port = random.randint(FIRST_SOURCE_PORT, LAST_SOURCE_PORT)
+        self._sock: socket.socket | None = None
+        self._destination: tuple[str, int] | tuple[str, int, int, int] = ("", 0)
+        self._closed = False
+        self._sock = self._open()
+
+    def send(self, payload: bytes) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "this outlet is closed")
+        if self._sock is None:
+            try:
+                self._sock = self._open()
+            except HostError as problem:
+                raise OSError(errno.ENODEV, str(problem)) from None
+        try:
+            self._sock.sendto(payload, self._destination)
+        except OSError as problem:
+            if problem.errno in _GONE:
+                self._sock.close()
+                self._sock = None
+            raise
+
+    def close(self) -> None:
+        self._closed = True
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _open(self) -> socket.socket:
+        options = self._options
+        version = options.neighbor.version
+        self.ifindex = self._find_interface()
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        sock = self._namespace.socket(family, kind, socket.IPPROTO_UDP)
+        try:
+            sock.setblocking(False)
+            # Nobody has anything to say to this port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, TC_PRIO_INTERACTIVE)
+            if self.ifindex is not None:
+                _leave_by(sock, self.ifindex)
+            if version == 4:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, options.ttl)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, CLASS_SELECTOR_6)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, options.ttl)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, CLASS_SELECTOR_6)
+            self._bind(sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._destination = self._endpoint(options.neighbor, options.port)
+        return sock
+
+    def _find_interface(self) -> int | None:
+        name = self._options.interface
+        if name is None:
+            return None
+        with self._namespace.inside():
+            try:
+                return socket.if_nametoindex(name)
+            except OSError:
+                raise InterfaceMissing(name) from None
+
+    def _endpoint(
+        self, address: IPAddress, port: int
+    ) -> tuple[str, int] | tuple[str, int, int, int]:
+        if address.version == 4:
+            return (str(address), port)
+        return (str(address), port, 0, self.ifindex or 0 if address.is_link_local else 0)
+
+    def _bind(self, sock: socket.socket) -> None:
+        options = self._options
+        anywhere = ip_address("0.0.0.0" if options.neighbor.version == 4 else "::")
+        for _ in range(TRIES):
+            try:
+                sock.bind(self._endpoint(options.source or anywhere, self._port))
+            except OSError as problem:
+                if problem.errno == errno.EADDRNOTAVAIL:
+                    raise SourceMissing(
+                        f"{options.source} is no address of this host, so BFD to "
+                        f"{options.neighbor} cannot be sent from it. Check it with 'ip address'"
+                    ) from None
+                if problem.errno != errno.EADDRINUSE:
+                    raise
+                self._port = random.randint(FIRST_SOURCE_PORT, LAST_SOURCE_PORT)
+            else:
+                return
+        raise HostError(
+            f"no free UDP port from {FIRST_SOURCE_PORT} to {LAST_SOURCE_PORT} for BFD to "
+            f"{options.neighbor}"
+        )
+
+
+def _leave_by(sock: socket.socket, ifindex: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
+    except PermissionError:
+        raise PermissionMissing("CAP_NET_RAW", "BFD on one interface only") from None
+
+
+class KernelWires(Wires):
+    """The real network. Needs a running event loop, and no privilege as long as no interface is
+    given.
+
+    :param netns: the name of a network namespace, ``None`` for the thread's own.
+    :raises HostError: there is no such namespace.
+    """
+
+    def __init__(self, netns: str | None = None) -> None:
+        self.namespace = Namespace(netns)
+        self.deadlines = Deadlines(TimerfdAlarm())
+        self.deadlines.drains[self] = self.drain
+        self._inlets: dict[tuple[int, int], _Inlet] = {}
+
+    def listen(
+        self, options: BFDOptions, take: Take, deaf: Callable[[], None]
+    ) -> Callable[[], None]:
+        key = (options.neighbor.version, options.port)
+        inlet = self._inlets.get(key)
+        if inlet is None:
+            inlet = self._inlets[key] = _Inlet(self, *key)
+        listener = object()
+        inlet.listeners[listener] = (take, deaf)
+        inlet.grow()
+
+        def stop() -> None:
+            inlet.listeners.pop(listener, None)
+            if not inlet.listeners and self._inlets.get(key) is inlet:
+                del self._inlets[key]
+                inlet.close()
+
+        return stop
+
+    def outlet(self, options: BFDOptions) -> Outlet:
+        return _UDPOutlet(self.namespace, options)
+
+    def drain(self) -> None:
+        """Deliver what waits in any socket. Called before a deadline may fire."""
+        for inlet in list(self._inlets.values()):
+            inlet.drain()
+
+    def close(self) -> None:
+        for inlet in self._inlets.values():
+            inlet.close()
+        self._inlets.clear()
+        self.deadlines.close()
+        self.namespace.close()

@@ -1,0 +1,188 @@
+"""The BFD checker: a server is healthy while a BFD session with it is Up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Hashable
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from vrrpkit.bfd.notices import BFDTransition
+from vrrpkit.bfd.options import BFDSettings
+from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
+from vrrpkit.bfd.peer import BFDSession
+from vrrpkit.checks.base import Checker, times
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import CheckFailed, HostError
+from vrrpkit.host.memory import MemoryInterface
+from vrrpkit.values import IPAddress, parse_address
+
+__all__ = ["BFDChecker"]
+
+
+def _source(value: str | IPAddress | None) -> IPAddress | None:
+    return None if value is None else parse_address(value, "BFD source")
+
+
+class _Watch:
+    """The session with one address, shared by all checks that want the same of it."""
+
+    def __init__(self, session: BFDSession) -> None:
+        self.session = session
+        self.users = 0
+        self.since = 0.0
+        """When the session began to run."""
+        self._open = False
+
+    def start(self) -> None:
+        """Begin, unless it runs.
+
+        :raises OSError: not now.
+        :raises HostError: not now.
+        """
+        if not self._open:
+            self.session.open()
+            self._open = True
+            self.since = asyncio.get_running_loop().time()
+
+    def stop(self) -> None:
+        if self._open:
+            self.session.close()
+            self._open = False
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Watch]] = WeakKeyDictionary()
+
+
+@attrs.frozen(kw_only=True)
+class BFDChecker(Checker):
+    """A server is healthy while a BFD session with its address is Up (keepalived: ``BFD_CHECK``)::
+
+        BFDChecker(min_tx=0.1, min_rx=0.1, multiplier=5)
+
+    The server must run BFD too. There is one session for each address, however many servers have
+    it, from the first check that begins to the last that ends. A change of its state is a check at
+    once; ``interval`` only says how often there is a result besides. While a session is new, an
+    attempt waits for it to come Up.
+
+    The parameters are those of :class:`vrrpkit.BFDSession`, and ``retry`` is 0 by default: missed
+    packets have been counted already.
+
+    :raises ConfigError: a value is unusable.
+    """
+
+    source: IPAddress | None = attrs.field(default=None, converter=_source)
+    interface: str | MemoryInterface | None = None
+    min_tx: float = 0.1
+    min_rx: float = 0.1
+    idle_tx: float = 1.0
+    multiplier: int = 5
+    passive: bool = False
+    multihop: bool = False
+    max_hops: int | None = None
+    ttl: int = 255
+    retry: int = attrs.field(default=0, validator=times(0))
+
+    def __attrs_post_init__(self) -> None:
+        interface = self.interface
+        BFDSettings(
+            source=self.source,
+            interface=interface.name if isinstance(interface, MemoryInterface) else interface,
+            min_tx=self.min_tx,
+            min_rx=self.min_rx,
+            idle_tx=self.idle_tx,
+            multiplier=self.multiplier,
+            passive=self.passive,
+            multihop=self.multihop,
+            max_hops=self.max_hops,
+            ttl=self.ttl,
+        )
+
+    def validate(self, target: Target) -> None:
+        self._session(target)
+
+    def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None]:
+        watches = _watches.setdefault(asyncio.get_running_loop(), {})
+        key = self._key(target)
+        watch = watches.get(key)
+        if watch is None:
+            watch = watches[key] = _Watch(self._session(target))
+        watch.users += 1
+
+        def changed(transition: BFDTransition) -> None:
+            if BFDState.UP in (transition.previous, transition.state):
+                soon()
+
+        unsubscribe = watch.session.on_transition(changed)
+        # Every attempt tries again, and says why it cannot be.
+        with contextlib.suppress(HostError, OSError):
+            watch.start()
+
+        def detach() -> None:
+            unsubscribe()
+            watch.users -= 1
+            if not watch.users:
+                del watches[key]
+                watch.stop()
+
+        return detach
+
+    async def check(self, target: Target) -> None:
+        loop = asyncio.get_running_loop()
+        watch = _watches.get(loop, {}).get(self._key(target))
+        if watch is None:
+            # Nobody checks it regularly.
+            async with self._session(target) as session:
+                await session.wait_for(BFDState.UP)
+            return
+        try:
+            watch.start()
+        except (HostError, OSError) as problem:
+            raise CheckFailed(str(problem)) from None
+        session = watch.session
+        if not session.statistics.ups and loop.time() - watch.since < self.timeout:
+            await session.wait_for(BFDState.UP)
+        if session.state is not BFDState.UP:
+            raise CheckFailed(_why(session))
+
+    def _key(self, target: Target) -> Hashable:
+        """Equal for checks that can share a session."""
+        return (
+            target.address,
+            self.source,
+            self.interface,
+            self.min_tx,
+            self.min_rx,
+            self.idle_tx,
+            self.multiplier,
+            self.passive,
+            self.multihop,
+            self.max_hops,
+            self.ttl,
+        )
+
+    def _session(self, target: Target) -> BFDSession:
+        return BFDSession(
+            target.address,
+            source=self.source,
+            interface=self.interface,
+            min_tx=self.min_tx,
+            min_rx=self.min_rx,
+            idle_tx=self.idle_tx,
+            multiplier=self.multiplier,
+            passive=self.passive,
+            multihop=self.multihop,
+            max_hops=self.max_hops,
+            ttl=self.ttl,
+        )
+
+
+def _why(session: BFDSession) -> str:
+    diagnostic = session.diagnostic
+    if diagnostic is BFDDiagnostic.NEIGHBOR_DOWN and session.remote_state is BFDState.ADMIN_DOWN:
+        diagnostic = BFDDiagnostic.ADMIN_DOWN
+    if diagnostic is BFDDiagnostic.NONE:
+        return f"the BFD session is {session.state}, and was never Up"
+    return f"the BFD session is {session.state}: {diagnostic}"
