@@ -18,6 +18,7 @@ TREE = {
     errors.DuplicateRouter: (errors.HostError, ValueError),
     errors.DuplicateService: (errors.HostError, ValueError),
     errors.KernelRefused: (errors.HostError, OSError),
+    errors.Untrusted: (errors.HostError,),
     errors.ModuleMissing: (errors.HostError,),
     errors.CheckFailed: (errors.VRRPKitError,),
     errors.NotEligible: (errors.VRRPKitError,),

@@ -21,7 +21,8 @@ from blockbuster import blockbuster_ctx
 
 from vrrpkit import ConfigError, HostError
 from vrrpkit import process as module
-from vrrpkit.process import Command, Finished, Untrusted
+from vrrpkit.errors import Untrusted
+from vrrpkit.process import Command, Finished
 
 PR_SET_CHILD_SUBREAPER = 36
 

@@ -12,6 +12,7 @@
     │   ├── DuplicateRouter (ValueError)          this virtual router already runs here
     │   ├── DuplicateService (ValueError)         another virtual server here has this service
     │   ├── KernelRefused (OSError)               the kernel answered a request with an error
+    │   ├── Untrusted                             a command that others may change is not run
     │   └── ModuleMissing                         the kernel lacks a module, for example ip_vs_wrr
     ├── CheckFailed                           a health check: the server is not healthy, and why
     ├── NotEligible                           a promotion that the election would undo at once
@@ -36,6 +37,7 @@ __all__ = [
     "NotEligible",
     "PermissionMissing",
     "SourceMissing",
+    "Untrusted",
     "VRRPKitError",
 ]
 
@@ -104,6 +106,11 @@ class DuplicateService(HostError, ValueError):
 
 class KernelRefused(HostError, OSError):
     """The kernel answered a request with an error; ``errno`` and ``strerror`` are its own."""
+
+
+class Untrusted(HostError):
+    """A command is not run: since it was configured, somebody other than root may change it, or it
+    has gone."""
 
 
 class ModuleMissing(HostError):

@@ -13,22 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from vrrpkit.errors import ConfigError, HostError
+from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trust import require_trusted
 from vrrpkit.values import whole_number
 
-__all__ = ["Command", "Finished", "Untrusted"]
+__all__ = ["Command", "Finished"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 HIGHEST_ID = 2**32 - 2
 """The highest number of a user or group; the one above means "leave it"."""
-
-
-class Untrusted(HostError):
-    """A command is not run: since it was configured, somebody other than root may change it, or it
-    has gone."""
 
 
 @attrs.frozen

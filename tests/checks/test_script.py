@@ -12,7 +12,7 @@ import pytest
 from vrrpkit import CheckFailed, CheckResult, ConfigError, Target, Weight
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.script import ScriptChecker
-from vrrpkit.process import Untrusted
+from vrrpkit.errors import Untrusted
 
 TARGET = Target(ip_address("10.0.0.1"), 8080, "web1")
 BARE = Target(ip_address("::1"))

@@ -15,7 +15,8 @@ import pytest
 from system.lab import require_root_and
 from vrrpkit import CheckFailed, ConfigError, Target
 from vrrpkit.checks.script import ScriptChecker
-from vrrpkit.process import Command, Finished, Untrusted
+from vrrpkit.errors import Untrusted
+from vrrpkit.process import Command, Finished
 
 REASON = require_root_and("setpriv") or ""
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from vrrpkit import ConfigError
-from vrrpkit.process import Command, Finished, Untrusted
+from vrrpkit.errors import Untrusted
+from vrrpkit.process import Command, Finished
 from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.script import TrackScript
 from vrrpkit.vrrp.tracker import Signal

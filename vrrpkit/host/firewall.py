@@ -22,13 +22,13 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
 
-from vrrpkit.errors import ConfigError, HostError
+from vrrpkit.errors import ConfigError, HostError, Untrusted
 from vrrpkit.host import capabilities
 from vrrpkit.host.leftovers import Liveness
 from vrrpkit.host.netns import Identity, Namespace, identity
 from vrrpkit.host.nfnetlink import TableWatch
 from vrrpkit.host.sysctl import Sysctls
-from vrrpkit.process import Command, Untrusted
+from vrrpkit.process import Command
 
 __all__ = ["Chain", "Firewall", "Rules"]
 

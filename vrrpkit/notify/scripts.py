@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from vrrpkit.errors import ConfigError
+from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.notify.lane import Lane
 from vrrpkit.notify.words import STATES, Word, words
-from vrrpkit.process import Command, Untrusted
+from vrrpkit.process import Command
 from vrrpkit.values import whole_number
 
 __all__ = ["NotifyScripts"]
@@ -85,6 +85,8 @@ class NotifyScripts(Notifier):
         whole_number("NotifyScripts: limit", limit, 1, 1_000_000, "words that may wait")
         if not 0 <= flush <= 3600:
             raise ConfigError(f"NotifyScripts: flush {flush} must be 0 to 3600 seconds")
+        if isinstance(groups, str):
+            raise ConfigError(f"NotifyScripts: groups {groups!r} must be a sequence: [{groups!r}]")
         members = None if groups is None else tuple(groups)
         scripts = {
             "": script,

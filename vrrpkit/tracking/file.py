@@ -19,6 +19,10 @@ __all__ = ["TrackFile"]
 log = logging.getLogger(__name__)
 
 
+def _path(value: str | os.PathLike[str]) -> str:
+    return os.fspath(value)
+
+
 @attrs.frozen
 class TrackFile(Tracker):
     """The whole number in a file, times ``weight``, is added to the priority::
@@ -34,7 +38,7 @@ class TrackFile(Tracker):
     :raises ConfigError: the path is empty.
     """
 
-    path: str = attrs.field(converter=os.fspath)
+    path: str = attrs.field(converter=_path)
     missing: int | None = attrs.field(default=0, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
 import attrs
 
-from vrrpkit.errors import ConfigError
-from vrrpkit.process import Command, Untrusted
+from vrrpkit.errors import ConfigError, Untrusted
+from vrrpkit.process import Command
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.values import whole_number
 from vrrpkit.vrrp.tracker import Signal, Tracker
@@ -24,6 +24,8 @@ def _words(value: str | Sequence[str]) -> str | tuple[str, ...]:
 
 
 def _names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
+    if isinstance(value, str):
+        raise ConfigError(f"TrackScript: groups {value!r} must be a sequence, such as [{value!r}]")
     return None if value is None else tuple(value)
 
 
