@@ -177,7 +177,9 @@ def system(session: nox.Session) -> None:
     """Real sockets, addresses and peers in network namespaces. Uses sudo unless run as root."""
     debian_packages(session)
     install(session, "test")
-    as_root(session, *pytest("-m", "system", *session.posargs))
+    # They mostly wait: two at a time take half as long. Each has namespaces of its own.
+    at_once = ["-n", "2", "--dist", "loadfile"]
+    as_root(session, *pytest("-m", "system", *at_once, *session.posargs))
 
 
 @nox.session

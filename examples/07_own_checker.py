@@ -6,11 +6,9 @@ python examples/07_own_checker.py 6379
 import asyncio
 import sys
 from contextlib import closing
-from ipaddress import ip_address
 
 import vrrpkit
-from vrrpkit import Checker, CheckFailed, Target
-from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit import Checker, CheckFailed, Scheduler, Target
 
 
 class RedisChecker(Checker):
@@ -36,4 +34,4 @@ async def main(target: Target) -> None:
             await asyncio.sleep(0.7)
 
 
-vrrpkit.run(main(Target(ip_address("127.0.0.1"), int(sys.argv[1]), "redis")))
+vrrpkit.run(main(Target("127.0.0.1", int(sys.argv[1]), "redis")))

@@ -44,10 +44,13 @@ if TYPE_CHECKING:
         NotEligible,
         PermissionMissing,
         SourceMissing,
+        Untrusted,
         VRRPKitError,
     )
     from vrrpkit.events import Attachment, EventsLost, Notifier
     from vrrpkit.host.memory import MemoryBus
+    from vrrpkit.host.routes import NextHop, Route, Rule
+    from vrrpkit.host.static import StaticAddresses
     from vrrpkit.ipvs.entries import TrafficCounters, Tunnel, TunnelType
     from vrrpkit.ipvs.kernel import KernelTable
     from vrrpkit.ipvs.memory import MemoryTable
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
         FaultsChanged,
         MasterChanged,
         PriorityChanged,
+        RouteLost,
         SendFailed,
         Stalled,
         Transition,
@@ -107,22 +111,12 @@ if TYPE_CHECKING:
     from vrrpkit.vrrp.tracker import Tracker
 
 _HOMES = {
-    "vrrpkit.bfd.notices": (
-        "BFDRejected",
-        "BFDSendFailed",
-        "BFDTimersAgreed",
-        "BFDTransition",
-    ),
-    "vrrpkit.bfd.packet": (
-        "BFDDiagnostic",
-        "BFDRejectReason",
-        "BFDState",
-    ),
+    "vrrpkit.bfd.notices": ("BFDRejected", "BFDSendFailed", "BFDTimersAgreed", "BFDTransition"),
+    "vrrpkit.bfd.packet": ("BFDDiagnostic", "BFDRejectReason", "BFDState"),
     "vrrpkit.bfd.peer": ("BFDSession",),
     "vrrpkit.bfd.statistics": ("BFDStatistics",),
-    "vrrpkit.checks.bfd": ("BFDChecker",),
-    "vrrpkit.tracking.bfd": ("TrackBFD",),
     "vrrpkit.checks.base": ("Checker", "NetworkChecker", "Weight"),
+    "vrrpkit.checks.bfd": ("BFDChecker",),
     "vrrpkit.checks.dns": ("DNSChecker",),
     "vrrpkit.checks.file": ("FileChecker",),
     "vrrpkit.checks.function": ("FunctionChecker",),
@@ -150,10 +144,13 @@ _HOMES = {
         "NotEligible",
         "PermissionMissing",
         "SourceMissing",
+        "Untrusted",
         "VRRPKitError",
     ),
     "vrrpkit.events": ("Attachment", "EventsLost", "Notifier"),
     "vrrpkit.host.memory": ("MemoryBus",),
+    "vrrpkit.host.routes": ("NextHop", "Route", "Rule"),
+    "vrrpkit.host.static": ("StaticAddresses",),
     "vrrpkit.ipvs.entries": ("TrafficCounters", "Tunnel", "TunnelType"),
     "vrrpkit.ipvs.kernel": ("KernelTable",),
     "vrrpkit.ipvs.memory": ("MemoryTable",),
@@ -176,6 +173,7 @@ _HOMES = {
     "vrrpkit.notify.mail": ("Mail",),
     "vrrpkit.notify.scripts": ("NotifyScripts",),
     "vrrpkit.run": ("run",),
+    "vrrpkit.tracking.bfd": ("TrackBFD",),
     "vrrpkit.tracking.checker": ("TrackChecker",),
     "vrrpkit.tracking.file": ("TrackFile",),
     "vrrpkit.tracking.function": ("TrackFunction",),
@@ -199,6 +197,7 @@ _HOMES = {
         "FaultsChanged",
         "MasterChanged",
         "PriorityChanged",
+        "RouteLost",
         "SendFailed",
         "Stalled",
         "Transition",
@@ -273,6 +272,7 @@ __all__ = [
     "MemoryTable",
     "ModuleMissing",
     "NetworkChecker",
+    "NextHop",
     "NotEligible",
     "Notifier",
     "NotifyFIFO",
@@ -289,6 +289,9 @@ __all__ = [
     "RealServer",
     "Receiver",
     "RejectReason",
+    "Route",
+    "RouteLost",
+    "Rule",
     "SMTPChecker",
     "Scheduler",
     "ScriptChecker",
@@ -301,6 +304,7 @@ __all__ = [
     "SourceMissing",
     "Stalled",
     "State",
+    "StaticAddresses",
     "Statistics",
     "SyncGroup",
     "TCPChecker",
@@ -322,6 +326,7 @@ __all__ = [
     "Tunnel",
     "TunnelType",
     "UDPChecker",
+    "Untrusted",
     "VRRPInstance",
     "VRRPKitError",
     "VirtualServer",

@@ -113,7 +113,14 @@ def test_goes_to_the_server_unless_it_is_told_a_way() -> None:
     ("options", "message"),
     [
         ({"address": "nowhere"}, "address 'nowhere' is no IPv4 or IPv6 address"),
-        ({"source": "::g"}, "address '::g' is no IPv4 or IPv6 address"),
+        ({"source": "::g"}, "source '::g' is no IPv4 or IPv6 address"),
+        ({"address": "fe80::1%eth0"}, "carries a zone; .* name the link in interface="),
+        ({"source": ip_address("fe80::1%eth0")}, "source 'fe80::1%eth0' carries a zone"),
+        ({"interface": ""}, "interface '' must be the name of a network interface"),
+        ({"interface": "a23456789012345\u00e4"}, "interface .* must be the name"),
+        ({"interface": "a234567890123456"}, "interface .* must be the name"),
+        ({"interface": "eth\0"}, "interface .* must be the name"),
+        ({"interface": 5}, "interface 5 must be the name"),
         ({"port": 0}, "port 0 must be"),
         ({"port": 65536}, "port 65536 must be"),
         ({"source_port": 0}, "source_port 0 must be"),
@@ -128,6 +135,8 @@ def test_refuses_a_way_that_cannot_be(options: dict[str, Any], message: str) -> 
 
 
 def test_takes_both_ends_of_each_range() -> None:
+    for name in ("a", "a23456789012345"):
+        assert NetworkChecker(interface=name).interface == name
     for port in (1, 65535):
         assert NetworkChecker(port=port, source_port=port).port == port
     for mark in (0, 2**32 - 1):

@@ -159,6 +159,7 @@ async def test_closing_an_old_one_leaves_the_new_one() -> None:
 
 def test_each_loop_has_its_own_and_keeps_none_alive() -> None:
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+    gc.collect()
     before = descriptors()
 
     async def main() -> int:

@@ -842,6 +842,20 @@ async def test_a_result_tells_everything(kind: Kind) -> None:
         assert check.weight == weight
 
 
+@kinds
+@virtual_time()
+async def test_since_tells_when_the_last_result_came(kind: Kind) -> None:
+    await asyncio.sleep(1)
+    async with Scheduler() as scheduler:
+        check = Notebook().add(scheduler, kind(script=Script([PASS]), interval=2))
+        began = check.since
+        await asyncio.sleep(0.1)
+        first = check.since
+        await asyncio.sleep(2)
+        assert (first - began, check.since - first) == (0, 2)
+        assert check.count == 2
+
+
 @virtual_time()
 async def test_the_target_knows_who_asks() -> None:
     seen: list[Target] = []

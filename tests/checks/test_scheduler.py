@@ -49,6 +49,24 @@ async def test_a_target_that_cannot_be_checked_is_refused_before_anything_happen
     assert (scheduler.checks, scheduler.needed, timers()) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("checker", "target", "says"),
+    [
+        (NetworkChecker, TARGET, "<class .*> is no Checker; write TCPChecker"),
+        (print, TARGET, "is no Checker; .* FunctionChecker"),
+        (NetworkChecker(port=80), "10.0.0.1", "'10.0.0.1' is no Target; write Target"),
+    ],
+)
+@virtual_time()
+async def test_what_is_no_checker_or_no_target_is_refused(
+    checker: Any, target: Any, says: str
+) -> None:
+    scheduler = Scheduler()
+    with pytest.raises(ConfigError, match=says):
+        scheduler.add(checker, target)
+    assert scheduler.checks == 0
+
+
 @virtual_time()
 async def test_a_checker_that_cannot_attach_is_not_added() -> None:
     @attrs.frozen(kw_only=True)

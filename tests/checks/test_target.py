@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import ip_address
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from checks.attempts import descriptors
 from checks.privileges import unprivileged
 from vrrpkit.checks import target
-from vrrpkit.checks.target import Way
-from vrrpkit.errors import PermissionMissing
+from vrrpkit.checks.target import Target, Way
+from vrrpkit.errors import ConfigError, PermissionMissing
 
 HERE = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
 families = pytest.mark.parametrize("family", [4, 6])
@@ -73,3 +73,24 @@ def test_is_shown_as_urls_write_it() -> None:
     assert str(Way(HERE[6], 80)) == "[::1]:80"
     assert str(Way(HERE[4], None)) == "127.0.0.1"
     assert Way(HERE[4], None).destination == ("127.0.0.1", 0)
+
+
+def test_a_target_takes_text_and_objects() -> None:
+    assert Target("192.0.2.1", 80) == Target(ip_address("192.0.2.1"), 80)
+    assert Target("2001:db8::1").address == ip_address("2001:db8::1")
+    # A link-local server is found by its link.
+    assert str(Target(ip_address("fe80::1%eth0"), 65535).way) == "[fe80::1%eth0]:65535"
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (("web1",), "target: address 'web1' is no IPv4 or IPv6 address"),
+        (("192.0.2.1", 0), "target: port 0 must be a whole number from 1 to 65535"),
+        (("192.0.2.1", 65536), "target: port 65536 must be"),
+        (("192.0.2.1", "80"), "target: port '80' must be"),
+    ],
+)
+def test_a_target_refuses(values: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Target(*values)

@@ -140,7 +140,19 @@ def test_reopened_while_it_closes(net: Net) -> None:
 def test_never_blocks(net: Net) -> None:
     async def main() -> None:
         listener = Listener()
-        with blockbuster_ctx("vrrpkit"):
+        with blockbuster_ctx("vrrpkit") as blockbuster:
+            # What it takes to run nft, see the tests of vrrpkit.process: local disk, vfork, /proc.
+            for function, file, caller in (
+                ("os.stat", "vrrpkit/host/firewall.py", "_program"),
+                ("os.access", "vrrpkit/host/firewall.py", "_program"),
+                ("os.readlink", "vrrpkit/host/firewall.py", "_program"),
+                ("os.stat", "vrrpkit/process.py", "_look"),
+                ("os.readlink", "vrrpkit/process.py", "_look"),
+                ("os.read", "subprocess.py", "_execute_child"),
+                ("os.listdir", "vrrpkit/processgroup.py", "_living"),
+                ("io.BufferedReader.read", "vrrpkit/processgroup.py", "_lives"),
+            ):
+                blockbuster.functions[function].can_block_in(file, caller)
             async with opened(net) as interface:
                 hold = await interface.hold([V4, V6], BRIEF, listener, 3)
                 hold.acquire()

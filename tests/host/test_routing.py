@@ -322,6 +322,37 @@ def test_hundreds(net: Net) -> None:
     run(net, test)
 
 
+def test_what_the_kernel_keeps(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(PLAIN)
+        assert hold.acquire() == []
+
+        def refuse(self: Netlink, requests: Sequence[bytearray]) -> list[OSError | None]:
+            return [OSError(errno.EPERM, "Operation not permitted")] * len(requests)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Netlink, "exchange", refuse)
+            hold.release()
+        assert f"the kernel kept route {PLAIN}" in caplog.text
+        # What is gone already is no trouble.
+        caplog.clear()
+        assert hold.acquire() == []
+        net.ip("route del 10.0.0.0/8")
+        hold.release()
+        assert caplog.text == ""
+
+    run(net, test)
+
+
+def test_next_hops_that_make_no_sense_end_the_reading() -> None:
+    header = bytes([2, 8, 0, 0, 254, 112, 0, 1]) + bytes(4)
+    multipath = bytes([12, 0, 9, 0]) + bytes(8)
+    record = route_notices.parse_route(header + multipath)
+    assert record is not None and record.hops == ()
+
+
 # --- what was there before
 
 
@@ -409,6 +440,7 @@ def test_an_ipv4_route_goes_in_front_of_another_for_the_same(net: Net, add: str)
         "2001:db8:1::/48 via fe80::8 dev eth0",
         "2001:db8:1::/48 via fe80::9 dev eth1",
         "2001:db8:1::/48 via fe80::9 dev eth0 mtu 1400",
+        "2001:db8:1::/48 via fe80::9 dev eth0 src fe80::1",
         "blackhole 2001:db8:1::/48",
         "2001:db8:1::/48 proto static nexthop via fe80::9 dev eth0 nexthop via fe80::8 dev eth0",
     ],

@@ -103,7 +103,7 @@ async def test_a_route_that_is_removed_comes_back(caplog: pytest.LogCaptureFixtu
         one.delete_route(ROUTE)
         one.delete_route(ROUTE)
         one.delete_route(Rule.of(RULE))
-        assert static.missing == (f"rule {Rule.of(RULE)}",)
+        assert static.missing == (f"route {ROUTE}", f"rule {Rule.of(RULE)}")
         await asyncio.sleep(PACE)
         assert static.missing == ()
     one.delete_route(ROUTE)

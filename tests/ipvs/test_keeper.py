@@ -18,6 +18,7 @@ from vrrpkit.ipvs.entries import (
     DeleteDestination,
     DeleteService,
     Destination,
+    DestinationKey,
     EditDestination,
     EditService,
     Operation,
@@ -47,6 +48,10 @@ class Listener:
     def __init__(self) -> None:
         self.heard: list[object] = []
         self.bugs: list[Exception] = []
+        self.fit: list[DestinationKey] = []
+
+    def healthy(self) -> Iterable[DestinationKey]:
+        return self.fit
 
     def repaired(self, entries: Sequence[str]) -> None:
         self.heard.append(("repaired", *entries))
@@ -215,10 +220,10 @@ async def test_no_step_leaves_the_pool_empty() -> None:
     web, _ = await claim(table, wanted=[server(0), server(1)])
     web.update({server(0).key: None, server(1).key: None, **changed(server(2))})
     await web.settled()
-    assert kinds(table.operations[1]) == [
-        "AddDestination",
-        "DeleteDestination",
-        "DeleteDestination",
+    # What goes waits for the answer to what comes.
+    assert [kinds(operations) for operations in table.operations[1:]] == [
+        ["AddDestination"],
+        ["DeleteDestination", "DeleteDestination"],
     ]
     await leave(web)
 
@@ -281,6 +286,23 @@ async def test_what_is_foreign_is_left_alone_and_listed_once() -> None:
     assert (listener.heard, second.heard) == ([("foreign", OLD)], [])
     await leave(web, dns)
     assert set(await table.read()) == {OLD}
+
+
+@virtual_time()
+async def test_what_is_foreign_is_listed_also_where_nobody_polls() -> None:
+    table = MemoryTable()
+    await table.apply([AddService(Service(key=OLD)), AddService(Service(key=DNS))])
+    web, listener = await claim(table, poll=None)
+    await leave(web)
+    await asyncio.sleep(20)
+    assert listener.heard == []
+    web, listener = await claim(table, poll=None)
+    dns, _ = await claim(table, DNS, poll=None)
+    await asyncio.sleep(9)
+    assert listener.heard == []
+    await asyncio.sleep(20)
+    assert listener.heard == [("foreign", OLD)]
+    await leave(web, dns)
 
 
 @virtual_time()
@@ -388,7 +410,8 @@ async def test_what_is_refused_is_told_once_and_tried_at_each_poll() -> None:
     stop = table.refuse(lambda op: isinstance(op, AddDestination) and op.destination == server(1))
     web, listener = await claim(table, wanted=[server(0), server(1)])
     refused = "adding 10.0.0.2:80 of 192.0.2.10:80/tcp"
-    assert listener.heard == [("refused", f"{refused}: Invalid argument", 10.0)]
+    why = "10.0.0.2 must be the address of one machine; is it a broadcast address?"
+    assert listener.heard == [("refused", f"{refused}: Invalid argument ({why})", 10.0)]
     tries = len(table.operations)
     await asyncio.sleep(25)
     assert (len(table.operations) - tries, len(listener.heard)) == (2, 1)
@@ -400,6 +423,49 @@ async def test_what_is_refused_is_told_once_and_tried_at_each_poll() -> None:
     await asyncio.sleep(10)
     assert listener.heard[1:] == ["follows"]
     assert await weights(table) == {"10.0.0.1": 4, "10.0.0.2": 1}
+    await leave(web)
+
+
+@virtual_time()
+async def test_who_is_healthy_serves_on_while_what_replaces_it_is_refused() -> None:
+    table = MemoryTable()
+    stop = table.refuse(AddDestination(WEB, server(9)), errno.ENOMEM)
+    web, listener = await claim(table, wanted=[server(0), server(1), server(2)])
+    listener.fit = [server(1).key]
+    web.update(changed(server(9)) | {server(0).key: None, server(1).key: None})  # type: ignore[arg-type]
+    web.update({server(2).key: None})
+    await web.settled()
+    assert await weights(table) == {"10.0.0.2": 1}
+    assert listener.heard == [
+        (
+            "refused",
+            "adding 10.0.0.10:80 of 192.0.2.10:80/tcp: Cannot allocate memory",
+            "removing 10.0.0.2:80 of 192.0.2.10:80/tcp: it serves on until what replaces it is "
+            "accepted",
+            10.0,
+        )
+    ]
+    await asyncio.sleep(15)
+    stop()
+    await asyncio.sleep(10)
+    assert await weights(table) == {"10.0.0.10": 1}
+    assert listener.heard[1:] == ["follows"]
+    await leave(web)
+
+
+@virtual_time()
+async def test_nobody_serves_on_where_others_do() -> None:
+    table = MemoryTable()
+    table.refuse(AddDestination(WEB, server(9)), errno.ENOMEM)
+    web, listener = await claim(table, wanted=[server(0), server(1)])
+    listener.fit = [server(0).key, server(1).key]
+    web.update(changed(server(8), server(9)) | {server(0).key: None, server(1).key: None})  # type: ignore[arg-type]
+    await web.settled()
+    assert await weights(table) == {"10.0.0.9": 1}
+    assert [kinds(operations) for operations in table.operations[1:3]] == [
+        ["AddDestination", "AddDestination"],
+        ["DeleteDestination", "DeleteDestination"],
+    ]
     await leave(web)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from vrrpkit.errors import HostError
+from vrrpkit.errors import Closed, HostError
 from vrrpkit.ipvs.entries import Destination, ServiceKey
 from vrrpkit.ipvs.memory import MemoryTable
 from vrrpkit.ipvs.server import VirtualServer
@@ -31,6 +31,7 @@ class Rules:
     log: list[str] = []  # noqa: RUF012 - one for all of a test
     problem: str | None = None
     gone = False
+    delay = 0.0
     table: Kernel
 
     def __init__(self, services: Iterable[ServiceKey], *, netns: str | None) -> None:
@@ -42,6 +43,7 @@ class Rules:
 
     async def update(self, destinations: Iterable[Destination]) -> None:
         self._check()
+        await asyncio.sleep(self.delay)
         self.log.append("servers " + ", ".join(str(d.key) for d in destinations))
 
     async def __aenter__(self) -> None:
@@ -88,10 +90,10 @@ async def test_the_rules_are_there_before_the_services_and_until_after(table: Ke
         await pool.remove(A)
     assert Rules.log == [
         "192.0.2.10:80/tcp in left",
-        f"servers {A}, {SORRY}",
+        f"servers {SORRY}, {A}",
         "enter with 0 services",
-        f"servers {A}, {SORRY}, {B}",
-        f"servers {B}, {SORRY}",
+        f"servers {SORRY}, {A}, {B}",
+        f"servers {SORRY}, {B}",
         "exit with 0 services",
     ]
     assert table.users == 0
@@ -129,6 +131,29 @@ async def test_a_server_that_cannot_be_masqueraded_does_not_join(
         monkeypatch.setattr(Rules, "problem", "no nft")
         await pool.remove(B)
     assert f"{B}: it is masqueraded on: no nft" in caplog.text
+
+
+@virtual_time()
+async def test_those_who_join_together_are_all_masqueraded(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rules, "delay", 0.5)
+    async with web() as pool:
+        await asyncio.gather(pool.add(B), pool.add("10.0.0.3:80"))
+        assert Rules.log[-1] == f"servers {SORRY}, {A}, {B}, 10.0.0.3:80"
+
+
+@virtual_time()
+async def test_one_that_joins_while_it_ends_does_not_join(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rules, "delay", 0.5)
+    async with web("keep") as pool:
+        joining = asyncio.create_task(pool.add(B))
+        await asyncio.sleep(0.1)
+    with pytest.raises(Closed):
+        await joining
+    assert [len(entry.destinations) for entry in (await table.read()).values()] == [1]
 
 
 @virtual_time()

@@ -10,7 +10,7 @@ import pytest
 from vrrpkit import ConfigError
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.tcp import TCPChecker
-from vrrpkit.ipvs.entries import Forward, Tunnel, TunnelType
+from vrrpkit.ipvs.entries import SCHEDULERS, Forward, Tunnel, TunnelType
 from vrrpkit.ipvs.memory import MemoryTable
 from vrrpkit.ipvs.options import Options
 from vrrpkit.ipvs.server import RealServer, VirtualServer
@@ -28,6 +28,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"services": (), "fwmark": 0}, "fwmark 0 must be"),
     ({"services": "192.0.2.10:80", "fwmark": 1}, "a firewall mark takes the place of"),
     ({"services": "fwmark 1:80"}, "a firewall mark has no port"),
+    ({"services": [80]}, "service 80 is no text; write it as"),
+    ({"family": 6}, "family 6 goes with fwmark="),
+    ({"servers": [1]}, "real server 1 is no text; write '10.0.0.1:8080'"),
+    ({"servers": RealServer("10.0.0.1:80")}, r"as a list: \['10.0.0.1:80'\]"),
+    ({"tunnel": "gue"}, r"tunnel 'gue' is no Tunnel; write Tunnel\(type="),
+    ({"poll_interval": "3"}, "poll_interval '3' must be 0.1 to 86400 seconds, or None"),
+    ({"poll_interval": True}, "poll_interval True must be"),
     ({"name": ""}, "name of the virtual server is empty"),
     ({"scheduler": "best"}, "scheduler 'best' must be one of rr, wrr"),
     ({"scheduler_flags": ["sh-port"]}, "scheduler wlc of .* has no flag 'sh-port'"),
@@ -88,14 +95,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"check": "tcp"}, "check 'tcp' is no Checker"),
     ({"check": TCPChecker}, "is no Checker"),
     ({"servers": "10.0.0.1:80"}, "servers as a list"),
-    ({"servers": ["10.0.0.1:80", "10.0.0.1:80"]}, "10.0.0.1:80 is there already"),
+    ({"servers": ["10.0.0.1:80", "10.0.0.1:80"]}, "10.0.0.1:80 is in the pool already"),
     (
         {"servers": ["10.0.0.1:80", RealServer("10.0.0.1:80", name="b")]},
         "real server b: 10.0.0.1:80 is in the pool already",
     ),
     ({"servers": ["10.0.0.1:80", "10.0.0.1"]}, "10.0.0.1:0 is in the pool already"),
     ({"servers": ["10.0.0.1", "10.0.0.1:80"]}, "10.0.0.1:80 is in the pool already"),
-    ({"sorry": "10.0.0.1:80"}, "10.0.0.1:80 is there already"),
+    ({"sorry": "10.0.0.1:80"}, "10.0.0.1:80 is in the pool already"),
     ({"forward": "dr", "servers": ["10.0.0.1:8080"]}, "dr cannot change the port"),
     ({"forward": "tun", "servers": ["10.0.0.1:8080"]}, "tun cannot change the port"),
     ({"services": "192.0.2.10:80,443", "forward": "dr"}, "leave it out"),
@@ -228,6 +235,12 @@ def test_the_virtual_server_passes_everything_on() -> None:
     )
     assert packets.name == "fwmark 7 (IPv6)"
     assert packets.options.entries[0].one_packet and packets.options.masquerade
+
+
+def test_only_a_router_or_a_group_is_followed() -> None:
+    name: Any = "VI_1"
+    with pytest.raises(ConfigError, match=r"web: follows 'VI_1' must be a VRRPInstance or a Sync"):
+        VirtualServer("192.0.2.10:80", servers=["10.0.0.1"], name="web", follows=name)
 
 
 def test_a_real_server_says_it_for_itself() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vrrpkit.ipvs.addresses import destination_key
+from vrrpkit.ipvs.entries import WEIGHT_LIMIT
 from vrrpkit.ipvs.notices import PoolNotice
 from vrrpkit.ipvs.pool import Member, Pool, ServerState
 

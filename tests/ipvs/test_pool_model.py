@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from vrrpkit.ipvs.addresses import destination_key, service_keys
 from vrrpkit.ipvs.diff import diff
 from vrrpkit.ipvs.entries import (
+    WEIGHT_LIMIT,
     Destination,
     DestinationKey,
     Service,

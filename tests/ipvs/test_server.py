@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.target import Target
-from vrrpkit.errors import DuplicateService, HostError, ModuleMissing, PermissionMissing
+from vrrpkit.errors import (
+    DuplicateService,
+    HostError,
+    KernelRefused,
+    ModuleMissing,
+    PermissionMissing,
+)
 from vrrpkit.ipvs.addresses import destination_key, service_keys
 from vrrpkit.ipvs.entries import (
     AddDestination,
@@ -26,6 +33,7 @@ from vrrpkit.ipvs.entries import (
     EditDestination,
     Operation,
     Service,
+    ServiceEntry,
     ServiceKey,
 )
 from vrrpkit.ipvs.memory import MemoryTable
@@ -33,6 +41,7 @@ from vrrpkit.ipvs.pool import Pool, ServerState
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.ipvs.statefile import StateFile
 from vrrpkit.ipvs.status import VirtualServerState
+from vrrpkit.ipvs.sync import ConnectionSync
 from vrrpkit.testing import virtual_time
 from vrrpkit.testing.checks import ScriptedChecker
 from vrrpkit.vrrp.syncgroup import SyncGroup
@@ -555,6 +564,46 @@ async def test_what_the_kernel_refuses_is_told_and_tried_again() -> None:
 
 
 @virtual_time()
+async def test_who_is_up_serves_on_while_the_sorry_server_is_refused() -> None:
+    table, health = MemoryTable(), checker()
+    sorry = AddDestination(WEB, Destination(key=destination_key(SORRY)))
+    stop = table.refuse(sorry, errno.ENOMEM)
+    async with server(table, check=health, quorum=2, sorry=SORRY) as web:
+        health.fails(A)
+        await asyncio.sleep(1.5)
+        assert (web.state, await weights(table)) == (VirtualServerState.DOWN, {B: 1})
+        assert [text.partition(":80 ")[0] for text in web.refused] == [
+            "adding 10.0.0.9",
+            "removing 10.0.0.2",
+        ]
+        # One that somebody takes out goes all the same.
+        await web.disable(B)
+        assert await weights(table) == {B: 0}
+        await web.enable(B)
+        stop()
+        await asyncio.sleep(11)
+        assert (web.refused, await weights(table)) == ((), {SORRY: 1})
+
+
+@virtual_time()
+async def test_sync_daemons_and_mixed_families_exclude_each_other() -> None:
+    mixed: dict[str, Any] = {"servers": ["10.0.0.1", "[2001:db8::1]"], "forward": "tun"}
+    table = MemoryTable()
+    async with ConnectionSync("eth1", table=table):
+        for changes in (mixed, {"sorry": RealServer("[2001:db8::1]", forward="tun")}):
+            with pytest.raises(HostError, match=r"web: connection sync daemons.*exclude"):
+                await server(table, **changes).__aenter__()
+        assert (table.operations, table.users) == ([], 1)
+        async with server(table) as web:
+            await web.add(RealServer("[2001:db8::1]", forward="tun"))
+            (text,) = web.refused
+            assert text.endswith("of another address family than their service exclude each other)")
+    async with server(table, **mixed):
+        with pytest.raises(KernelRefused, match=r"daemon on eth1: Invalid.*exclude each other"):
+            await ConnectionSync("eth1", table=table).__aenter__()
+
+
+@virtual_time()
 async def test_a_service_that_the_kernel_keeps_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     table = MemoryTable()
     async with server(table):
@@ -603,12 +652,14 @@ async def test_servers_come_go_and_change() -> None:
 @virtual_time()
 async def test_commands_that_cannot_be() -> None:
     async with server(MemoryTable(), sorry=SORRY) as web:
-        with pytest.raises(ConfigError, match=f"{A} is there already"):
+        with pytest.raises(ConfigError, match=f"{A} is in the pool already"):
             await web.add(A)
         with pytest.raises(ConfigError, match=r"10\.0\.0\.1:80 is in the pool already"):
             await web.add(RealServer(A, name="again"))
-        with pytest.raises(ConfigError, match="is there already"):
+        with pytest.raises(ConfigError, match="in the pool already"):
             await web.add(SORRY)
+        with pytest.raises(ConfigError, match=f"{A} is there already; give it another name"):
+            await web.add(RealServer(C, name=A))
         with pytest.raises(ConfigError, match="different address families"):
             await web.add("[2001:db8::1]:80")
         with pytest.raises(ConfigError, match=f"no real server '{C}'; it has {A}, {B}"):
@@ -660,6 +711,19 @@ async def test_disabled_it_keeps_its_connections() -> None:
     assert told == [f"web: {A} is disabled", f"web: {A} is enabled", f"web: {C} was added"]
 
 
+@virtual_time()
+async def test_one_that_is_removed_while_the_table_is_programmed_is_not_checked() -> None:
+    table, health = MemoryTable(delay=1.0), checker()
+    web = server(table, check=health)
+    removing: list[asyncio.Task[None]] = []
+    web.on_quorum(lambda event: removing.append(asyncio.create_task(web.remove(A))))
+    async with web:
+        await asyncio.sleep(5)
+        assert ([s.name for s in web.servers], health.attempts(A)) == ([B], [])
+        assert await weights(table) == {B: 1}
+        assert removing[0].done()
+
+
 class TestDrain:
     @virtual_time()
     async def test_it_waits_for_the_connections(self) -> None:
@@ -678,6 +742,26 @@ class TestDrain:
             assert await draining == 0
             assert (await weights(table), [s.name for s in web.servers]) == ({B: 1}, [B])
         assert told == [f"web: {A} {what}" for what in ("drains", "was drained", "was removed")]
+
+    @virtual_time()
+    async def test_a_table_that_takes_long_is_read_less_often(self) -> None:
+        table = MemoryTable(delay=2.0)
+        async with server(table, poll_interval=None) as web:
+            table.set_connections(WEB, destination_key(A), active=1)
+            draining = asyncio.create_task(web.drain(A))
+            await asyncio.sleep(5)
+            reads: list[float] = []
+            read = table.read_service
+
+            async def noted(key: ServiceKey) -> ServiceEntry | None:
+                reads.append(asyncio.get_running_loop().time())
+                return await read(key)
+
+            table.read_service = noted  # type: ignore[method-assign]
+            await asyncio.sleep(40)
+            table.set_connections(WEB, destination_key(A), active=0)
+            assert await draining == 0
+        assert {b - a for a, b in pairwise(reads)} == {10.0}
 
     @virtual_time()
     async def test_only_so_long(self) -> None:
@@ -739,9 +823,28 @@ class TestDrain:
                 with pytest.raises(VRRPKitError, match="drains already"):
                     await web.drain(A)
                 await action(A)
-                with pytest.raises(VRRPKitError, match="was removed or enabled"):
+                with pytest.raises(VRRPKitError, match="enabled, disabled or removed"):
                     await draining
             assert await weights(table) == {B: 1}
+
+    @virtual_time()
+    async def test_enabled_and_drained_anew_meanwhile(self) -> None:
+        table = MemoryTable()
+        async with server(table) as web:
+            table.set_connections(WEB, destination_key(A), active=1)
+            first = asyncio.create_task(web.drain(A))
+            await asyncio.sleep(1.5)
+            await web.enable(A)
+            second = asyncio.create_task(web.drain(A))
+            await asyncio.sleep(1.5)
+            with pytest.raises(VRRPKitError, match="enabled, disabled or removed"):
+                await first
+            # What the first one gave up is the second one's now.
+            assert web.servers[0].state is ServerState.DRAINING
+            table.set_connections(WEB, destination_key(A), active=0)
+            assert await second == 0
+            await web.add(A)
+            assert await web.drain(A) == 0
 
     @virtual_time()
     async def test_the_end_ends_it(self) -> None:

@@ -301,6 +301,8 @@ async def test_entering_and_leaving_can_be_cancelled_at_every_await() -> None:
         ({"maxlen": 65508}, "maxlen 65508"),
         ({"group": "192.0.2.1"}, "must be a multicast address"),
         ({"interface": ""}, "interface is empty"),
+        ({"interface": "a-name-of-16-oct"}, "is too long: names have at most 15 octets"),
+        ({"follows": "VI_1"}, "follows 'VI_1' must be a VRRPInstance"),
     ],
 )
 def test_refused(changes: dict[str, Any], message: str) -> None:

@@ -110,6 +110,16 @@ async def test_who_comes_later_is_told_the_present_state() -> None:
 
 
 @virtual_time()
+async def test_who_comes_before_the_start_is_told_once() -> None:
+    first, second = Notes(), Notes()
+    one = router(MemoryBus(), Hook(first.moved))
+    one.add_notifier(Hook(second.moved))
+    async with one:
+        await one.wait_for(State.MASTER)
+    assert first.told == second.told == ["BACKUP", "MASTER", "INIT"]
+
+
+@virtual_time()
 async def test_a_group_tells_too() -> None:
     notes, late = Notes(), Notes()
     bus = MemoryBus()

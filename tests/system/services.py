@@ -67,7 +67,7 @@ def check(
     host: Host, checker: Checker, address: str, port: int | None = None, timeout: float = 10
 ) -> str:
     """One attempt, made on ``host``: PASSED, or why not."""
-    target = Target(ip_address(address), port)
+    target = Target(ip_address(address), port, checker=checker)
 
     async def work() -> str:
         checker.validate(target)

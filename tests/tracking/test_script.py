@@ -155,3 +155,15 @@ def test_bad_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="install it"):
         TrackScript("no-such-program-anywhere")
     assert TrackScript("/bin/true -x").label == "script true"
+
+
+@virtual_time()
+async def test_the_first_of_failures_in_a_row_is_logged_with_what_it_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Runs(monkeypatch, (0, "+"), (0, "-"), (0, "-"), (0, "gone"), (0, "+"), (0, "gone"))
+    await told(TrackScript("true"), 6)
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 2
+    assert "exit status 1" in warned[0]
+    assert "is not run: gone" in warned[1]

@@ -40,6 +40,7 @@ MANY = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(256)]
         ({"preempt_delay": math.nan}, "preempt_delay nan"),
         ({"startup_delay": 1001}, "startup_delay 1001 must be 0 to 1000 seconds"),
         ({"preempt": False, "priority": 255}, "preempt=False is impossible for an owner"),
+        ({"accept": False, "priority": 255}, "accept=False is impossible for an owner"),
         ({"vip_lease": 1}, "vip_lease 1 must be a whole number from 2 to 86400"),
         ({"vip_lease": 2.5}, "vip_lease 2.5"),
         ({"vips": []}, "vips is empty: name at least one virtual address"),
@@ -192,3 +193,20 @@ def test_the_machine_is_told_everything() -> None:
     assert told.wire_interval == 25
     assert not told.owner
     assert options(priority=255).owner
+
+
+@pytest.mark.parametrize(
+    ("changes", "accepts"),
+    [
+        ({}, True),
+        ({"accept": False}, False),
+        ({"profile": "strict"}, False),
+        ({"profile": "strict", "accept": True}, True),
+        ({"profile": "strict", "priority": 255}, True),
+        ({"accept": True, "priority": 255}, True),
+    ],
+)
+def test_an_owner_always_accepts_and_others_as_they_are_told(
+    changes: dict[str, Any], accepts: bool
+) -> None:
+    assert options(**changes).accepts is accepts

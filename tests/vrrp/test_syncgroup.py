@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vrrpkit import ConfigError, MemoryBus, NotEligible, State, VRRPInstance, VRRPKitError
+from vrrpkit.notify.hooks import FINISH, Hook
 from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
@@ -194,3 +195,20 @@ async def test_a_bug_in_one_member_ends_all_with_priority_0_and_is_raised() -> N
             await life()
         await two_.group.wait_for(State.MASTER)
         assert two_.states == [State.MASTER] * 2
+
+
+@virtual_time()
+async def test_members_end_at_the_same_time_however_slow_their_notifiers_are() -> None:
+    buses = (MemoryBus(), MemoryBus())
+
+    async def hang(_: object) -> None:
+        await asyncio.sleep(3600)
+
+    hooks = [Hook(hang, timeout=None)]
+    gateway = Gateway(1, *buses, notify=hooks)
+    loop = asyncio.get_running_loop()
+    async with gateway.group:
+        await gateway.group.wait_for(State.MASTER)
+        left = loop.time()
+    assert loop.time() - left == pytest.approx(FINISH)
+    assert gateway.states == [State.INIT] * 2

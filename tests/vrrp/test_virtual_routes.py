@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from builders import due, mastering, told
 from vrrp.routers import VIP, router
 from vrrp.routers import mastering as master
+from vrrpkit import values
 from vrrpkit.errors import ConfigError
-from vrrpkit.events import EventsLost
 from vrrpkit.host.memory import MemoryBus, MemoryInterface
 from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.testing import Lan, virtual_time
 from vrrpkit.values import State
 from vrrpkit.vrrp.instance import VRRPInstance
-from vrrpkit.vrrp.notices import AddressesRefused, Notice, RouteLost, Transition, TransitionReason
+from vrrpkit.vrrp.notices import AddressesRefused, RouteLost, Transition, TransitionReason
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import LostPolicy
 from vrrpkit.vrrp.syncgroup import SyncGroup
@@ -28,6 +28,9 @@ DEFAULT = "default via 192.0.2.254"
 SUBNET = f"10.0.0.0/8 via 192.0.2.254 src {VIP}"
 RULE = "from 10.0.0.0/8 table 100 priority 1000"
 OPTIONS: dict[str, Any] = {"routes": [DEFAULT, SUBNET], "rules": [RULE]}
+
+N = TypeVar("N")
+
 ENTRIES = [Route.of(DEFAULT), Route.of(SUBNET), Rule.of(RULE)]
 
 
@@ -62,25 +65,21 @@ class Journal:
         return watched
 
 
-def heard(instance: VRRPInstance) -> list[Notice | EventsLost]:
+class Heard:
     """The events of an instance, kept."""
-    events: list[Notice | EventsLost] = []
 
-    async def keep() -> None:
-        async for event in instance.events():
-            events.append(event)
+    def __init__(self, instance: VRRPInstance) -> None:
+        self._events = instance.events()
+        self._seen: list[object] = []
 
-    events_task = asyncio.create_task(keep())
-    instance_tasks.add(events_task)
-    events_task.add_done_callback(instance_tasks.discard)
-    return events
-
-
-instance_tasks: set[asyncio.Task[None]] = set()
-
-
-def of(events: list[Notice | EventsLost], kind: type[Any]) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
+    async def of(self, kind: type[N]) -> list[N]:
+        """Those of one kind so far."""
+        while True:
+            try:
+                async with asyncio.timeout(0.001):
+                    self._seen.append(await anext(self._events))
+            except (TimeoutError, StopAsyncIteration):
+                return [event for event in self._seen if isinstance(event, kind)]
 
 
 # --- the order
@@ -128,26 +127,26 @@ async def test_routes_are_there_before_the_addresses_are_announced() -> None:
 @virtual_time()
 async def test_a_takeover_moves_them() -> None:
     async with Lan() as lan:
-        a = lan.router("a", vrid=51, vips=[VIP], priority=150, routes=[DEFAULT], rules=[RULE])
-        b = lan.router("b", vrid=51, vips=[VIP], priority=100, routes=[DEFAULT], rules=[RULE])
-        await lan.run(10)
-        first, second = (lan._hosts[name].interface for name in ("a", "b"))
-        assert (len(first.routes), len(second.routes)) == (1, 0)
+        for name, priority in (("a", 150), ("b", 100)):
+            lan.router(name, vrid=51, vips=[VIP], priority=priority, **OPTIONS)
+        first, second = lan.interface("a"), lan.interface("b")
+        await asyncio.sleep(10)
+        assert (len(first.routing.table), len(second.routing.table)) == (3, 0)
+        first.delete_route(DEFAULT)
+        assert f"lost route {DEFAULT}, reinstated" in str(lan)
         lan.crash("a")
-        await lan.run(10)
-        assert b.state is State.MASTER
-        assert (first.routes, first.rules) == ([], []) and len(second.routes) == 1
-        lan.restart("a")
-        await lan.run(10)
-        assert a is not None
-        assert (len(first.routes), second.routes, second.rules) == (1, [], [])
+        await asyncio.sleep(10)
+        assert (len(first.routing.table), len(second.routing.table)) == (0, 3)
+        lan.start("a")
+        await asyncio.sleep(10)
+        assert (len(first.routing.table), len(second.routing.table)) == (3, 0)
         lan.kill("a")
-        await lan.run(10)
+        await asyncio.sleep(10)
         # What a killed process leaves behind is there until the next one starts.
-        assert len(first.routes) == 1
-        lan.restart("a")
-        await lan.run(0.01)
-        assert first.routes == []
+        assert (len(first.routing.table), len(second.routing.table)) == (3, 3)
+        lan.start("a")
+        await asyncio.sleep(0.01)
+        assert (len(first.routing.table), len(second.routing.table)) == (0, 3)
 
 
 @virtual_time()
@@ -204,16 +203,15 @@ async def test_a_lost_route_or_rule_comes_back(entry: Entry) -> None:
     interface = bus.interface("192.0.2.1")
     async with router(bus, **OPTIONS) as instance:
         await master(instance)
-        events = heard(instance)
-        await asyncio.sleep(0)
+        events = Heard(instance)
         interface.delete_route(entry)
         interface.delete_route(Route.of("default via 192.0.2.9"))
         await asyncio.sleep(0.01)
         assert set(interface.routing.table) == set(ENTRIES)
-        (loss,) = of(events, RouteLost)
+        (loss,) = await events.of(RouteLost)
         word = "rule" if isinstance(entry, Rule) else "route"
         assert (loss.route, loss.action) == (f"{word} {entry}", "reinstated")
-        assert not of(events, Transition)
+        assert not await events.of(Transition)
 
 
 @virtual_time()
@@ -222,24 +220,21 @@ async def test_a_lost_route_with_other_policies() -> None:
     interface = bus.interface("192.0.2.1")
     async with router(bus, on_address_lost="step_down", **OPTIONS) as instance:
         await master(instance)
-        events = heard(instance)
-        await asyncio.sleep(0)
+        events = Heard(instance)
         interface.delete_route(DEFAULT)
         assert interface.routes == [] and interface.rules == []
-        await asyncio.sleep(0.01)
-        (change,) = of(events, Transition)
+        (change,) = await events.of(Transition)
         assert change.reason is TransitionReason.ROUTE_LOST
         await master(instance)
         assert interface.routes == ENTRIES[:2]
         # Nobody wants it in BACKUP.
     async with router(bus, on_address_lost="ignore", **OPTIONS) as instance:
         await master(instance)
-        events = heard(instance)
-        await asyncio.sleep(0)
+        events = Heard(instance)
         interface.delete_route(DEFAULT)
         await asyncio.sleep(5)
         assert interface.routes == ENTRIES[1:2] and instance.state is State.MASTER
-        assert [loss.action for loss in of(events, RouteLost)] == ["ignored"]
+        assert [loss.action for loss in await events.of(RouteLost)] == ["ignored"]
 
 
 @virtual_time()
@@ -266,10 +261,10 @@ async def test_a_refused_route_is_a_fault_until_the_next_try() -> None:
     interface = bus.interface("192.0.2.1")
     interface.routing.failures[ENTRIES[1]] = OSError(errno.ENETUNREACH, "Network is unreachable")
     async with router(bus, **OPTIONS) as instance:
-        events = heard(instance)
+        events = Heard(instance)
         await instance.wait_for(State.FAULT)
         await asyncio.sleep(0.01)
-        (refused,) = of(events, AddressesRefused)
+        (refused,) = await events.of(AddressesRefused)
         assert refused.failures == (f"route {SUBNET}: Network is unreachable",)
         assert (refused.retry_in, instance.faults) == (5.0, {"addresses"})
         # Neither routes nor addresses stay.
@@ -278,14 +273,14 @@ async def test_a_refused_route_is_a_fault_until_the_next_try() -> None:
         await instance.wait_for(State.FAULT)
         # The addresses alone do not end the back-off.
         await asyncio.sleep(0.01)
-        assert of(events, AddressesRefused)[-1].retry_in == 10.0
+        assert (await events.of(AddressesRefused))[-1].retry_in == 10.0
         interface.routing.failures.clear()
         await master(instance)
         assert interface.routes == ENTRIES[:2]
         interface.routing.failures[ENTRIES[2]] = OSError(errno.EPERM)
         interface.delete_route(ENTRIES[2])
         await asyncio.sleep(0.01)
-        assert of(events, AddressesRefused)[-1].retry_in == 5.0
+        assert (await events.of(AddressesRefused))[-1].retry_in == 5.0
 
 
 @virtual_time()
@@ -340,10 +335,8 @@ def test_options() -> None:
 
 
 def test_a_source_under_duplicate_address_detection() -> None:
-    from vrrpkit.values import VIP as Address
-
     six = "2001:db8::10"
     route = f"2001:db8:1::/48 via 2001:db8::1 src {six}"
     assert options(vips=[six], routes=[route]).routes[0].src is not None
     with pytest.raises(ConfigError, match=f"{six} cannot be a source while .* leave nodad on"):
-        options(vips=[Address(six, nodad=False)], routes=[route])
+        options(vips=[values.VIP(six, nodad=False)], routes=[route])

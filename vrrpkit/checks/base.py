@@ -87,14 +87,15 @@ class Checker:
 
     A checker is an immutable description and keeps no state. It never sleeps, repeats, counts or
     times out: that is the scheduler's work. One *check* is up to 1 + ``retry`` *attempts*, each one
-    call of :meth:`check`.
+    call of :meth:`check`, and passes with the first of them that does.
 
     :param interval: seconds from the end of one check to the start of the next, 0.01 to 86400
         (keepalived: ``delay_loop``).
     :param timeout: seconds that one attempt may take, 0.001 to 86400 (``connect_timeout``).
     :param deadline: seconds that a whole check may take with all its attempts; ``None`` is no
         limit.
-    :param retry: further attempts after one that failed, 0 to 1000000 (``retry``).
+    :param retry: further attempts after one that failed while the server is up, 0 to 1000000
+        (``retry``). A server that is down is asked once in each check.
     :param delay_before_retry: seconds between two attempts (``delay_before_retry``).
     :param rise: checks that must pass in a row before a server that is down is up, from 1.
     :param fall: checks that must fail in a row before a server that is up is down, from 1. The very
@@ -147,8 +148,28 @@ class Checker:
         return type(self).__name__.removesuffix("Checker") or type(self).__name__
 
 
-def _optional(value: str | IPAddress | None) -> IPAddress | None:
-    return None if value is None else parse_address(value, "address")
+def _address(value: str | IPAddress | None) -> IPAddress | None:
+    return _optional(value, "address")
+
+
+def _source(value: str | IPAddress | None) -> IPAddress | None:
+    return _optional(value, "source")
+
+
+def _optional(value: str | IPAddress | None, what: str) -> IPAddress | None:
+    if value is None:
+        return None
+    if "%" in str(value):
+        raise ConfigError(
+            f"{what} '{value}' carries a zone; leave out the part after '%', and name the link in "
+            "interface="
+        )
+    return parse_address(value, what)
+
+
+def _is_name(value: object) -> bool:
+    # IFNAMSIZ is 16 in linux/if.h, with the NUL at the end.
+    return isinstance(value, str) and 0 < len(value.encode()) < 16 and "\0" not in value
 
 
 @attrs.frozen(kw_only=True)
@@ -159,14 +180,15 @@ class NetworkChecker(Checker):
     :param port: connect to this port instead of the server's (``connect_port``).
     :param source: the local address to connect from (``bindto``).
     :param source_port: the local port to connect from (``bind_port``).
-    :param interface: the network interface to go out by (``bind_if``); needs CAP_NET_RAW.
+    :param interface: the network interface to go out by (``bind_if``); before Linux 5.7 this needs
+        CAP_NET_RAW.
     :param fwmark: mark on the packets, 0 to 4294967295, for routing rules (``fwmark``); needs
         CAP_NET_ADMIN.
     """
 
-    address: IPAddress | None = attrs.field(default=None, converter=_optional)
+    address: IPAddress | None = attrs.field(default=None, converter=_address)
     port: int | None = None
-    source: IPAddress | None = attrs.field(default=None, converter=_optional)
+    source: IPAddress | None = attrs.field(default=None, converter=_source)
     source_port: int | None = None
     interface: str | None = None
     fwmark: int = 0
@@ -177,6 +199,11 @@ class NetworkChecker(Checker):
             if value is not None:
                 whole_number(f"{what}: {name}", value, 1, 65535, "leave it out for the usual one")
         whole_number(f"{what}: fwmark", self.fwmark, 0, 2**32 - 1, "0 is no mark")
+        if self.interface is not None and not _is_name(self.interface):
+            raise ConfigError(
+                f"{what}: interface {self.interface!r} must be the name of a network interface, 1 "
+                "to 15 octets as in 'eth0'"
+            )
 
     needs_port = True
     """Whether a target without a port cannot be checked."""

@@ -17,6 +17,7 @@ from vrrpkit.checks.rules import period, worst_case
 from vrrpkit.checks.running import Check
 from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
+from vrrpkit.errors import ConfigError
 from vrrpkit.host.deadlines import Deadlines, LoopAlarm
 from vrrpkit.values import whole_number
 
@@ -40,6 +41,11 @@ def _affordable() -> int:
         files = FILES_AT_MOST
     # An attempt has one file open, a script a few; the program has files of its own.
     return max(1, files // 2)
+
+
+def _require(kind: type[object], given: object, how: str) -> None:
+    if not isinstance(given, kind):
+        raise ConfigError(f"{given!r} is no {kind.__name__}; write {how}")
 
 
 def _in_real_time() -> bool:
@@ -139,8 +145,10 @@ class Scheduler:
             and the longest that a check can take. That means an attempt that does not end though
             it was cancelled, or a ``max_concurrent`` that is far too small. Once, until the next
             result.
-        :raises ConfigError: the checker cannot check this target.
+        :raises ConfigError: the checker cannot check this target, or one of them is no such thing.
         """
+        _require(Checker, checker, "TCPChecker(), or FunctionChecker(function) around a function")
+        _require(Target, target, "Target('10.0.0.1', 80)")
         checker.validate(target)
         if self._deadlines is None:
             self._deadlines = Deadlines(LoopAlarm(), herds=_in_real_time())

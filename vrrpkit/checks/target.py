@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 import attrs
 
 from vrrpkit.errors import PermissionMissing
-from vrrpkit.values import IPAddress
+from vrrpkit.values import IPAddress, parse_address, whole_number
 
 if TYPE_CHECKING:
     from vrrpkit.checks.base import Checker
@@ -87,20 +87,32 @@ class Way:
         return host if self.port is None else f"{host}:{self.port}"
 
 
+def _address(value: str | IPAddress) -> IPAddress:
+    # An object may carry a zone: a link-local server is found by its link.
+    return value if isinstance(value, IPv6Address) else parse_address(value, "target: address")
+
+
 @attrs.frozen
 class Target:
     """One server, as a check sees it.
 
-    :param address: the server's address.
-    :param port: the server's port, ``None`` where it has none.
+    :param address: the server's address, as text or as an object of :mod:`ipaddress`. An
+        ``IPv6Address`` may name the link of a link-local address: ``fe80::1%eth0``.
+    :param port: the server's port, 1 to 65535; ``None`` where it has none.
     :param name: what events call it.
+    :raises ConfigError: the address is none, or the port is out of range.
     """
 
-    address: IPAddress
+    address: IPAddress = attrs.field(converter=_address)
     port: int | None = None
     name: str = ""
     checker: Checker | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
-    """The checker that is asked, if one is; it may lead :meth:`connect` elsewhere."""
+    """The checker that is asked, if one is; it may lead :meth:`connect` elsewhere. The scheduler
+    puts it here."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.port is not None:
+            whole_number("target: port", self.port, 1, 65535, "leave it out where there is none")
 
     def __str__(self) -> str:
         return self.name or str(Way(self.address, self.port))

@@ -13,8 +13,6 @@ __all__ = ["TableWatch"]
 
 # From the kernel's headers; the socket module does not name them.
 NETLINK_NETFILTER = 12
-SOL_NETLINK = 270
-NETLINK_ADD_MEMBERSHIP = 1
 NFNLGRP_NFTABLES = 7
 NEW_TABLE = 10 << 8
 DELETE_TABLE = 10 << 8 | 2
@@ -43,7 +41,8 @@ class TableWatch:
             NETLINK_NETFILTER,
         )
         try:
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+            # With a port of its own: what nobody asked for is said to all ports but 0.
+            self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
             self._loop.add_reader(self._socket, self._read)
         except BaseException:
             self._socket.close()

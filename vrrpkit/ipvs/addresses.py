@@ -64,6 +64,11 @@ def service_keys(
             "address, port and protocol, which the rule that marks the packets chooses; give only "
             "one of them, or for a pool that serves both write 'fwmark N' among the services"
         )
+    if family != 4 and not marks:
+        raise ConfigError(
+            f"family {family} goes with fwmark=; addresses say theirs, and among the services "
+            "write 'fwmark N (IPv6)'"
+        )
     found: dict[ServiceKey, None] = {}
     for key in _expand(written):
         _enter(found, key)
@@ -116,8 +121,10 @@ def _too_many(what: str) -> ConfigError:
     )
 
 
-def _expand(written: Iterable[str]) -> Iterator[ServiceKey]:
+def _expand(written: Iterable[object]) -> Iterator[ServiceKey]:
     for text in written:
+        if not isinstance(text, str):
+            raise ConfigError(f"service {text!r} is no text; write it as '192.0.2.10:80/tcp'")
         marked = _MARK.fullmatch(text)
         if marked is None:
             yield from _addressed(text)

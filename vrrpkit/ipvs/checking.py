@@ -8,15 +8,25 @@ from typing import TypeAlias
 
 from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Check, Scheduler
+from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.roster import Enlisted
 from vrrpkit.values import State
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
-__all__ = ["Checking", "Followed"]
+__all__ = ["Checking", "Followed", "require_followed"]
 
 Followed: TypeAlias = VRRPInstance | SyncGroup
+
+
+def require_followed(what: str, value: object) -> None:
+    """Refuse what cannot be followed; ``what`` begins the message.
+
+    :raises ConfigError: it is neither ``None`` nor a virtual router nor a group.
+    """
+    if not isinstance(value, VRRPInstance | SyncGroup | None):
+        raise ConfigError(f"{what}: follows {value!r} must be a VRRPInstance or a SyncGroup")
 
 
 class Checking:

@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 LOOK = 1.0
 """Seconds from one look at the connections of a server that drains to the next."""
 
+PAUSE = 4
+"""The same at least, as a multiple of what the look took."""
+
 
 class Driver:
     """The one run of one virtual server.
@@ -194,7 +197,8 @@ class Driver:
 
     def _checked(self, name: str, number: int, result: CheckResult) -> None:
         try:
-            weight = self.checking.of(name)[number].weight
+            check = self.checking.of(name)[number]
+            weight = check.weight
             self._feed(
                 self.pool.report(
                     name,
@@ -203,7 +207,7 @@ class Driver:
                     reason="" if result.healthy else f"{result.checker}: {result.text}",
                     weight=None if weight is None else weight.value,
                     relative=weight is not None and weight.relative,
-                    at=self._now(),
+                    at=check.since,
                 )
             )
             self._results.publish(result)
@@ -293,11 +297,14 @@ class Driver:
         left: int | None = None
         await claim.settled()
         while not self._ended.is_set():
+            began = self._now()
             found = await self._connections(claim, seat)
             left = left if found is None else found
             if self._drains.get(name) is not drain:
                 raise VRRPKitError(f"{name} was enabled, disabled or removed while it drained")
-            wait = LOOK if until is None else min(LOOK, until - self._now())
+            wait = max(LOOK, PAUSE * (self._now() - began))
+            if until is not None:
+                wait = min(wait, until - self._now())
             if left == 0 or wait <= 0:
                 return left or 0
             with contextlib.suppress(TimeoutError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import TypeAlias
 from weakref import WeakKeyDictionary, ref
 
@@ -26,8 +27,9 @@ from vrrpkit.ipvs.entries import (
     ServiceEntry,
     ServiceKey,
 )
+from vrrpkit.ipvs.job import Answers, Job
 from vrrpkit.ipvs.mirror import Mirror, Subject, found, placed, refusal, subject
-from vrrpkit.ipvs.stages import breaks, held_back, makes, stages
+from vrrpkit.ipvs.stages import held_back, makes, stages
 from vrrpkit.ipvs.table import Table
 
 __all__ = ["Keeper"]
@@ -44,32 +46,10 @@ SINGLY = 8
 READING: Subject = (None, None)
 """What failed when the table could not be read."""
 
-Answers: TypeAlias = list[tuple[Operation, OSError | None]]
-
 Wanted: TypeAlias = dict[ServiceKey, tuple[Service, Sequence[Destination]]]
 
 # Keepers are held by their claims, never from here: they hold their table.
 _keepers: WeakKeyDictionary[Table, ref[Keeper]] = WeakKeyDictionary()
-
-
-@attrs.frozen
-class _Job:
-    """One pass over the claims, frozen before the table is asked."""
-
-    fresh: bool
-    """The table was read right before."""
-    epochs: dict[Claim, int]
-    claims: dict[ServiceKey, Claim]
-    """Whom an operation concerns, by its service."""
-    wished: set[ServiceKey]
-    """Services of which anything may have been wished since the last pass."""
-    expected: set[Subject]
-    """Real servers of the others that were wished otherwise."""
-    operations: list[Operation]
-
-    def foreseen(self, about: Subject) -> bool:
-        """Whether a wish is why the table had to be changed there."""
-        return about[0] in self.wished or about in self.expected
 
 
 class Keeper:
@@ -239,12 +219,10 @@ class Keeper:
                 self._unreadable(problem)
                 return
         job = self._plan(fresh)
-        first, then = stages(job.operations)
+        first, then = stages(job.operations, partial(self._served, job))
         answers = await self._carry_out(first)
         if then:
-            refused = {
-                subject(operation)[0] for operation, problem in answers if problem and makes(operation)
-            }
+            refused = {subject(each)[0] for each, problem in answers if problem and makes(each)}
             answers += await self._carry_out(then, self._spared(job, refused))
         self._conclude(job, answers)
         if fresh:
@@ -257,30 +235,35 @@ class Keeper:
         self, operations: Sequence[Operation], spared: AbstractSet[Subject] = frozenset()
     ) -> Answers:
         """Ask the table for operations, but for those that break what is spared."""
-        asked = [each for each in operations if not spared or subject(each) not in spared]
-        held: Answers = [(each, held_back()) for each in operations if subject(each) in spared]
-        answers = await self._table.apply(asked) if asked else []
-        for operation, problem in zip(asked, answers, strict=True):
+        held: Answers = []
+        if spared:
+            held = [(each, held_back()) for each in operations if subject(each) in spared]
+            operations = [each for each in operations if subject(each) not in spared]
+        answers = await self._table.apply(operations) if operations else []
+        for operation, problem in zip(operations, answers, strict=True):
             if problem is None:
                 self.mirror.carried_out(operation)
-        return [*zip(asked, answers, strict=True), *held]
+        return [*zip(operations, answers, strict=True), *held]
 
-    def _spared(self, job: _Job, refused: Iterable[ServiceKey]) -> set[Subject]:
+    def _spared(self, job: Job, refused: Iterable[ServiceKey]) -> set[Subject]:
         """Real servers that serve on in these services, because nobody else does."""
         spared: set[Subject] = set()
         for service in refused:
-            claim = job.claims[service]
-            if not self._served(claim, service):
-                spared.update((service, placed(key, service)) for key in claim.listener.healthy())
+            if not self._served(job, service):
+                fit = job.claims[service].listener.healthy()
+                spared.update((service, placed(key, service)) for key in fit)
         return spared
 
-    def _served(self, claim: Claim, service: ServiceKey) -> bool:
+    def _served(self, job: Job, service: ServiceKey) -> bool:
+        """Whether somebody serves who shall go on to."""
         entry = self.mirror.get(service)
-        there = {} if entry is None else entry.destinations
-        return any(
-            wish.weight and (now := there.get(placed(key, service))) and now.destination.weight
-            for key, wish in claim.wanted.items()
-        )
+        if entry is None:
+            return False
+        for key, wish in job.claims[service].wanted.items():
+            now = entry.destinations.get(placed(key, service)) if wish.weight else None
+            if now is not None and now.destination.weight:
+                return True
+        return False
 
     async def _read_all(self) -> None:
         self.mirror.learn(await self._table.read())
@@ -296,10 +279,10 @@ class Keeper:
             self._settle(claim)
             self._tell(claim)
 
-    def _plan(self, fresh: bool) -> _Job:
+    def _plan(self, fresh: bool) -> Job:
         """Take the wishes of now; no ``await`` comes between the reading and this."""
         begun = [claim for claim in (self._claims if fresh else self._dirty) if claim.begun]
-        job = _Job(fresh, {claim: claim.epoch for claim in begun}, {}, set(), set(), [])
+        job = Job(fresh, {claim: claim.epoch for claim in begun}, {}, set(), set(), [])
         table: dict[ServiceKey, ServiceEntry] = {}
         wanted: Wanted = {}
         going: set[ServiceKey] = set()
@@ -318,7 +301,7 @@ class Keeper:
         return job
 
     def _want(
-        self, job: _Job, claim: Claim, table: dict[ServiceKey, ServiceEntry], wanted: Wanted
+        self, job: Job, claim: Claim, table: dict[ServiceKey, ServiceEntry], wanted: Wanted
     ) -> None:
         if claim.whole:
             job.wished.update(claim.services)
@@ -338,7 +321,7 @@ class Keeper:
             if entry is not None:
                 table[key] = entry
 
-    def _conclude(self, job: _Job, answers: Answers) -> None:
+    def _conclude(self, job: Job, answers: Answers) -> None:
         failures: dict[Claim, dict[Subject, str]] = {}
         repairs: dict[Claim, list[str]] = {}
         for operation, problem in answers:

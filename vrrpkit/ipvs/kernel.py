@@ -250,7 +250,7 @@ class KernelTable:
         kernel = self._kernel
         (answer,) = kernel.netlink.exchange([messages.start_daemon(kernel.family, daemon)])
         if answer is not None:
-            hint = f"; {MIXED}" if answer.errno == errno.EINVAL else ""
+            hint = f" ({MIXED})" if answer.errno == errno.EINVAL else ""
             what = f"start the {daemon.role.value} sync daemon on {daemon.interface}"
             raise _refused(answer, what, hint)
 

@@ -191,7 +191,7 @@ class MemoryTable:
             for service, record in self._records.items()
             for key in record.destinations
         ):
-            raise _refused(errno.EINVAL, what, f"; {MIXED}")
+            raise _refused(errno.EINVAL, what, f" ({MIXED})")
         group = daemon.group or SYNC_GROUP
         self._daemons[daemon.role] = attrs.evolve(
             daemon,

@@ -61,9 +61,9 @@ def refusal(operation: Operation, problem: OSError) -> str:
     hint = ""
     if problem.errno == errno.EINVAL and isinstance(operation, AddDestination | EditDestination):
         address = operation.destination.key.address
-        hint = f"; {address} must be an address of one machine, no broadcast address of a network"
+        hint = f" ({address} must be the address of one machine; is it a broadcast address?)"
         if address.version != operation.service.family:
-            hint = f"; {MIXED}"
+            hint = f" ({MIXED})"
     return f"{_request(operation)}: {problem.strerror or problem}{hint}"
 
 

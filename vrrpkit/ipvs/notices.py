@@ -39,8 +39,8 @@ SHOWN = 5
 """Entries that a text lists before it only counts."""
 
 
-def _listing(values: tuple[object, ...]) -> str:
-    shown = ", ".join(str(value) for value in values[:SHOWN])
+def _listing(values: tuple[object, ...], between: str = ", ") -> str:
+    shown = between.join(str(value) for value in values[:SHOWN])
     return shown if len(values) <= SHOWN else f"{shown} and {len(values) - SHOWN} more"
 
 
@@ -306,8 +306,8 @@ class TableRefused:
 
     def __str__(self) -> str:
         return (
-            f"{self.virtual_server}: the kernel refused {_listing(self.failures)}; next try in "
-            f"{self.retry_in:g} s"
+            f"{self.virtual_server}: the kernel refused {_listing(self.failures, '; ')}; next "
+            f"try in {self.retry_in:g} s"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from vrrpkit.checks.base import Checker, seconds
+from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.addresses import destination_key, service_keys, takes_every_port
@@ -22,21 +22,22 @@ from vrrpkit.ipvs.entries import (
     Tunnel,
 )
 from vrrpkit.ipvs.pool import Member
-from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, usable_tunnel
+from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, tunnel_of, usable_tunnel
 from vrrpkit.ipvs.roster import Enlisted, Roster
 from vrrpkit.values import whole_number
 
 __all__ = ["Options"]
 
 POLL: float | None = 10.0
+LONGEST_POLL = 86400
 
 LONGEST_PERSISTENCE = 86400 * 31
 """Seconds; the limit of ipvsadm."""
 
 
 def _servers(values: Iterable[str | RealServer]) -> tuple[RealServer, ...]:
-    if isinstance(values, str):
-        raise ConfigError(f"write servers as a list: [{values!r}]")
+    if isinstance(values, str | RealServer):
+        raise ConfigError(f"write servers as a list: [{str(values)!r}]")
     return tuple(RealServer.of(value) for value in values)
 
 
@@ -58,6 +59,19 @@ def _marks(values: int | Iterable[int]) -> tuple[int, ...]:
     return (values,) if isinstance(values, int) else tuple(values)
 
 
+def _optional_tunnel(value: Tunnel | None) -> Tunnel | None:
+    return None if value is None else tunnel_of(value)
+
+
+def _poll_interval(value: float | None) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and 0.1 <= value <= LONGEST_POLL):
+        raise ConfigError(
+            f"poll_interval {value!r} must be 0.1 to {LONGEST_POLL} seconds, or None for never"
+        )
+    return value
+
+
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
@@ -74,7 +88,7 @@ class Options:
     scheduler: str = "wlc"
     scheduler_flags: frozenset[str] = attrs.field(default=frozenset[str](), converter=_flags)
     forward: Forward = attrs.field(default=Forward.NAT, converter=forward_of)
-    tunnel: Tunnel | None = None
+    tunnel: Tunnel | None = attrs.field(default=None, converter=_optional_tunnel)
     weight: int = 1
     persistence: int | None = None
     granularity: int | None = None
@@ -91,9 +105,7 @@ class Options:
     masquerade: bool = False
     at_exit: str = "remove"
     state_file: Path | None = attrs.field(default=None, converter=_path)
-    poll_interval: float | None = attrs.field(
-        default=POLL, validator=attrs.validators.optional(seconds(0.1))
-    )
+    poll_interval: float | None = attrs.field(default=POLL, converter=_poll_interval)
 
     label: str = attrs.field(init=False, default="")
     """The name, also where none was given."""
@@ -158,7 +170,7 @@ class Options:
         members = [found.member for found in self.enlisted]
         if self.stand_in is not None:
             members.append(self.stand_in)
-        return any({member.key.address.version} != self._families for member in members)
+        return any(frozenset((member.key.address.version,)) != self._families for member in members)
 
     def roster(self) -> Roster:
         """The names and endpoints that are taken before there is any real server."""

@@ -12,7 +12,7 @@ from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
 from vrrpkit.values import whole_number
 
-__all__ = ["RealServer", "checkers", "forward_of", "usable_tunnel"]
+__all__ = ["RealServer", "checkers", "forward_of", "tunnel_of", "usable_tunnel"]
 
 CONNECTIONS_LIMIT = 2**32 - 1
 
@@ -37,8 +37,13 @@ def _require(kind: type, value: object) -> None:
     if isinstance(value, str) or not isinstance(value, kind):
         raise ConfigError(
             f"check {value!r} is no Checker; write TCPChecker(), HTTPChecker('/healthz'), or "
-            "FunctionChecker(function) around a coroutine function"
+            "FunctionChecker(function) around a coroutine function; () is none"
         )
+
+
+def _require_text(what: str, value: object, example: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} {value!r} is no text; write {example}")
 
 
 def _optional_checkers(
@@ -61,6 +66,23 @@ def forward_of(value: str | Forward) -> Forward:
 
 def _optional_forward(value: str | Forward | None) -> Forward | None:
     return None if value is None else forward_of(value)
+
+
+def tunnel_of(value: object) -> Tunnel:
+    """Accept a tunnel.
+
+    :raises ConfigError: it is something else.
+    """
+    if isinstance(value, Tunnel):
+        return value
+    raise ConfigError(
+        f"tunnel {value!r} is no Tunnel; write Tunnel(type=TunnelType.GRE), or for GUE "
+        "Tunnel(type=TunnelType.GUE, port=5555)"
+    )
+
+
+def _optional_tunnel(value: Tunnel | None) -> Tunnel | None:
+    return None if value is None else tunnel_of(value)
 
 
 def usable_tunnel(tunnel: Tunnel, what: str) -> None:
@@ -115,7 +137,7 @@ class RealServer:
     name: str | None = attrs.field(default=None, kw_only=True)
     weight: int | None = attrs.field(default=None, kw_only=True)
     forward: Forward | None = attrs.field(default=None, kw_only=True, converter=_optional_forward)
-    tunnel: Tunnel | None = attrs.field(default=None, kw_only=True)
+    tunnel: Tunnel | None = attrs.field(default=None, kw_only=True, converter=_optional_tunnel)
     upper: int = attrs.field(default=0, kw_only=True)
     lower: int = attrs.field(default=0, kw_only=True)
     inhibit_on_failure: bool | None = attrs.field(default=None, kw_only=True)
@@ -125,6 +147,7 @@ class RealServer:
     )
 
     def __attrs_post_init__(self) -> None:
+        _require_text("endpoint", self.endpoint, "'10.0.0.1:8080'")
         address = destination_key(self.endpoint).address
         what = f"real server {self}"
         if address.version == 6 and address.is_link_local:
@@ -147,8 +170,14 @@ class RealServer:
 
     @classmethod
     def of(cls, value: str | RealServer) -> RealServer:
-        """Accept whatever a user may write for a real server."""
-        return value if isinstance(value, RealServer) else cls(value)
+        """Accept whatever a user may write for a real server.
+
+        :raises ConfigError: it is something else.
+        """
+        if isinstance(value, RealServer):
+            return value
+        _require_text("real server", value, "'10.0.0.1:8080', or a RealServer")
+        return cls(value)
 
     def __str__(self) -> str:
         return self.name or self.endpoint

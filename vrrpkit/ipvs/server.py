@@ -13,7 +13,7 @@ from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.errors import Closed, ConfigError, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.ipvs.checking import Followed
+from vrrpkit.ipvs.checking import Followed, require_followed
 from vrrpkit.ipvs.connections import entries_of
 from vrrpkit.ipvs.driver import Driver
 from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceEntry, ServiceKey, Tunnel
@@ -156,6 +156,7 @@ class VirtualServer:
             poll_interval=poll_interval,
         )
         self.name = self.options.label
+        require_followed(self.name, follows)
         self._notify = Attachments(self, notify)
         self._follows = follows
         self._table = table

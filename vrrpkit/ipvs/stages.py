@@ -7,7 +7,7 @@ kernel does not take. So what takes servers away waits for the answers to what r
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from vrrpkit.ipvs.entries import (
     AddDestination,
@@ -18,34 +18,40 @@ from vrrpkit.ipvs.entries import (
 )
 from vrrpkit.ipvs.mirror import subject
 
-__all__ = ["breaks", "held_back", "makes", "stages"]
+__all__ = ["held_back", "makes", "stages"]
 
 
 def makes(operation: Operation) -> bool:
     """Whether it lets a real server serve."""
-    replaces = isinstance(operation, AddDestination | EditDestination)
-    return replaces and operation.destination.weight > 0
+    if isinstance(operation, AddDestination | EditDestination):
+        return operation.destination.weight > 0
+    return False
 
 
-def breaks(operation: Operation) -> bool:
+def _breaks(operation: Operation) -> bool:
     """Whether it keeps a real server from serving."""
     if isinstance(operation, EditDestination):
         return not operation.destination.weight
     return isinstance(operation, DeleteDestination)
 
 
-def stages(operations: Sequence[Operation]) -> tuple[Sequence[Operation], Sequence[Operation]]:
+def stages(
+    operations: Sequence[Operation], served: Callable[[ServiceKey], bool]
+) -> tuple[Sequence[Operation], Sequence[Operation]]:
     """What is to be carried out first, and what depends on the answers to that: whatever breaks in
-    a service where something is made."""
-    breaking = {subject(operation)[0] for operation in operations if breaks(operation)}
-    making = breaking and _made_in(operations)
-    both = breaking & making
+    a service where something is made that nobody else does.
+
+    :param served: whether a service has a server already that serves before and after.
+    """
+    breaking = {subject(operation)[0] for operation in operations if _breaks(operation)}
+    making = breaking and {subject(operation)[0] for operation in operations if makes(operation)}
+    both = {service for service in breaking & making if not served(service)}
     if not both:
         return operations, ()
     first: list[Operation] = []
     then: list[Operation] = []
     for operation in operations:
-        waits = breaks(operation) and subject(operation)[0] in both
+        waits = _breaks(operation) and subject(operation)[0] in both
         (then if waits else first).append(operation)
     return first, then
 
@@ -53,7 +59,3 @@ def stages(operations: Sequence[Operation]) -> tuple[Sequence[Operation], Sequen
 def held_back() -> OSError:
     """The answer to what was not even asked for."""
     return OSError(errno.EBUSY, "it serves on until what replaces it is accepted")
-
-
-def _made_in(operations: Iterable[Operation]) -> set[ServiceKey]:
-    return {subject(operation)[0] for operation in operations if makes(operation)}

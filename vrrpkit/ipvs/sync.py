@@ -14,7 +14,7 @@ import attrs
 
 from vrrpkit.errors import HostError, VRRPKitError
 from vrrpkit.events import EventsLost, Hub
-from vrrpkit.ipvs.checking import Followed
+from vrrpkit.ipvs.checking import Followed, require_followed
 from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
 from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.instance import VRRPInstance
@@ -109,6 +109,7 @@ class ConnectionSync:
         maxlen: int | None = None,
         table: Table | None = None,
     ) -> None:
+        require_followed(f"connection sync on {interface}", follows)
         if id is None:
             id = follows.options.vrid if isinstance(follows, VRRPInstance) else 0
         self._daemons = {

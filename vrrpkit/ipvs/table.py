@@ -20,6 +20,9 @@ MIXED = (
 )
 """A rule of the kernel, which answers by EINVAL."""
 
+LONGEST_NAME = 15
+"""Octets of the name of a network interface: IFNAMSIZ less the terminator."""
+
 
 class SyncRole(enum.Enum):
     """What a connection sync daemon does (ipvsadm: ``--start-daemon``)."""
@@ -58,6 +61,11 @@ class SyncDaemon:
     def __attrs_post_init__(self) -> None:
         if not self.interface:
             raise ConfigError("sync daemon: interface is empty; name the one between the directors")
+        if len(self.interface.encode()) > LONGEST_NAME:
+            raise ConfigError(
+                f"sync daemon: interface {self.interface!r} is too long: names have at most "
+                f"{LONGEST_NAME} octets"
+            )
         whole_number("sync daemon: id", self.id, 0, 255, "both directors use the same")
         for name, value, high in (
             ("maxlen", self.maxlen, 65507),

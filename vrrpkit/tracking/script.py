@@ -92,19 +92,22 @@ class TrackScript(Tracker):
         command = self._command()
         loop = asyncio.get_running_loop()
         due = loop.time()
+        passed = True
         while True:
-            counter.count(await self._passes(command))
+            # Of failures in a row the operator wants to know the first one.
+            passed = await self._passes(command, logging.WARNING if passed else logging.DEBUG)
+            counter.count(passed)
             yield counter.up
             late = loop.time() - due
             due += self.interval * max(1, -(-late // self.interval))
             await asyncio.sleep(due - loop.time())
 
-    async def _passes(self, command: Command) -> bool:
+    async def _passes(self, command: Command, level: int) -> bool:
         try:
             done = await command.run()
         except (Untrusted, OSError) as problem:
-            log.warning("%s is not run: %s", self.label, problem)
+            log.log(level, "%s is not run: %s", self.label, problem)
             return False
         if not done.ok:
-            log.debug("%s: %s", self.label, done)
+            log.log(level, "%s: %s", self.label, done)
         return done.ok

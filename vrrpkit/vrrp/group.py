@@ -14,6 +14,7 @@ import attrs
 
 from vrrpkit.values import State
 from vrrpkit.vrrp.machine import Machine
+from vrrpkit.vrrp.notices import Transition, TransitionReason
 from vrrpkit.vrrp.vocabulary import (
     AdvertReceived,
     Effect,
@@ -22,6 +23,8 @@ from vrrpkit.vrrp.vocabulary import (
     Granted,
     GroupReleased,
     MasterUnreachable,
+    Promote,
+    Publish,
     SendAdvert,
     Shutdown,
     Startup,
@@ -51,6 +54,7 @@ class Group:
 
     def __init__(self, machines: Mapping[str, Machine]) -> None:
         self._machines = dict(machines)
+        self._yield_until = 0.0
 
     @property
     def state(self) -> State:
@@ -65,9 +69,15 @@ class Group:
         machines = self._machines
         return {name: m for name, m in machines.items() if m.state is not State.INIT}
 
+    @property
+    def _unanimous(self) -> bool:
+        return all(machine.wanting for machine in self._machines.values())
+
     def handle(self, member: str, event: Event, now: float) -> list[Step]:
         """Take one event of ``member`` in at ``now``; every step that follows from it, in order."""
         steps: list[Step] = []
+        if isinstance(event, Promote):
+            self._yield_until = now
 
         def take(name: str, what: Event) -> None:
             steps.append(Step(name, what, self._machines[name].handle(what, now)))
@@ -75,7 +85,7 @@ class Group:
         take(member, self._merged(member, event))
         for name, what in self._companions(member, event):
             take(name, what)
-        while agreed := self._agree(steps):
+        while agreed := self._agree(steps, now):
             for name, what in agreed:
                 take(name, what)
         return steps
@@ -93,6 +103,8 @@ class Group:
             return "in FAULT: " + "; ".join(
                 f"{name} ({', '.join(sorted(faults))})" for name, faults in faulty.items() if faults
             )
+        if self._unanimous:
+            return "it lost a tie, and lets the other group begin"
         waiting: list[str] = []
         for name, machine in running.items():
             if machine.wanting:
@@ -128,7 +140,16 @@ class Group:
             return [(name, GroupReleased()) for name in others]
         return []
 
-    def _agree(self, steps: list[Step]) -> list[tuple[str, Event]]:
+    def _yield_after(self, steps: list[Step], now: float) -> None:
+        """Of two groups of one priority each may win on one link. Both would give up and try again
+        at the same time, for ever: so the one that lost on its first link lets the other one
+        begin."""
+        first, machine = next(iter(self._machines.items()))
+        for step in steps:
+            if step.member == first and any(map(_lost_a_tie, step.effects)):
+                self._yield_until = now + machine.down_interval + machine.config.interval
+
+    def _agree(self, steps: list[Step], now: float) -> list[tuple[str, Event]]:
         """What must happen next for the members to agree."""
         running = self._running
         faulty = [name for name, machine in running.items() if self._own_faults(machine)]
@@ -136,10 +157,19 @@ class Group:
             theirs = any(other != name for other in faulty)
             if theirs is not (GROUP_FAULT in machine.faults):
                 return [(name, FaultsNow(faults=machine.faults ^ {GROUP_FAULT}))]
-        if len(running) == len(self._machines) and all(m.wanting for m in running.values()):
+        if self._unanimous and now >= self._yield_until:
             return [(name, Granted()) for name in running]
         masters = [name for name, m in running.items() if m.state is State.MASTER]
         if masters and len(masters) < len(running):
             resign = any(SendAdvert(0) in step.effects for step in steps)
+            self._yield_after(steps, now)
             return [(name, Withdrawn(resign)) for name in masters]
         return []
+
+
+def _lost_a_tie(effect: Effect) -> bool:
+    match effect:
+        case Publish(Transition(reason=TransitionReason.TIE)):
+            return True
+        case _:
+            return False

@@ -12,6 +12,7 @@ from vrrpkit.events import Attachments, Hub
 from vrrpkit.host.base import Interface
 from vrrpkit.transport.base import Transport
 from vrrpkit.vrrp.driver import Driver, InstanceRecorder
+from vrrpkit.vrrp.election import DEMOTED
 from vrrpkit.vrrp.notices import Notice, WeightTooSmall
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.reach import Reachability, check_family
@@ -148,6 +149,9 @@ class Life:
         """Warn of weights that cannot do what they are for, once a priority to compare with is
         heard."""
         assert self.driver is not None
+        if other == DEMOTED:
+            # What it would say by itself is not known.
+            return
         base = self.driver.base
         trackers = (*self.trackers.trackers, *self.shared)
         for tracker, enough in too_small(trackers, base, other):
