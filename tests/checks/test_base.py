@@ -146,8 +146,6 @@ def test_takes_both_ends_of_each_range() -> None:
 def test_needs_a_port_from_somewhere() -> None:
     with pytest.raises(ConfigError, match="there is no port to connect to; give the checker port="):
         NetworkChecker().validate(PORTLESS)
-    with pytest.raises(ConfigError, match="no port"):
-        NetworkChecker().validate(Target(PORTLESS.address, 0))
     NetworkChecker(port=80).validate(PORTLESS)
     NetworkChecker().validate(TARGET)
 

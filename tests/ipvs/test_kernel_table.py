@@ -62,6 +62,10 @@ class Played:
         self.answers: dict[int, OSError] = {}
         self.chunks: list[int] = []
         self.pause = 0.0
+        self.clock = 0.0
+
+    def perf_counter(self) -> float:
+        return self.clock
 
     def open(self, namespace: Namespace, protocol: int) -> Netlink:
         assert protocol == 16
@@ -99,9 +103,7 @@ class Netlink:
 
     def exchange(self, requests: Sequence[bytearray]) -> list[OSError | None]:
         self._played.chunks.append(len(requests))
-        end = asyncio.get_running_loop().time() + self._played.pause
-        while asyncio.get_running_loop().time() < end:
-            pass
+        self._played.clock += self._played.pause
         return [self._played.answers.get(request[16]) for request in requests]
 
 
@@ -110,6 +112,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
     """Every table is the played kernel's."""
     played = Played()
     monkeypatch.setattr(kernel, "Netlink", played.open)
+    monkeypatch.setattr(kernel, "time", played)
     monkeypatch.setattr(capabilities, "_effective", lambda: -1)
     yield played
     assert played.sockets == 0

@@ -7,15 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from system.lab import Host, wait_until
-from system.scenario import HIGH, VIP4, VRID
+from system.peers import Keepalived
+from system.scenario import HIGH, LOW, VIP4, VRID, skew
 
 #: Seconds between the adverts of a router made by :func:`router`.
 INTERVAL = 0.2
+#: Skew_Time and Master_Down_Interval of one with the lower priority.
+SKEW = skew(LOW, INTERVAL)
+DOWN = 3 * INTERVAL + SKEW
 
 #: Options of the program, not of a router.
 SHARED = ("routers", "group", "notifiers", "freeze")
@@ -210,3 +215,18 @@ def mastered(ours: Vrrpkit, *addresses: str) -> None:
     """Wait until a router is MASTER and addresses are on the interface."""
     wait_until(lambda: ours.state() == "MASTER", 5, "MASTER")
     wait_until(lambda: all(map(ours.owns, addresses)), 2, "addresses")
+
+
+def tracking(host: Host, tracker: dict[str, object], priority: int = HIGH) -> Vrrpkit:
+    """A quick router with a tracker, see ``router.py``."""
+    return router(host, priority, track=[tracker])
+
+
+def settled(high: Vrrpkit | Keepalived, low: Vrrpkit | Keepalived) -> None:
+    """The higher one is master, and the lower one has heard it."""
+    high.start()
+    wait_until(lambda: high.state() == "MASTER" and high.owns(VIP4), 10, "MASTER")
+    low.start()
+    wait_until(lambda: low.state() == "BACKUP", 5, "BACKUP")
+    time.sleep(DOWN)
+    assert (high.state(), low.state()) == ("MASTER", "BACKUP")

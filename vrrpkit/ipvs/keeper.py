@@ -223,6 +223,7 @@ class Keeper:
         answers = await self._carry_out(first)
         if then:
             refused = {subject(each)[0] for each, problem in answers if problem and makes(each)}
+            refused &= {subject(each)[0] for each in then}
             answers += await self._carry_out(then, self._spared(job, refused))
         self._conclude(job, answers)
         if fresh:
@@ -257,8 +258,7 @@ class Keeper:
     def _served(self, job: Job, service: ServiceKey) -> bool:
         """Whether somebody serves who shall go on to."""
         entry = self.mirror.get(service)
-        if entry is None:
-            return False
+        assert entry is not None
         for key, wish in job.claims[service].wanted.items():
             now = entry.destinations.get(placed(key, service)) if wish.weight else None
             if now is not None and now.destination.weight:
