@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,6 @@ nox.options.sessions = [
     "examples",
     "demo",
     "system",
-    "kernel",
 ]
 
 ROOT = Path(__file__).parent
@@ -174,20 +174,29 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def system(session: nox.Session) -> None:
-    """Real sockets, addresses and peers in network namespaces. Uses sudo unless run as root."""
+    """Real sockets, addresses and peers in network namespaces; beside them, real connections
+    through IPVS, in a kernel that runs as an ordinary process. Uses sudo unless run as root."""
     debian_packages(session)
     install(session, "test")
-    # They mostly wait: two at a time take half as long. Each has namespaces of its own.
-    at_once = ["-n", "2", "--dist", "loadfile"]
-    as_root(session, *pytest("-m", "system", *at_once, *session.posargs))
-
-
-@nox.session
-def kernel(session: nox.Session) -> None:
-    """Real connections through IPVS, in a kernel that runs as an ordinary process. No root."""
-    debian_packages(session)
-    install(session, "test")
-    session.run("python", *pytest("-m", "kernel", "tests/kernel", *session.posargs), env=ENV)
+    if session.posargs:
+        as_root(session, *pytest("-m", "system or kernel", *session.posargs))
+        return
+    # Both mostly wait, so they run at the same time, and of the first two files at a time.
+    with tempfile.TemporaryFile("w+") as output:
+        inside = subprocess.Popen(
+            [Path(session.bin) / "python", *pytest("-m", "kernel", "tests/kernel")],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ENV},
+        )
+        try:
+            as_root(session, *pytest("-m", "system", "-n", "2", "--dist", "loadfile"))
+        finally:
+            status = inside.wait(600)
+            output.seek(0)
+            print(output.read(), flush=True)
+    if status:
+        session.error("tests inside the IPVS kernel failed, see above")
 
 
 @nox.session

@@ -24,6 +24,8 @@ from pathlib import Path
 SERVERS = 500
 PORT = 8080
 SETTLE = 6.0
+ROUNDS = 2
+"""The lower of so many measurements of each counts."""
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -142,8 +144,12 @@ def measure(pids: list[int], counter: Path, seconds: float) -> dict[str, float]:
     return {"us": spent / TICKS / done * 1e6 if done else float("inf"), "rate": done / took}
 
 
+def _cost(measured: dict[str, float]) -> float:
+    return measured["us"]
+
+
 def main() -> None:
-    """Measure both, one after the other."""
+    """Measure both in turn; what else runs on the machine only makes either dearer."""
     kind = sys.argv[1]
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
     with tempfile.TemporaryDirectory() as scratch:
@@ -158,17 +164,20 @@ def main() -> None:
             config.write_text(configuration(kind))
             command = ["keepalived", "-n", "-l", "-C", "-f", str(config)]
             pids = ["-p", str(directory / "a.pid"), "-c", str(directory / "b.pid")]
-            with running([*command, *pids], directory / "keepalived.log") as parent:
-                time.sleep(1)
-                theirs = measure([parent, *children(parent)], counter, seconds)
             servers = [f"{address}:{PORT}" for address in addresses()]
-            with running([sys.executable, "-c", OURS, kind, *servers], directory / "ours") as pid:
-                ours = measure([pid], counter, seconds)
+            theirs, ours = [], []
+            for _ in range(ROUNDS):
+                with running([*command, *pids], directory / "keepalived.log") as parent:
+                    time.sleep(1)
+                    theirs.append(measure([parent, *children(parent)], counter, seconds))
+                with running([sys.executable, "-c", OURS, kind, *servers], directory / "ours") as p:
+                    ours.append(measure([p], counter, seconds))
             log = (directory / "ours").read_text()
         finally:
             os.kill(server, signal.SIGKILL)
             os.waitpid(server, 0)
-    print(json.dumps({"kind": kind, "keepalived": theirs, "vrrpkit": ours, "log": log[-2000:]}))
+    best = {"keepalived": min(theirs, key=_cost), "vrrpkit": min(ours, key=_cost)}
+    print(json.dumps({"kind": kind, **best, "log": log[-2000:]}))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,9 @@ class ByCallback(DirectChecker):
     script: Script
     warmup: float | None = 0
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         answer = self.script.next()
         timer: asyncio.TimerHandle | None = None
         if answer.after == 0:

@@ -146,6 +146,8 @@ def test_takes_both_ends_of_each_range() -> None:
 def test_needs_a_port_from_somewhere() -> None:
     with pytest.raises(ConfigError, match="there is no port to connect to; give the checker port="):
         NetworkChecker().validate(PORTLESS)
+    with pytest.raises(ConfigError, match="no port"):
+        NetworkChecker().validate(Target(PORTLESS.address, 0))
     NetworkChecker(port=80).validate(PORTLESS)
     NetworkChecker().validate(TARGET)
 
@@ -187,7 +189,9 @@ async def test_a_direct_checker_that_is_cancelled_abandons_its_attempt() -> None
 async def test_a_direct_checker_may_report_twice_to_no_effect() -> None:
     @attrs.frozen(kw_only=True)
     class Twice(DirectChecker):
-        def begin(self, target: Target, report: Report) -> Callable[[], None]:
+        def begin(
+            self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+        ) -> Callable[[], None]:
             report(None)
             report(CheckFailed("too late"))
             return lambda: None

@@ -738,7 +738,9 @@ class Rogue(DirectChecker):
     act: Callable[[Report], Callable[[], None]]
     warmup: float | None = 0
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         return self.act(report)
 
 

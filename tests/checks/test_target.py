@@ -86,7 +86,7 @@ def test_a_target_takes_text_and_objects() -> None:
     ("values", "says"),
     [
         (("web1",), "target: address 'web1' is no IPv4 or IPv6 address"),
-        (("192.0.2.1", 0), "target: port 0 must be a whole number from 1 to 65535"),
+        (("192.0.2.1", -1), "target: port -1 must be a whole number from 0 to 65535"),
         (("192.0.2.1", 65536), "target: port 65536 must be"),
         (("192.0.2.1", "80"), "target: port '80' must be"),
     ],

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ def pair(farm: Farm) -> Iterator[list[Host]]:
     farm.forget_neighbours()
 
 
+def runs(host: Host, role: str) -> bool:
+    """Whether a sync daemon runs."""
+    return role in host.run(["ipvsadm", "-L", "--daemon"])
+
+
 def test_a_connection_outlives_its_director(farm: Farm, pair: list[Host]) -> None:
     servers = [address("s1"), address("s2")]
     for host, priority in zip(pair, ("150", "100"), strict=True):
@@ -68,6 +74,8 @@ def test_a_connection_outlives_its_director(farm: Farm, pair: list[Host]) -> Non
     said(first, "-> MASTER")
     wait_until(lambda: first.has(VIP), 20, "the first has the address")
     wait_until(lambda: weights(second) == {"s1": 1, "s2": 1}, 60, "the second has the table too")
+    for host, role in ((first, "master"), (second, "backup")):
+        wait_until(partial(runs, host, role), 60, f"the {role} daemon runs")
     held = farm.hold(source=NEAR)
     serving = f" {endpoint(held.who)}"
     wait_until(lambda: serving in second.run(["ipvsadm", "-Lnc"]), 60, "the second knows of it")

@@ -215,8 +215,8 @@ def test_a_server_that_does_not_answer_delays_no_advert(bench: Bench, silence: s
                 for vrid in (VRID, VRID + 1)
             )
         ]
-        # Punctual, or the machine is too busy for anybody to be.
-        assert late[0] < max(2 * QUICK, late[1] + QUICK / 2), late
+        # Punctual, or the machine is too busy for anybody to be; the server would take 2 s.
+        assert late[0] < max(6 * QUICK, late[1] + 2 * QUICK), late
     leaving = time.monotonic()
     ours.stop()
     assert time.monotonic() - leaving < 4

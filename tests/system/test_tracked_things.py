@@ -31,8 +31,9 @@ def test_another_interface_that_loses_its_carrier(bench: Bench) -> None:
     settled(high, low)
     pulled = time.monotonic()
     far.unplug()
+    # At once, but for the time that pulling takes, and the kernel to tell of it.
     goodbye = bench.wire.wait_for(Advert, lambda a: a.priority == 0, since=pulled).time
-    assert goodbye - pulled < INTERVAL
+    assert goodbye - pulled < 1
     at = announced(bench, VIP4, goodbye, bench.b.mac) - goodbye
     assert SKEW - EARLY < at < SKEW + LATE
     assert high.report()["faults"] == ["interface eth1"]

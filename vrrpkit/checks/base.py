@@ -237,16 +237,20 @@ class DirectChecker(NetworkChecker):
     """A checker that works by callbacks, without a task for each attempt: for checks that run
     hundreds of times a second. Inside this package only."""
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         """Start one attempt; return what abandons it.
 
         ``report`` is called once, later or before this returns, and never after the attempt was
-        abandoned. Nothing is raised.
+        abandoned. Nothing is raised. ``loop`` is the running event loop, if the caller has it: to
+        ask for it is a system call before Python 3.12.
         """
         raise NotImplementedError
 
     async def check(self, target: Target) -> Weight | None:
-        done: asyncio.Future[Weight | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Weight | None] = loop.create_future()
 
         def report(outcome: Weight | BaseException | None) -> None:
             if done.done():
@@ -256,7 +260,7 @@ class DirectChecker(NetworkChecker):
             else:
                 done.set_result(outcome)
 
-        abandon = self.begin(target, report)
+        abandon = self.begin(target, report, loop)
         try:
             return await done
         finally:

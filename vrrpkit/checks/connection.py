@@ -55,15 +55,20 @@ class Conversation(Protocol):
         ...
 
 
-def connect(way: Way, conversation: Conversation | None, report: Report) -> Callable[[], None]:
+def connect(
+    way: Way,
+    conversation: Conversation | None,
+    report: Report,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Callable[[], None]:
     """Connect, hold the conversation, close and report; return what abandons it.
 
     ``None`` for a conversation: to connect is all. ``report`` is called once, perhaps before this
-    returns, and never after the attempt was abandoned.
+    returns, and never after the attempt was abandoned. ``loop`` is the running one, if known.
     """
     connection = _Connection(way, conversation, report)
     try:
-        connection.start()
+        connection.start(loop)
     except OSError as problem:
         connection.finish(CheckFailed(f"cannot connect to {way}: {_reason(problem)}"))
     return connection.close
@@ -85,13 +90,13 @@ class _Connection:
         self._open = False
         self._unsent = b""
 
-    def start(self) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Begin to connect.
 
         :raises OSError: it failed at once.
         """
         way = self._way
-        poller = Poller.current()
+        poller = Poller.current(loop)
         sock = self._socket = way.socket(socket.SOCK_STREAM)
         number = sock.connect_ex(way.destination)
         if number not in (0, errno.EINPROGRESS):

@@ -43,6 +43,7 @@ def ask(
     limit: int,
     silence: float | None = None,
     opened: Callable[[Way], socket.socket] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
 ) -> Callable[[], None]:
     """Send ``question``, show what comes back to ``heard``, and report; return what abandons it.
 
@@ -54,10 +55,11 @@ def ask(
     :param silence: seconds without an answer or an error after which the server counts as healthy;
         ``None`` waits for an answer.
     :param opened: makes the socket, if it is not UDP.
+    :param loop: the running one, if known.
     """
     attempt = _Attempt(way, heard, report, limit)
     try:
-        attempt.start(question, opened or _udp)
+        attempt.start(question, opened or _udp, loop)
     except OSError as problem:
         attempt.fail(problem)
     else:
@@ -82,12 +84,17 @@ class _Attempt:
         self._poller: Poller | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, question: bytes, opened: Callable[[Way], socket.socket]) -> None:
+    def start(
+        self,
+        question: bytes,
+        opened: Callable[[Way], socket.socket],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
         """Send.
 
         :raises OSError: it cannot be.
         """
-        poller = Poller.current()
+        poller = Poller.current(loop)
         sock = self._socket = opened(self._way)
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import struct
@@ -165,8 +166,10 @@ class DNSChecker(DirectChecker):
         way = super().way(target)
         return way if way.port else attrs.evolve(way, port=PORT)
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
-        return _Attempt(self, self.way(target), report).abandon
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
+        return _Attempt(self, self.way(target), report, loop).abandon
 
     def query(self) -> bytes:
         """A query with a random identifier."""
@@ -209,7 +212,13 @@ class _Truncated(Exception):
 class _Attempt:
     """First by UDP, then perhaps by TCP."""
 
-    def __init__(self, checker: DNSChecker, way: Way, report: Report) -> None:
+    def __init__(
+        self,
+        checker: DNSChecker,
+        way: Way,
+        report: Report,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
         self._checker = checker
         self._way = way
         self._report = report
@@ -218,7 +227,9 @@ class _Attempt:
         if checker.tcp:
             self._close = self._by_tcp()
         else:
-            self._close = ask(way, self._asked, self._heard, self._reported, limit=DATAGRAM)
+            self._close = ask(
+                way, self._asked, self._heard, self._reported, limit=DATAGRAM, loop=loop
+            )
 
     def abandon(self) -> None:
         self._close()

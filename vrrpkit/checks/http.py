@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -117,10 +118,12 @@ class HTTPChecker(DirectChecker):
         )
         object.__setattr__(self, "_questions", questions)
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         way = self.way(target)
         if len(self._questions) == 1:
-            return connect(way, self._conversation(way, self._questions[0]), report)
+            return connect(way, self._conversation(way, self._questions[0]), report, loop)
         return _Tour(way, self._questions, self._conversation, report).abandon
 
     def _conversation(self, way: Way, question: Question) -> Conversation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -92,7 +93,9 @@ class PingChecker(DirectChecker):
             # A source address or an interface may come later: an attempt fails until then.
             return
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         way = self.way(target)
         content = os.urandom(TOKEN) + _FILLING[: self.size - TOKEN]
         version = way.address.version
@@ -103,6 +106,7 @@ class PingChecker(DirectChecker):
             report,
             limit=IP_HEADER + _HEADER.size + self.size + 1,
             opened=_socket,
+            loop=loop,
         )
 
 

@@ -46,12 +46,14 @@ class Poller:
         loop.call_later(IDLE, self._retire)
 
     @classmethod
-    def current(cls) -> Poller:
+    def current(cls, loop: asyncio.AbstractEventLoop | None = None) -> Poller:
         """The running loop's; made on first use.
 
+        :param loop: the running loop, if the caller has it.
         :raises OSError: too many files are open.
         """
-        loop = asyncio.get_running_loop()
+        if loop is None:
+            loop = asyncio.get_running_loop()
         poller = _pollers.get(loop)
         if poller is None:
             poller = _pollers[loop] = cls()

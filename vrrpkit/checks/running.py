@@ -68,6 +68,7 @@ class Check:
         "_forget",
         "_health",
         "_late",
+        "_loop",
         "_on_result",
         "_on_stuck",
         "_paused",
@@ -117,6 +118,7 @@ class Check:
         """Seconds from one result to the next at the latest, jitter aside."""
         self._on_result = on_result
         self._on_stuck = on_stuck
+        self._loop = asyncio.get_running_loop()
         self._deadlines = deadlines
         self._deadline = deadlines.new(self._fire)
         self._slots = slots
@@ -293,7 +295,8 @@ class Check:
         self._arm()
         try:
             if self._direct is not None:
-                abandon = self._direct.begin(self.target, partial(self._reported, number))
+                report = partial(self._reported, number)
+                abandon = self._direct.begin(self.target, report, self._loop)
                 if self._running and self._attempt == number:
                     self._abandon = abandon
                 return
@@ -306,7 +309,7 @@ class Check:
         except Exception as problem:
             self._reported(number, problem)
             return
-        self._task = asyncio.create_task(work, name=f"{checker} check of {self.target}")
+        self._task = self._loop.create_task(work, name=f"{checker} check of {self.target}")
         self._task.add_done_callback(self._ended)
         self._abandon = self._task.cancel
 

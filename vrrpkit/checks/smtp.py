@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable
@@ -122,7 +123,9 @@ class SMTPChecker(DirectChecker):
         way = super().way(target)
         return way if way.port else attrs.evolve(way, port=PORT)
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         way = self.way(target)
         name = self.helo_name or _own_name()
         encrypted: Callable[[Conversation], Conversation] | None = None
@@ -130,7 +133,7 @@ class SMTPChecker(DirectChecker):
             from vrrpkit.checks.tls import Encrypted
 
             encrypted = partial(Encrypted, self._context, self.server_name or str(way.address))
-        return connect(way, Session(name, esmtp=self.esmtp, encrypted=encrypted), report)
+        return connect(way, Session(name, esmtp=self.esmtp, encrypted=encrypted), report, loop)
 
 
 def _own_name() -> str:

@@ -98,7 +98,7 @@ class Target:
 
     :param address: the server's address, as text or as an object of :mod:`ipaddress`. An
         ``IPv6Address`` may name the link of a link-local address: ``fe80::1%eth0``.
-    :param port: the server's port, 1 to 65535; ``None`` where it has none.
+    :param port: the server's port, 1 to 65535; ``None`` or 0 where it has none.
     :param name: what events call it.
     :raises ConfigError: the address is none, or the port is out of range.
     """
@@ -112,7 +112,7 @@ class Target:
 
     def __attrs_post_init__(self) -> None:
         if self.port is not None:
-            whole_number("target: port", self.port, 1, 65535, "leave it out where there is none")
+            whole_number("target: port", self.port, 0, 65535, "leave it out where there is none")
 
     def __str__(self) -> str:
         return self.name or str(Way(self.address, self.port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -54,11 +55,13 @@ class TCPChecker(DirectChecker):
             )
         whole_number("TCPChecker: limit", self.limit, 1, 2**24, "octets until expect is found")
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         talk = None
         if self.send is not None or self.expect is not None:
             talk = _Talk(self.send or b"", self.expect, self.limit)
-        return connect(self.way(target), talk, report)
+        return connect(self.way(target), talk, report, loop)
 
 
 def _octets(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -147,7 +148,9 @@ class UDPChecker(DirectChecker):
         object.__setattr__(self, "_mask", int(mask, 16))
         object.__setattr__(self, "_compared", length)
 
-    def begin(self, target: Target, report: Report) -> Callable[[], None]:
+    def begin(
+        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Callable[[], None]:
         silence: float | None = None
         if not self.require_reply and self.reply is None:
             silence = self.patience
@@ -161,6 +164,7 @@ class UDPChecker(DirectChecker):
             # One octet more tells a reply that is too long.
             limit=self.max_reply_length + 1,
             silence=silence,
+            loop=loop,
         )
 
     def _judge(self, reply: bytes) -> bool:
