@@ -109,10 +109,9 @@ def tests(session: nox.Session) -> None:
     env = ENV | {"COVERAGE_FILE": str(data / "coverage")}
     ignored = [f"--ignore={path}" for path in EXAMPLE_TESTS]
     chosen = ["-m", "not system and not kernel and not bench"]
+    command = pytest(*ignored, *chosen, "-n", "2", "--dist", "loadfile", *session.posargs)
     session.run("coverage", "erase", env=env)
-    session.run(
-        "python", "-m", "coverage", "run", *pytest(*ignored, *chosen, *session.posargs), env=env
-    )
+    session.run("python", "-m", "coverage", "run", *command, env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
     if not session.posargs:

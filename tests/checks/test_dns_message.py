@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import quick
 from vrrpkit.checks import dns_records
 from vrrpkit.checks.dns_message import TYPES, Answer, Malformed, answer, encode_name, query
 from vrrpkit.errors import CheckFailed, ConfigError
@@ -84,6 +85,7 @@ def test_no_names(name: str, says: str) -> None:
         encode_name(name)
 
 
+@quick
 @given(names, st.integers(0, 65535), st.sampled_from(sorted(TYPES)), st.booleans())
 def test_queries_are_what_dpkt_reads(name: str, number: int, kind: str, recursion: bool) -> None:
     message = dpkt.dns.DNS(query(number, encode_name(name), TYPES[kind], recursion=recursion))
@@ -272,6 +274,7 @@ def test_more_records_announced_than_there_are() -> None:
         texts(said(ASKED, b"\x80\x0c\0\1", count=1), "A")
 
 
+@quick
 @given(st.binary(max_size=80), st.integers(0, 4), st.sampled_from(sorted(TYPES)))
 def test_whatever_comes_is_a_failure_at_worst(octets: bytes, count: int, kind: str) -> None:
     asked = query(1, NAME, TYPES[kind], recursion=True)
@@ -281,6 +284,7 @@ def test_whatever_comes_is_a_failure_at_worst(octets: bytes, count: int, kind: s
         return
 
 
+@quick
 @given(st.integers(0, 2**32), st.data())
 def test_damaged_answers(seed: int, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["NS", "MX", "SOA", "TXT", "SRV", "A"]))
@@ -309,6 +313,7 @@ def by_dpkt(kind: int, **fields: object) -> bytes:
     return bytes(message)
 
 
+@quick
 @given(names, st.integers(0, 65535))
 def test_what_dpkt_writes_is_read(name: str, number: int) -> None:
     def read_one(kind: str, **fields: object) -> str:

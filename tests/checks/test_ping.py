@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets
 from checks.privileges import unprivileged
 from host.kernel import Net
+from strategies import quick
 from vrrpkit.checks.ping import IP_HEADER, PingChecker, answered, request
 from vrrpkit.checks.poller import Poller
 from vrrpkit.checks.target import Target
@@ -61,6 +62,7 @@ def test_request(version: int, octets: str) -> None:
     assert made[:2] + made[4:] == bytes.fromhex(octets)[:2] + bytes.fromhex(octets)[4:]
 
 
+@quick
 @given(st.sampled_from([4, 6]), st.integers(0, 65535), st.binary(max_size=100))
 def test_the_sum_of_a_request_comes_out(version: int, identifier: int, content: bytes) -> None:
     message = request(version, identifier, content)
@@ -113,6 +115,7 @@ def test_replies_that_have_suffered(family: int) -> None:
         answered(family, CONTENT, reply(family, CONTENT[:-1] + b"!"))
 
 
+@quick
 @given(st.sampled_from([4, 6]), st.binary(max_size=IP_HEADER + 30))
 def test_garbage(version: int, message: bytes) -> None:
     assert not answered(version, CONTENT, message)

@@ -167,7 +167,8 @@ class TestMachineState:
             answer = original.handle(event, now)
             if number >= len(steps) // 2:
                 assert copy.handle(event, now) == answer
-                assert copy.deadline == original.deadline
+                # As text: absurd intervals make moments that are not a number, nor equal to one.
+                assert repr(copy.deadline) == repr(original.deadline)
 
     def test_what_a_machine_remembers_is_kept(self) -> None:
         machine = Machine(configuration())
