@@ -30,6 +30,7 @@ from vrrpkit.vrrp.vocabulary import (
     Startup,
     Withdrawn,
 )
+from vrrpkit.vrrp.waiting import waiting_for
 
 __all__ = ["GROUP_FAULT", "Group", "Step"]
 
@@ -105,18 +106,11 @@ class Group:
             )
         if self._unanimous:
             return "it lost a tie, and lets the other group begin"
-        waiting: list[str] = []
-        for name, machine in running.items():
-            if machine.wanting:
-                continue
-            if machine.master is None:
-                waiting.append(f"{name} listens whether there is a master")
-            else:
-                waiting.append(
-                    f"{name} follows {machine.master}, whose priority is {machine.master_priority} "
-                    f"(its own is {machine.priority})"
-                )
-        return "; ".join(waiting)
+        return "; ".join(
+            f"{name} {waiting_for(machine)}"
+            for name, machine in running.items()
+            if not machine.wanting
+        )
 
     def _own_faults(self, machine: Machine) -> frozenset[str]:
         return machine.faults - {GROUP_FAULT}

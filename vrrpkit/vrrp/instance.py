@@ -23,6 +23,7 @@ from vrrpkit.vrrp.reach import Reachability
 from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.tracker import Signal, Tracker
 from vrrpkit.vrrp.vocabulary import Demote, Promote
+from vrrpkit.vrrp.waiting import waiting_for
 
 __all__ = ["VRRPInstance"]
 
@@ -304,6 +305,13 @@ class VRRPInstance:
             if self.state is State.MASTER
             else self._life.driver.machine.master_priority
         )
+
+    def why_not_master(self) -> str | None:
+        """What the router waits for before it becomes MASTER, in words; ``None`` while it is
+        MASTER."""
+        if self._life.driver is None or self._hub.closed:
+            return "not running"
+        return waiting_for(self._life.driver.machine)
 
     @property
     def last_transition(self) -> Transition | None:
