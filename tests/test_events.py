@@ -225,3 +225,16 @@ async def test_wait_for_can_be_cancelled() -> None:
         async with asyncio.timeout(1):
             await hub.wait_for(lambda _event: True)
     assert not hub._listeners
+
+
+def test_a_callback_may_ask_for_some_classes_only() -> None:
+    hub: Hub[object] = Hub()
+    texts: list[str] = []
+    both: list[str | int] = []
+    stop = hub.on(str, texts.append)
+    hub.on((str, int), both.append)
+    for event in ("a", 1, 2.5):
+        hub.publish(event)
+    stop()
+    hub.publish("b")
+    assert (texts, both) == (["a"], ["a", 1, "b"])

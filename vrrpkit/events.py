@@ -10,7 +10,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, overload
 
 import attrs
 
@@ -21,6 +21,8 @@ __all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
 log = logging.getLogger(__name__)
 
 E = TypeVar("E")
+K = TypeVar("K")
+L = TypeVar("L")
 E_contra = TypeVar("E_contra", contravariant=True)
 
 LIMIT = 1000
@@ -173,6 +175,25 @@ class Hub(Generic[E]):
         What ``callback`` raises is logged and goes no further.
         """
         return self._listen(_Callback(callback))
+
+    @overload
+    def on(self, kinds: type[K], callback: Callable[[K], None]) -> Callable[[], None]: ...
+
+    @overload
+    def on(
+        self, kinds: tuple[type[K], type[L]], callback: Callable[[K | L], None]
+    ) -> Callable[[], None]: ...
+
+    def on(
+        self, kinds: type[object] | tuple[type[object], ...], callback: Callable[..., None]
+    ) -> Callable[[], None]:
+        """Call ``callback`` as :meth:`subscribe` does, with events of these classes only."""
+
+        def filtered(event: object) -> None:
+            if isinstance(event, kinds):
+                callback(event)
+
+        return self._listen(_Callback(filtered))
 
     def stream(self, limit: int = LIMIT) -> AsyncIterator[E | EventsLost]:
         """Iterate over every event from this call on, until the hub closes. For one reader.

@@ -18,7 +18,7 @@ from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trust import require_trusted
 from vrrpkit.values import whole_number
 
-__all__ = ["Command", "Finished"]
+__all__ = ["Command", "Finished", "group_names", "words"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -117,7 +117,16 @@ def _check_word(word: object) -> None:
         raise ConfigError(f"{word!r} in a command contains a NUL octet; take it out")
 
 
-def _names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
+def words(value: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Freeze the text or the words of a command; an attrs converter."""
+    return value if isinstance(value, str) else tuple(value)
+
+
+def group_names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
+    """Freeze the groups of a command; an attrs converter.
+
+    :raises ConfigError: it is one text.
+    """
     if isinstance(value, str):
         raise ConfigError(f"groups {value!r} must be a sequence: write groups=[{value!r}]")
     return None if value is None else tuple(value)
@@ -156,7 +165,9 @@ class Command:
 
     argv: tuple[str, ...] = attrs.field(converter=_argv)
     user: str | int | None = attrs.field(default=None, kw_only=True)
-    groups: tuple[str | int, ...] | None = attrs.field(default=None, kw_only=True, converter=_names)
+    groups: tuple[str | int, ...] | None = attrs.field(
+        default=None, kw_only=True, converter=group_names
+    )
     timeout: float | None = attrs.field(default=None, kw_only=True)
     kill_after: float = attrs.field(default=2.0, kw_only=True)
     environment: Mapping[str, str] = attrs.field(

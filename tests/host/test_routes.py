@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.route_text import read_address
-from vrrpkit.host.routes import NextHop, Route, Rule, named, parse_routes, parse_rules
+from vrrpkit.host.routes import NextHop, Route, Rule, parse_routes, parse_rules
 
 A, B = ip_address("192.0.2.254"), ip_address("192.0.2.253")
 
@@ -72,7 +72,7 @@ def test_text_of_routes(text: str, route: Route) -> None:
     assert Route.of(text) == route
     assert Route.of(str(route)) == route
     assert Route.of(route) is route
-    assert named(route) == f"route {route}"
+    assert route.described == f"route {route}"
 
 
 def test_the_family_of_default_is_that_of_the_addresses() -> None:
@@ -282,7 +282,7 @@ def test_text_of_rules(text: str, rule: Rule) -> None:
     assert Rule.of(text) == rule
     assert Rule.of(str(rule)) == rule
     assert Rule.of(rule) is rule
-    assert named(rule) == f"rule {rule}"
+    assert rule.described == f"rule {rule}"
 
 
 def test_family_and_mask_of_rules() -> None:

@@ -277,11 +277,7 @@ class BFDSession:
         An exception in it is logged and changes nothing for the session.
         """
 
-        def filtered(notice: BFDNotice) -> None:
-            if isinstance(notice, BFDTransition):
-                callback(notice)
-
-        return self._hub.subscribe(filtered)
+        return self._hub.on(BFDTransition, callback)
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` when a neighbour that was Up has not been heard for the Detection Time:

@@ -14,7 +14,7 @@ from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.values import whole_number
 from vrrpkit.watch import watch
 
-__all__ = ["FileChecker", "read_number"]
+__all__ = ["FileChecker", "as_path", "read_number"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ def read_number(path: str) -> int:
         raise CheckFailed(f"{path} holds {what}") from None
 
 
-def _path(value: str | os.PathLike[str]) -> str:
+def as_path(value: str | os.PathLike[str]) -> str:
+    """The text of a path; an attrs converter."""
     return os.fspath(value)
 
 
@@ -72,7 +73,7 @@ class FileChecker(Checker):
     :raises ConfigError: the weight is out of range, or the path is empty.
     """
 
-    path: str = attrs.field(converter=_path)
+    path: str = attrs.field(converter=as_path)
     weight: int = attrs.field(default=0, kw_only=True)
     reverse: bool = attrs.field(default=False, kw_only=True)
 

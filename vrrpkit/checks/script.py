@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.process import Command
+from vrrpkit.process import Command, group_names, words
 
 __all__ = ["ScriptChecker"]
 
@@ -21,14 +21,6 @@ FIELDS = ("address", "port", "name")
 
 # A variable of a shell, ${port}, is the shell's.
 _FIELD = re.compile(r"\{(\{\w+\})\}|(?<!\$)\{(\w+)\}")
-
-
-def _names(value: Iterable[str | int] | None) -> Iterable[str | int] | None:
-    return value if value is None or isinstance(value, str) else tuple(value)
-
-
-def _words(value: str | Sequence[str]) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) else tuple(value)
 
 
 @attrs.frozen
@@ -55,9 +47,11 @@ class ScriptChecker(Checker):
         root and others may change it.
     """
 
-    argv: str | tuple[str, ...] = attrs.field(converter=_words)
+    argv: str | tuple[str, ...] = attrs.field(converter=words)
     user: str | int | None = attrs.field(default=None, kw_only=True)
-    groups: Iterable[str | int] | None = attrs.field(default=None, kw_only=True, converter=_names)
+    groups: Iterable[str | int] | None = attrs.field(
+        default=None, kw_only=True, converter=group_names
+    )
     dynamic: bool = attrs.field(default=False, kw_only=True)
     environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
     _command: Command = attrs.field(init=False, eq=False, repr=False)

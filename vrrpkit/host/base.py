@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from vrrpkit.errors import DuplicateRouter
 from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress
+
+if TYPE_CHECKING:
+    # Their parsing is loaded where there are any.
+    from vrrpkit.host.routes import Entry, Route, Rule
 
 __all__ = [
     "AddressHold",
@@ -24,6 +27,7 @@ __all__ = [
     "Interface",
     "Link",
     "RouteHold",
+    "on_this_host",
 ]
 
 
@@ -231,3 +235,16 @@ class Interface(ABC):
     def unclaim(self, key: Hashable) -> None:
         """Give the identity back."""
         self._claims.discard(key)
+
+
+def on_this_host(interface: str | Interface, netns: str | None = None) -> Interface:
+    """An interface that is given by name, in a network namespace of this machine, or itself.
+
+    :raises HostError: there is no such namespace.
+    """
+    if isinstance(interface, Interface):
+        return interface
+    # Imported at need: a program that stays in memory never loads netlink.
+    from vrrpkit.host.host import Host
+
+    return Host.current(netns).interface(interface)

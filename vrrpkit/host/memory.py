@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_interface
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, VRRPKitError
@@ -36,9 +37,11 @@ from vrrpkit.host.memory_parts import (
     PausableAlarm,
 )
 from vrrpkit.host.reconciler import Reconciler
-from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.transport.memory import RECORD, Conditions, Crossing, Segment, Station
 from vrrpkit.values import VIP, IPAddress, parse_address
+
+if TYPE_CHECKING:
+    from vrrpkit.host.routes import Entry, Route, Rule
 
 __all__ = ["MemoryBus", "MemoryInterface"]
 
@@ -142,11 +145,15 @@ class MemoryInterface(Interface):
     @property
     def routes(self) -> list[Route]:
         """The routes that are in place on its machine, in the order in which they came."""
+        from vrrpkit.host.routes import Route
+
         return [entry for entry in self.routing.table if isinstance(entry, Route)]
 
     @property
     def rules(self) -> list[Rule]:
         """The rules that are in place on its machine, in the order in which they came."""
+        from vrrpkit.host.routes import Rule
+
         return [entry for entry in self.routing.table if isinstance(entry, Rule)]
 
     async def refuse(self, vips: Sequence[VIP]) -> Ban:
@@ -191,6 +198,8 @@ class MemoryInterface(Interface):
     def delete_route(self, entry: str | Entry) -> None:
         """Remove a route or a rule (as text: a route), as somebody else would. Without effect when
         it is not there."""
+        from vrrpkit.host.routes import Route, Rule
+
         self.routing.delete(entry if isinstance(entry, Rule) else Route.of(entry))
 
     def holds(self, address: IPAddress) -> bool:

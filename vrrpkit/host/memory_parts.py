@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
 from vrrpkit.host.base import Ban, RouteHold
 from vrrpkit.host.deadlines import LoopAlarm
-from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.values import VIP, IPAddress
+
+if TYPE_CHECKING:
+    from vrrpkit.host.routes import Entry, Route, Rule
 
 __all__ = ["IPInterface", "MemoryAddresses", "MemoryBan", "MemoryRoutes", "PausableAlarm"]
 

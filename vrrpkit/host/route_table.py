@@ -15,7 +15,7 @@ from vrrpkit.host import route_messages, route_notices
 from vrrpkit.host.netlink import CHUNK, HEADER, REQUEST, Message, Netlink
 from vrrpkit.host.notices import MARK
 from vrrpkit.host.route_notices import Key, RouteRecord
-from vrrpkit.host.routes import Entry, Route, Rule, named
+from vrrpkit.host.routes import Entry, Route, Rule
 
 __all__ = ["GONE", "InPlace", "Leftover", "RouteTable"]
 
@@ -198,7 +198,7 @@ class RouteTable:
         requests = [route_messages.removal(request) for _entry, request in known]
         for (entry, _request), problem in zip(known, self.exchange(requests), strict=True):
             if problem is not None and problem.errno not in GONE:
-                log.warning("the kernel kept %s: %s", named(entry), problem)
+                log.warning("the kernel kept %s: %s", entry.described, problem)
 
     # --- questions
 

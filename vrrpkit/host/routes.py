@@ -23,7 +23,6 @@ __all__ = [
     "NextHop",
     "Route",
     "Rule",
-    "named",
     "parse_routes",
     "parse_rules",
 ]
@@ -246,6 +245,11 @@ class Route:
         """What tells routes apart: another one with the same is the same route another way."""
         return (self.destination, self.table, self.used_metric)
 
+    @property
+    def described(self) -> str:
+        """With the word for what it is."""
+        return f"route {self}"
+
     def __str__(self) -> str:
         parts = [] if self.type == "unicast" else [self.type]
         parts.append(self._destination_text() + _hop_text(self.via, self.dev))
@@ -357,6 +361,11 @@ class Rule:
             return 0
         return U32 if self.mask is None else self.mask
 
+    @property
+    def described(self) -> str:
+        """With the word for what it is."""
+        return f"rule {self}"
+
     def __str__(self) -> str:
         bare = self.source is None and self.destination is None
         parts = ["inet6"] if bare and self._family == 6 else []
@@ -386,11 +395,6 @@ class Rule:
 
 
 Entry: TypeAlias = Route | Rule
-
-
-def named(entry: Entry) -> str:
-    """A route or a rule with the word for what it is."""
-    return f"{'route' if isinstance(entry, Route) else 'rule'} {entry}"
 
 
 def parse_routes(values: Iterable[str | Route]) -> tuple[Route, ...]:

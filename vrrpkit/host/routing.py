@@ -28,7 +28,7 @@ from vrrpkit.host.netns import Namespace
 from vrrpkit.host.notices import MARK
 from vrrpkit.host.route_notices import Key, RouteRecord
 from vrrpkit.host.route_table import GONE, Leftover, RouteTable
-from vrrpkit.host.routes import Entry, Route, Rule, named
+from vrrpkit.host.routes import Entry, Route, Rule
 
 __all__ = ["RETRY", "Routing"]
 
@@ -275,7 +275,7 @@ class Routing:
             item = self._items[entry] = _Item(entry, route_notices.key_of(entry), protocol)
             self._by_key.setdefault(item.key, []).append(item)
         elif item.state is _State.WAITING:
-            log.info("%s is back", named(entry))
+            log.info("%s is back", entry.described)
         item.state, item.protocol = _State.IN_PLACE, protocol
 
     def _shared(self, entry: Entry) -> bool:

@@ -12,10 +12,10 @@ from types import TracebackType
 import attrs
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, KernelRefused, VRRPKitError
-from vrrpkit.host.base import AddressHold, Interface, RouteHold
+from vrrpkit.host.base import AddressHold, Interface, RouteHold, on_this_host
 from vrrpkit.host.deadlines import Deadlines
 from vrrpkit.host.route_text import read_address, said_of
-from vrrpkit.host.routes import Entry, Route, Rule, named, parse_routes, parse_rules
+from vrrpkit.host.routes import Entry, Route, Rule, parse_routes, parse_rules
 from vrrpkit.values import VIP, Announcements, IPAddress
 
 __all__ = ["StaticAddresses"]
@@ -147,10 +147,7 @@ class StaticAddresses:
             if name not in self._interfaces:
                 raise InterfaceMissing(name)
             return self._interfaces[name]
-        # Imported at need: a program that stays in memory never loads netlink.
-        from vrrpkit.host.host import Host
-
-        return Host.current(self._netns).interface(name)
+        return on_this_host(name, self._netns)
 
     def _any_interface(self) -> Interface:
         """Routes belong to the host; an interface is the way to it."""
@@ -168,7 +165,7 @@ class StaticAddresses:
         """What should be in place and is not, at this moment."""
         found = [f"{vip} dev {device.name}" for device in self._devices for vip in device.missing]
         routes: Sequence[Entry] = () if self._routes is None else self._routes.missing
-        return (*found, *(named(entry) for entry in routes))
+        return (*found, *(entry.described for entry in routes))
 
 
 class _Mender:
@@ -290,7 +287,7 @@ class _Routes:
         failures = hold.acquire()
         if failures:
             entry, problem = failures[0]
-            raise KernelRefused(problem.errno, f"{named(entry)}: {problem.strerror}")
+            raise KernelRefused(problem.errno, f"{entry.described}: {problem.strerror}")
         self._hold = hold
 
     def _close(self, hold: RouteHold) -> None:
@@ -308,11 +305,11 @@ class _Routes:
         if self._hold is None:
             return
         for entry, problem in self._hold.acquire():
-            log.warning("%s: %s", named(entry), problem)
+            log.warning("%s: %s", entry.described, problem)
             self._mender.later()
 
     def _lost(self, entry: Entry) -> None:
-        log.warning("somebody removed %s: putting it back", named(entry))
+        log.warning("somebody removed %s: putting it back", entry.described)
         self._mender.soon()
 
 

@@ -40,7 +40,7 @@ from vrrpkit.ipvs.pool import Pool, Seat, ServerState
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.statefile import Record
 from vrrpkit.ipvs.table import MIXED, Table
-from vrrpkit.vrrp.life import to_the_end
+from vrrpkit.leaving import to_the_end
 
 __all__ = ["Driver"]
 

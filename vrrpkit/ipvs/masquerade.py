@@ -22,8 +22,8 @@ from vrrpkit.host.firewall import Chain, Firewall
 from vrrpkit.host.netns import Namespace
 from vrrpkit.host.sysctl import Sysctls
 from vrrpkit.ipvs.entries import Destination, Forward, Protocol, ServiceKey
+from vrrpkit.leaving import to_the_end
 from vrrpkit.values import IPAddress
-from vrrpkit.vrrp.life import to_the_end
 
 __all__ = ["CHAIN", "Masquerade", "require_forwarding", "rules"]
 

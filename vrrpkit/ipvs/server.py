@@ -3,7 +3,6 @@ it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from vrrpkit.ipvs.pool import Seat, ServerState
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.status import ServerStatus, ServiceStatistics, VirtualServerState
 from vrrpkit.ipvs.table import Table
+from vrrpkit.leaving import Body
 from vrrpkit.values import whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
@@ -164,10 +164,7 @@ class VirtualServer:
         self._hub: Hub[Notice] = Hub()
         self._results: Hub[CheckResult] = Hub()
         self._driver: Driver | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._ending = False
-        self._interrupted = False
-        """Whether the body was cancelled because of a bug."""
+        self._body = Body()
 
     def __repr__(self) -> str:
         return f"<VirtualServer {self.name!r} {self.state}>"
@@ -188,7 +185,7 @@ class VirtualServer:
             raise VRRPKitError(
                 f"{self.name} was entered before: make a new VirtualServer for each run"
             )
-        self._task = asyncio.current_task()
+        self._body.begin()
         self._driver = Driver(
             self.options,
             _of_the_kernel() if self._table is None else self._table,
@@ -196,7 +193,7 @@ class VirtualServer:
             self._follows,
             self._hub,
             self._results,
-            self._failed,
+            self._body.interrupt,
         )
         try:
             self._notify.start(self._hub)
@@ -216,29 +213,14 @@ class VirtualServer:
 
     async def _end(self) -> None:
         driver = self._running
-        self._ending = True
-        try:
-            await driver.end()
-        except Exception as problem:
-            # What ended the run comes first; leaving may well fail for the same reason.
-            if driver.failure is None:
-                driver.failure = problem
-        except asyncio.CancelledError:
-            if driver.failure is None:
-                raise
-        finally:
-            await self._notify.close()
-        if driver.failure is not None:
-            if self._interrupted and self._task is not None:
-                self._task.uncancel()
-            raise driver.failure
 
-    def _failed(self) -> None:
-        # A bug in the driver must not go unnoticed because the body of the "async with" waits for
-        # something else.
-        if self._task is not None and not self._task.done() and not self._ending:
-            self._interrupted = True
-            self._task.cancel()
+        async def leave() -> None:
+            try:
+                await driver.end()
+            finally:
+                await self._notify.close()
+
+        await self._body.end(leave(), lambda: driver.failure)
 
     @property
     def _running(self) -> Driver:
@@ -330,21 +312,13 @@ class VirtualServer:
         An exception in it is logged and changes nothing.
         """
 
-        def filtered(notice: Notice) -> None:
-            if isinstance(notice, ServerUp | ServerDown):
-                callback(notice)
-
-        return self._hub.subscribe(filtered)
+        return self._hub.on((ServerUp, ServerDown), callback)
 
     def on_quorum(self, callback: Callable[[QuorumUp | QuorumDown], None]) -> Callable[[], None]:
         """Call ``callback`` when the quorum is reached or lost (``quorum_up``, ``quorum_down``), as
         :meth:`on_server` does."""
 
-        def filtered(notice: Notice) -> None:
-            if isinstance(notice, QuorumUp | QuorumDown):
-                callback(notice)
-
-        return self._hub.subscribe(filtered)
+        return self._hub.on((QuorumUp, QuorumDown), callback)
 
     def on_result(self, callback: Callable[[CheckResult], None]) -> Callable[[], None]:
         """Call ``callback`` with every result of a check (``log_all_failures``), as

@@ -16,9 +16,9 @@ from vrrpkit.errors import HostError, VRRPKitError
 from vrrpkit.events import EventsLost, Hub
 from vrrpkit.ipvs.checking import Followed, require_followed
 from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
+from vrrpkit.leaving import to_the_end
 from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.instance import VRRPInstance
-from vrrpkit.vrrp.life import to_the_end
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 

@@ -10,7 +10,7 @@ from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.notify.lane import Lane
 from vrrpkit.notify.words import STATES, Word, words
-from vrrpkit.process import Command
+from vrrpkit.process import Command, group_names
 from vrrpkit.values import whole_number
 
 __all__ = ["NotifyScripts"]
@@ -85,9 +85,7 @@ class NotifyScripts(Notifier):
         whole_number("NotifyScripts: limit", limit, 1, 1_000_000, "words that may wait")
         if not 0 <= flush <= 3600:
             raise ConfigError(f"NotifyScripts: flush {flush} must be 0 to 3600 seconds")
-        if isinstance(groups, str):
-            raise ConfigError(f"NotifyScripts: groups {groups!r} must be a sequence: [{groups!r}]")
-        members = None if groups is None else tuple(groups)
+        members = group_names(groups)
         scripts = {
             "": script,
             "MASTER": master,

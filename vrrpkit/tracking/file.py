@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator
 
 import attrs
 
-from vrrpkit.checks.file import read_number
+from vrrpkit.checks.file import as_path, read_number
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.vrrp.tracker import Signal, Tracker
 from vrrpkit.watch import watch
@@ -17,10 +16,6 @@ from vrrpkit.watch import watch
 __all__ = ["TrackFile"]
 
 log = logging.getLogger(__name__)
-
-
-def _path(value: str | os.PathLike[str]) -> str:
-    return os.fspath(value)
 
 
 @attrs.frozen
@@ -38,7 +33,7 @@ class TrackFile(Tracker):
     :raises ConfigError: the path is empty.
     """
 
-    path: str = attrs.field(converter=_path)
+    path: str = attrs.field(converter=as_path)
     missing: int | None = attrs.field(default=0, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.host.base import Interface
+from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.values import IPAddress, parse_address
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
@@ -44,7 +44,7 @@ class TrackInterface(Tracker):
         return f"interface {name}"
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
-        interface = self._found()
+        interface = on_this_host(self.interface, self.netns)
         await interface.open()
         try:
             changed = asyncio.Event()
@@ -58,14 +58,6 @@ class TrackInterface(Tracker):
                 unwatch()
         finally:
             await interface.close()
-
-    def _found(self) -> Interface:
-        if isinstance(self.interface, Interface):
-            return self.interface
-        # Imported at need: a program that stays in memory never loads netlink.
-        from vrrpkit.host.host import Host
-
-        return Host.current(self.netns).interface(self.interface)
 
     def _good(self, interface: Interface) -> bool:
         link = interface.link

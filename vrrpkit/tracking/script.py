@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 
 import attrs
 
 from vrrpkit.errors import ConfigError, Untrusted
-from vrrpkit.process import Command
+from vrrpkit.process import Command, group_names, words
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.values import whole_number
 from vrrpkit.vrrp.tracker import Signal, Tracker
@@ -17,16 +17,6 @@ from vrrpkit.vrrp.tracker import Signal, Tracker
 __all__ = ["TrackScript"]
 
 log = logging.getLogger(__name__)
-
-
-def _words(value: str | Sequence[str]) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) else tuple(value)
-
-
-def _names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
-    if isinstance(value, str):
-        raise ConfigError(f"TrackScript: groups {value!r} must be a sequence, such as [{value!r}]")
-    return None if value is None else tuple(value)
 
 
 @attrs.frozen
@@ -56,14 +46,16 @@ class TrackScript(Tracker):
         root and others may change it.
     """
 
-    argv: str | tuple[str, ...] = attrs.field(converter=_words)
+    argv: str | tuple[str, ...] = attrs.field(converter=words)
     interval: float = attrs.field(default=1.0, kw_only=True)
     timeout: float | None = attrs.field(default=None, kw_only=True)
     rise: int = attrs.field(default=1, kw_only=True)
     fall: int = attrs.field(default=1, kw_only=True)
     initially: bool | None = attrs.field(default=None, kw_only=True)
     user: str | int | None = attrs.field(default=None, kw_only=True)
-    groups: tuple[str | int, ...] | None = attrs.field(default=None, kw_only=True, converter=_names)
+    groups: tuple[str | int, ...] | None = attrs.field(
+        default=None, kw_only=True, converter=group_names
+    )
     environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
 
     def __attrs_post_init__(self) -> None:

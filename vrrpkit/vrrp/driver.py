@@ -11,14 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 import attrs
 
 from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
 from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
-from vrrpkit.host.routes import Entry, named
 from vrrpkit.transport.base import Datagram, Repeats, Transport
 from vrrpkit.values import VIP, State
 from vrrpkit.vrrp.election import advert_step
@@ -53,6 +52,9 @@ from vrrpkit.vrrp.vocabulary import (
     TimerFired,
 )
 from vrrpkit.vrrp.writer import AdvertWriter
+
+if TYPE_CHECKING:
+    from vrrpkit.host.routes import Entry
 
 __all__ = ["Driver", "InstanceRecorder"]
 
@@ -314,7 +316,9 @@ class Driver:
         if failures:
             self.feed(
                 KernelRefusedAddresses(
-                    tuple(f"{named(entry)}: {error.strerror or error}" for entry, error in failures)
+                    tuple(
+                        f"{entry.described}: {error.strerror or error}" for entry, error in failures
+                    )
                 )
             )
         return not failures
@@ -333,7 +337,7 @@ class Driver:
 
     def route_lost(self, entry: Entry) -> None:
         """Somebody else removed a route or a rule."""
-        self.feed(LostRoute(named(entry)))
+        self.feed(LostRoute(entry.described))
 
     def _due(self) -> None:
         machine = self.machine

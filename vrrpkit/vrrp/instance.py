@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.host.base import Interface
-from vrrpkit.host.routes import Route, Rule
+from vrrpkit.host.base import Interface, on_this_host
+from vrrpkit.leaving import Body
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
@@ -24,6 +24,9 @@ from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.tracker import Signal, Tracker
 from vrrpkit.vrrp.vocabulary import Demote, Promote
 from vrrpkit.vrrp.waiting import waiting_for
+
+if TYPE_CHECKING:
+    from vrrpkit.host.routes import Route, Rule
 
 __all__ = ["VRRPInstance"]
 
@@ -177,9 +180,7 @@ class VRRPInstance:
             self.options,
             self._hub,
             self._statistics,
-            lambda: (
-                interface if isinstance(interface, Interface) else _on_this_host(interface, netns)
-            ),
+            lambda: on_this_host(interface, netns),
             wait_for_interface=wait_for_interface,
             transport=transport,
             recorder=recorder,
@@ -190,10 +191,7 @@ class VRRPInstance:
         self.deleted = False
         """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
         (keepalived: ``notify_deleted``)."""
-        self._task: asyncio.Task[object] | None = None
-        self._ending = False
-        self._interrupted = False
-        """Whether the body was cancelled because of a bug."""
+        self._body = Body()
 
     def __repr__(self) -> str:
         return f"<VRRPInstance {self.name!r} vrid {self.options.vrid} {self.state}>"
@@ -216,8 +214,8 @@ class VRRPInstance:
                 f"{self.name} is a member of the sync group {self._life.group!r}: enter the group "
                 "with 'async with', and it enters its members"
             )
-        self._task = asyncio.current_task()
-        driver = await self._life.prepare(self._failed)
+        self._body.begin()
+        driver = await self._life.prepare(self._body.interrupt)
         driver.begin()
         return self
 
@@ -228,23 +226,7 @@ class VRRPInstance:
         trace: TracebackType | None,
     ) -> None:
         driver = self._required
-        self._ending = True
-        try:
-            await self._life.end()
-        except asyncio.CancelledError:
-            if driver.failure is None:
-                raise
-        if driver.failure is not None:
-            if self._interrupted and self._task is not None:
-                self._task.uncancel()
-            raise driver.failure
-
-    def _failed(self) -> None:
-        # A bug in the driver must not go unnoticed because the body of the "async with" waits for
-        # something else.
-        if self._task is not None and not self._task.done() and not self._ending:
-            self._interrupted = True
-            self._task.cancel()
+        await self._body.end(self._life.end(), lambda: driver.failure)
 
     # --- what it is ------------------------------------------------------------------------------
 
@@ -369,11 +351,7 @@ class VRRPInstance:
         An exception in it is logged and changes nothing for the router.
         """
 
-        def filtered(notice: Notice) -> None:
-            if isinstance(notice, Transition):
-                callback(notice)
-
-        return self._hub.subscribe(filtered)
+        return self._hub.on(Transition, callback)
 
     def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
         """Tell one more of everything that happens, beginning with the present state. Returns what
@@ -443,13 +421,6 @@ class VRRPInstance:
                 f"{self.name} is {self.state}: only the MASTER may announce the addresses"
             )
         self._required.announce(repeat or self.options.used_announcements.repeat)
-
-
-def _on_this_host(name: str, netns: str | None) -> Interface:
-    # Imported at need: a program that stays in memory never loads netlink.
-    from vrrpkit.host.host import Host
-
-    return Host.current(netns).interface(name)
 
 
 def life_of(instance: VRRPInstance) -> Life:

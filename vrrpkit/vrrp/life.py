@@ -3,13 +3,13 @@ driver runs, and everything is given back, whatever is being cancelled meanwhile
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 
 from vrrpkit.errors import VRRPKitError
 from vrrpkit.events import Attachments, Hub
 from vrrpkit.host.base import Interface
+from vrrpkit.leaving import to_the_end
 from vrrpkit.transport.base import Transport
 from vrrpkit.vrrp.driver import Driver, InstanceRecorder
 from vrrpkit.vrrp.election import DEMOTED
@@ -21,26 +21,10 @@ from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.tracker import Tracker, check, too_small
 from vrrpkit.vrrp.vocabulary import MasterUnreachable
 
-__all__ = ["Life", "to_the_end"]
+__all__ = ["Life"]
 
 
 log = logging.getLogger(__name__)
-
-
-async def to_the_end(work: Coroutine[object, object, None], name: str) -> None:
-    """Run ``work`` to its end. A cancellation is raised after it, not instead of it."""
-    task = asyncio.create_task(work, name=name)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as cancellation:
-            cancelled = cancellation
-        except Exception:
-            break
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 class Life:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.host.routes import Route, Rule, parse_routes, parse_rules
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, parse_address, whole_number
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.election import OWNER, MachineConfig
 from vrrpkit.vrrp.packet import ChecksumForm, interval_to_wire
 from vrrpkit.vrrp.profile import DEFAULT, LostPolicy, Profile
+
+if TYPE_CHECKING:
+    from vrrpkit.host.routes import Route, Rule
 
 __all__ = ["GROUPS", "Options"]
 
@@ -30,10 +33,19 @@ def _vips(values: Iterable[str | VIP]) -> tuple[VIP, ...]:
 
 
 def _routes(values: Iterable[str | Route]) -> tuple[Route, ...]:
+    if values == ():
+        return ()
+    # At need, here and below: most routers have none.
+    from vrrpkit.host.routes import parse_routes
+
     return parse_routes(values)
 
 
 def _rules(values: Iterable[str | Rule]) -> tuple[Rule, ...]:
+    if values == ():
+        return ()
+    from vrrpkit.host.routes import parse_rules
+
     return parse_rules(values)
 
 

@@ -14,6 +14,7 @@ import attrs
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.leaving import Body
 from vrrpkit.values import State
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.group import Group
@@ -151,9 +152,7 @@ class SyncGroup:
             life_of(member).group = name
         self._hub: Hub[GroupTransition] = Hub()
         self._runner: _Runner | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._ending = False
-        self._interrupted = False
+        self._body = Body()
 
     def _check(self) -> None:
         if len(self.members) < 2:
@@ -197,18 +196,18 @@ class SyncGroup:
         """
         if self._runner is not None:
             raise VRRPKitError(f"{self.name} was entered before: make a new SyncGroup for each run")
-        self._task = asyncio.current_task()
+        self._body.begin()
         drivers: dict[str, Driver] = {}
         try:
             for member in self.members:
                 life = life_of(member)
                 life.tracked = self._tracked
                 life.shared = self._trackers.trackers
-                drivers[member.name] = await life.prepare(self._failed, grouped=True)
+                drivers[member.name] = await life.prepare(self._body.interrupt, grouped=True)
             await self._trackers.start()
             self._notify.start(self._hub)
         except BaseException:
-            await self._end()
+            await self._body.end(self._end(), lambda: None)
             raise
         self._runner = _Runner(self.name, drivers, self._hub)
         self._tracked()
@@ -224,16 +223,7 @@ class SyncGroup:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            await self._end()
-        except asyncio.CancelledError:
-            if self._failure is None:
-                raise
-        failure = self._failure
-        if failure is not None:
-            if self._interrupted and self._task is not None:
-                self._task.uncancel()
-            raise failure
+        await self._body.end(self._end(), self._failure)
 
     def _tracked(self) -> None:
         """Tell every member what all trackers say."""
@@ -247,7 +237,6 @@ class SyncGroup:
             if life.driver is not None:
                 life.driver.adjust(weight, tally.faults | life.trackers.tally.faults)
 
-    @property
     def _failure(self) -> BaseException | None:
         for member in self.members:
             driver = life_of(member).driver
@@ -257,7 +246,6 @@ class SyncGroup:
 
     async def _end(self) -> None:
         """Leave. Every member has said priority 0 before the first await."""
-        self._ending = True
         lives = [life_of(member) for member in self.members]
         for life in lives:
             if life.driver is not None:
@@ -271,11 +259,6 @@ class SyncGroup:
             for outcome in await asyncio.gather(*ends, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
-
-    def _failed(self) -> None:
-        if self._task is not None and not self._task.done() and not self._ending:
-            self._interrupted = True
-            self._task.cancel()
 
     # --- what it is and tells --------------------------------------------------------------------
 
