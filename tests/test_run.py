@@ -39,8 +39,9 @@ print("not reached", flush=True)
 def service(cleanup: float = 0.0, before: str = "", after: str = "") -> subprocess.Popen[bytes]:
     text = SERVICE.format(cleanup=cleanup, before=before, after=after)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Whoever started the tests may ignore signals (nohup does), and programs inherit that.
     return subprocess.Popen(
-        [sys.executable, "-c", text],
+        ["env", "--default-signal", sys.executable, "-c", text],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -130,7 +131,7 @@ def test_handlers_are_put_back() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
     async def main() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(20)
 
     with pytest.raises(SystemExit) as caught:

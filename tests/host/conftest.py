@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ def net() -> Iterator[Net]:
     if os.geteuid() != 0:
         pytest.skip("needs root (network namespaces)")
     with Net() as made:
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         yield made
         assert len(os.listdir("/proc/self/fd")) <= before, "a descriptor was left open"

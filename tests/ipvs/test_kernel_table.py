@@ -137,6 +137,7 @@ def test_a_kernel_without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = messages.which_family("VRRPKIT-NOBODY")
     monkeypatch.setattr(messages, "which_family", lambda name: nobody)
     monkeypatch.setattr(capabilities, "_effective", lambda: -1)
+    gc.collect()
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(ModuleMissing, match=r"has no ip_vs, .* 'modprobe ip_vs'") as missing:
         asyncio.run(KernelTable().open())

@@ -135,13 +135,15 @@ class Host:
     ) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own; killed when the laboratory closes.
 
-        The returned process *is* the command (``ip netns exec`` replaces itself by it). Its output
-        is appended to ``log``, by default a file in :attr:`directory`.
+        The returned process *is* the command (``env`` and ``ip netns exec`` replace themselves by
+        it). Its output is appended to ``log``, by default a file in :attr:`directory`.
         """
         log = log or self.directory / f"{Path(argv[0]).name}.log"
+        # Whoever started the tests may ignore signals (nohup does), and programs inherit that.
+        heeding = ["env", "--default-signal"]
         with log.open("ab") as output:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *argv],
+                [*heeding, "ip", "netns", "exec", self.namespace, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
