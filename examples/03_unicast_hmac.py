@@ -19,7 +19,7 @@ async def main(
         vrid=7,
         vips=[vip],
         source=source,
-        peers=[Peer(peer, min_ttl=254)],
+        peers=[Peer(peer, min_ttl=254)],  # at most one router in between
         interval=0.5,
         priority=int(priority),
         auth=HMACAuth({1: read_key(key_file)}, active=1),

@@ -5,9 +5,8 @@ pytest examples/05_test_failover.py        or: python examples/05_test_failover.
 
 import asyncio
 
+from vrrpkit import State, VRRPInstance
 from vrrpkit.testing import Lan, virtual_time
-from vrrpkit.values import State
-from vrrpkit.vrrp.instance import VRRPInstance
 
 
 class Writer:

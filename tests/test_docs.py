@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import importlib
+import inspect
 import re
+import subprocess
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 
+import vrrpkit
 from vrrpkit import CheckFailed, MemoryBus, State, Target, VRRPInstance
 from vrrpkit.testing import run_virtual, virtual_time
 
@@ -97,3 +104,85 @@ def test_tracking_follows_what_the_program_knows() -> None:
 
 def test_bfd_decides_who_is_fit() -> None:
     assert run_virtual(code("bfd.md").main()) == [90, 150, 90]
+
+
+DOCS = HOW_TO.parent
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.relative_to(DOCS.parent)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
+    )
+]
+PUBLIC = {name: getattr(vrrpkit, name) for name in vrrpkit.__all__}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_calls_have_parameters_that_exist(block: str) -> None:
+    """Also in what cannot run here."""
+    for node in ast.walk(ast.parse(block)):
+        match node:
+            case ast.Call(func=ast.Name(id=name), keywords=[_, *_] as keywords) if name in PUBLIC:
+                given = {keyword.arg for keyword in keywords} - {None}
+                assert given <= set(inspect.signature(PUBLIC[name]).parameters)
+            case ast.ImportFrom(module=str(module), names=names) if "vrrpkit" in module:
+                home = importlib.import_module(module)
+                assert [alias.name for alias in names if not hasattr(home, alias.name)] == []
+
+
+def needs_a_loop(block: str) -> bool:
+    """Whether it waits outside of any function."""
+    flags = compile(block, "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT).co_flags
+    return bool(flags & inspect.CO_COROUTINE)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        block
+        for block in BLOCKS
+        if str(block.id).startswith("docs") and not needs_a_loop(str(block.values[0]))
+    ],
+)
+def test_what_needs_no_loop_runs(block: str, tmp_path: Path) -> None:
+    """Constructing checks every value."""
+    if (path := "/etc/ssl/internal-ca.pem") in block:
+        trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+        block = block.replace(path, str(tmp_path / "ca.pem"))
+    block = re.sub(r"/usr/local/bin/\w[\w-]*", "/bin/true", block)
+    block = block.replace('user="nobody", ', "")  # that takes root
+    names = {"__name__": "page", "bus": MemoryBus(), "virtual_time": virtual_time, **PUBLIC}
+    exec(compile(block, "page", "exec"), names)
+
+
+def test_the_first_virtual_server_prints_what_is_shown() -> None:
+    page = (DOCS / "tutorial" / "first-virtual-server.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    described: set[object] = set()
+    for page in (DOCS / "reference").rglob("*.md"), (DOCS / "how-to").rglob("*.md"):
+        for text in page:
+            for kind, what, options in re.findall(
+                r"^\.\. auto(\w+):: (\S+)\n((?:   :.*\n)*)", text.read_text(), re.M
+            ):
+                module = what if kind == "module" else what.rpartition(".")[0]
+                home = importlib.import_module(module)
+                if kind != "module":
+                    described.add(getattr(home, what.rpartition(".")[2]))
+                elif found := re.search(r":members: *(.*)", options):
+                    listed = found[1].replace(",", " ").split() or home.__all__
+                    described |= {getattr(home, name) for name in listed}
+    assert [name for name, value in PUBLIC.items() if value not in described] == []
+
+
+@pytest.mark.parametrize("example", sorted((DOCS.parent / "examples").glob("*.py")))
+def test_every_example_is_on_a_page(example: Path) -> None:
+    assert any(f"examples/{example.name}" in page.read_text() for page in PAGES[1:])

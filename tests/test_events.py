@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from vrrpkit.errors import Closed, ConfigError
-from vrrpkit.events import EventsLost, Hub
+from vrrpkit.events import Attachment, Attachments, EventsLost, Hub, Notifier
 from vrrpkit.testing.virtual import virtual_time
 
 
@@ -238,3 +238,92 @@ def test_a_callback_may_ask_for_some_classes_only() -> None:
     stop()
     hub.publish("b")
     assert (texts, both) == (["a"], ["a", 1, "b"])
+
+
+class Notes(Notifier):
+    """Writes down what it is told, and how it ends."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+        self.told: list[object] = []
+        self.attached = 0
+
+    def attach(self, subject: object) -> Attachment:
+        if self.broken:
+            raise ConfigError("it cannot tell of such a thing")
+        self.attached += 1
+        return self
+
+    def tell(self, event: object) -> None:
+        if event == "bad":
+            raise RuntimeError("my own bug")
+        self.told.append(event)
+
+    async def close(self) -> None:
+        self.attached -= 1
+        self.told.append("closed")
+
+    def cancel(self) -> None:
+        self.attached -= 1
+
+
+@virtual_time()
+async def test_notifiers_from_the_start_to_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    first, early, late = Notes(), Notes(), Notes()
+    hub: Hub[str] = Hub()
+    attachments = Attachments(None, [first])
+    attachments.add(hub, early, "before")
+    # Nothing is attached to what may never be entered.
+    assert first.attached == early.attached == 0
+    attachments.start(hub)
+    hub.publish("one")
+    attachments.add(hub, late, "present", None, "bad")
+    hub.publish("two")
+    await attachments.close()
+    await attachments.close()
+    hub.publish("three")
+    assert first.told == early.told == ["one", "two", "closed"]
+    assert late.told == ["present", "two", "closed"]
+    assert first.attached == early.attached == late.attached == 0
+    assert caplog.text.count("failed on bad") == 1
+
+
+@virtual_time()
+async def test_a_notifier_that_is_removed_hears_no_more() -> None:
+    one, two, never = Notes(), Notes(), Notes()
+    hub: Hub[str] = Hub()
+    attachments = Attachments(None, [])
+    attachments.add(hub, never)()
+    attachments.start(hub)
+    removals = [attachments.add(hub, notes) for notes in (one, two)]
+    # By the first one that is told, in the middle of an event.
+    hub.subscribe(lambda _: removals[1]())
+    hub.publish("a")
+    removals[1]()
+    hub.publish("b")
+    assert (one.told, two.told, never.told) == (["a", "b"], ["a"], [])
+    await attachments.close()
+    removals[0]()
+    assert one.attached == two.attached == never.attached == 0
+
+
+@virtual_time()
+async def test_who_comes_after_the_end_is_told_nothing_and_keeps_nothing_open() -> None:
+    late = Notes()
+    hub: Hub[str] = Hub()
+    attachments = Attachments(None, [])
+    attachments.start(hub)
+    await attachments.close()
+    attachments.add(hub, late, "the last")()
+    assert (late.told, late.attached) == ([], 0)
+
+
+@virtual_time()
+async def test_the_others_are_closed_when_one_cannot_be_attached() -> None:
+    one = Notes()
+    hub: Hub[str] = Hub()
+    attachments = Attachments(None, [one, Notes(broken=True)])
+    with pytest.raises(ConfigError, match="such a thing"):
+        attachments.start(hub)
+    await attachments.close()
+    assert one.attached == 0

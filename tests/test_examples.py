@@ -24,12 +24,17 @@ def test_is_short_enough_to_copy(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 40
 
 
+def lines(text: str) -> list[tuple[str, str]]:
+    """What the first example prints: when, and what happened."""
+    return re.findall(r"^ *(\d+\.\d+) s  (.*)$", text, re.MULTILINE)
+
+
 def test_two_nodes() -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "01_two_nodes.py"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    happened = re.findall(r"^ *(\d+\.\d+) s  (.*)$", done.stdout, re.MULTILINE)
+    happened = lines(done.stdout)
     assert [what for _when, what in happened] == [
         "a: BACKUP -> MASTER: no-response",
         "the cable of a is pulled",
@@ -43,6 +48,8 @@ def test_two_nodes() -> None:
         "b: BACKUP -> INIT: shutdown",
         "a: MASTER -> INIT: shutdown",
     ]
+    page = EXAMPLES.parent / "docs" / "tutorial" / "first-failover.md"
+    assert [what for _when, what in lines(page.read_text())] == [what for _when, what in happened]
     # Master_Down_Interval at priority 150 is 3.414 s, at 100 it is 3.609 s.
     started, failed_over = float(happened[0][0]), float(happened[3][0])
     assert 3.41 <= started < 4.4

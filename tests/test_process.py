@@ -475,11 +475,34 @@ def test_one_that_vanishes_or_can_be_run_no_more_is_not_run(tmp_path: Path) -> N
 
 def test_one_that_the_kernel_cannot_execute_says_so(tmp_path: Path) -> None:
     path = program(tmp_path / "check", "no format that the kernel knows")
-    with pytest.raises(OSError, match="format"):
+    with pytest.raises(OSError, match=f"let it begin with '#!/bin/sh' or such: '{path}'"):
         run(Command([str(path)]))
     program(path, "#!/no/such/interpreter\n")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="interpreter in its first line does not exist"):
         run(Command([str(path)]))
+    with path.open("r+b"), pytest.raises(OSError, match="Text file busy"):
+        run(Command([str(path)]))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = Command([str(program(path))], directory=str(gone))
+    gone.rmdir()
+    with pytest.raises(FileNotFoundError, match=str(gone)):
+        run(command)
+
+
+def test_one_that_env_cannot_execute_has_no_status(tmp_path: Path) -> None:
+    """126 and 127 would be weights to a dynamic check."""
+    path = program(tmp_path / "check", "#!/no/such/interpreter\n")
+    odd = program(tmp_path / "odd", "#!/bin/sh\necho env: this is mine; echo and this; exit 127\n")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        with pytest.raises(OSError, match=r"could not be executed: .*env: .*No such file"):
+            run(Command([str(path)]))
+        assert run(Command([str(odd)])).status == 127
+        assert run(sh("exit 127")).status == 127
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert run(sh("echo env: mine; exit 127")).status == 127
 
 
 def test_it_is_looked_at_on_construction_and_before_each_run(
@@ -550,7 +573,7 @@ def test_bad_commands(argv: Any, message: str) -> None:
         ({"output_limit": -1}, "output_limit"),
         ({"output_limit": 1.5}, "output_limit"),
         ({"directory": "tmp"}, "absolute"),
-        ({"directory": "/etc/passwd"}, "no directory"),
+        ({"directory": "/etc/passwd"}, "directory '/etc/passwd' is none"),
         ({"environment": {"A=": "1"}}, "environment"),
         ({"environment": {"": "1"}}, "environment"),
         ({"environment": {"A": "\0"}}, "environment"),

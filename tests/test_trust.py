@@ -24,6 +24,7 @@ class Node:
     uid: int = 0
     gid: int = 0
     target: str = ""
+    acl: bytes | None = None
 
 
 class Tree:
@@ -49,6 +50,12 @@ class Tree:
             raise FileNotFoundError(2, "No such file or directory", path) from None
         return os.stat_result((node.mode, 1, 1, 1, node.uid, node.gid, 0, 0, 0, 0))
 
+    def getxattr(self, path: str, name: str) -> bytes:
+        assert name == "system.posix_acl_access"
+        if (found := self.nodes[path].acl) is None:
+            raise OSError(61, "No data available", path)
+        return found
+
     def readlink(self, path: str) -> str:
         return self.nodes[path].target
 
@@ -60,7 +67,11 @@ def tree(monkeypatch: pytest.MonkeyPatch) -> Tree:
         module,
         "os",
         SimpleNamespace(
-            path=os.path, lstat=made.lstat, readlink=made.readlink, getcwd=lambda: "/opt"
+            path=os.path,
+            lstat=made.lstat,
+            readlink=made.readlink,
+            getxattr=made.getxattr,
+            getcwd=lambda: "/opt",
         ),
     )
     return made
@@ -98,6 +109,18 @@ def test_every_level_counts(
     else:
         assert found is not None
         assert found.startswith(f"{level} {expected}")
+
+
+@pytest.mark.parametrize("level", ["/opt", "/opt/check"])
+def test_an_access_control_list_counts(tree: Tree, level: str) -> None:
+    tree.add("/opt/check", PROGRAM)
+    node = tree.nodes[level]
+    node.acl = b"user:daemon:rwx"
+    assert untrusted("/opt/check") is None, "its mask lets nobody write"
+    node.mode |= stat.S_IWGRP
+    assert untrusted("/opt/check") == f"{level} has an access control list that lets others write"
+    node.acl = None
+    assert untrusted("/opt/check") is None
 
 
 def test_nobody_replaces_what_root_has_in_a_sticky_directory(tree: Tree) -> None:

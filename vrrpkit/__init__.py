@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from vrrpkit.notify.hooks import Hook
     from vrrpkit.notify.mail import Mail
     from vrrpkit.notify.scripts import NotifyScripts
-    from vrrpkit.run import run
+    from vrrpkit.runner import run
     from vrrpkit.tracking.bfd import TrackBFD
     from vrrpkit.tracking.checker import TrackChecker
     from vrrpkit.tracking.file import TrackFile
@@ -172,7 +172,7 @@ _HOMES = {
     "vrrpkit.notify.hooks": ("Hook",),
     "vrrpkit.notify.mail": ("Mail",),
     "vrrpkit.notify.scripts": ("NotifyScripts",),
-    "vrrpkit.run": ("run",),
+    "vrrpkit.runner": ("run",),
     "vrrpkit.tracking.bfd": ("TrackBFD",),
     "vrrpkit.tracking.checker": ("TrackChecker",),
     "vrrpkit.tracking.file": ("TrackFile",),

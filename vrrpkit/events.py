@@ -14,7 +14,8 @@ from typing import Generic, Protocol, TypeVar, overload
 
 import attrs
 
-from vrrpkit.errors import Closed, ConfigError
+from vrrpkit.errors import Closed
+from vrrpkit.values import whole_number
 
 __all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
 
@@ -35,6 +36,9 @@ class EventsLost:
 
     count: int
     """How many, at least 1."""
+
+    def __str__(self) -> str:
+        return f"{self.count} events were dropped: their reader is too slow"
 
 
 class Attachment(Protocol):
@@ -72,53 +76,73 @@ class Attachments:
 
     def __init__(self, subject: object, notifiers: Iterable[Notifier]) -> None:
         self._subject = subject
-        self._notifiers = tuple(notifiers)
+        self._waiting: dict[object, Notifier] = {object(): notifier for notifier in notifiers}
         self._attached: dict[object, Attachment] = {}
+        self._started = self._ended = False
         self._stop: Callable[[], None] | None = None
 
     def start(self, hub: Hub[E]) -> None:
-        """Tell the notifiers of everything that ``hub`` publishes.
+        """Tell the notifiers of everything that ``hub`` publishes. If this raises,
+        :meth:`close` must follow.
 
         :raises ConfigError: a notifier cannot tell of such a thing.
         """
-        for notifier in self._notifiers:
-            self._attached[object()] = notifier.attach(self._subject)
-        if self._attached and self._stop is None:
-            self._stop = hub.subscribe(self._tell)
+        self._started = True
+        for key, notifier in self._waiting.items():
+            self._attach(hub, key, notifier)
+        self._waiting.clear()
 
-    def add(self, hub: Hub[E], notifier: Notifier, current: object) -> Callable[[], None]:
-        """Tell one more, beginning with ``current`` unless it is ``None``; returns what ends it.
+    def add(self, hub: Hub[E], notifier: Notifier, *current: object) -> Callable[[], None]:
+        """Tell one more, beginning with ``current`` but for what is ``None`` there; returns what
+        ends it. Before the start it waits for that; after the end there is nothing to tell.
 
         :raises ConfigError: the notifier cannot tell of such a thing.
         """
         key = object()
-        attachment = self._attached[key] = notifier.attach(self._subject)
-        if self._stop is None:
-            self._stop = hub.subscribe(self._tell)
-        if current is not None:
-            attachment.tell(current)
+        if not self._started:
+            self._waiting[key] = notifier
+        elif not self._ended:
+            attachment = self._attach(hub, key, notifier)
+            for event in current:
+                if event is not None:
+                    _tell(attachment, event)
 
         def remove() -> None:
-            if self._attached.pop(key, None) is not None:
+            self._waiting.pop(key, None)
+            attachment = self._attached.pop(key, None)
+            if attachment is not None:
                 attachment.cancel()
 
         return remove
 
+    def _attach(self, hub: Hub[E], key: object, notifier: Notifier) -> Attachment:
+        attachment = self._attached[key] = notifier.attach(self._subject)
+        if self._stop is None:
+            self._stop = hub.subscribe(self._tell)
+        return attachment
+
     def _tell(self, event: object) -> None:
-        for attachment in list(self._attached.values()):
-            try:
-                attachment.tell(event)
-            except Exception:
-                log.exception("the notifier %r failed on %s", attachment, event)
+        for key, attachment in list(self._attached.items()):
+            # One that was told before may have removed this one.
+            if key in self._attached:
+                _tell(attachment, event)
 
     async def close(self) -> None:
         """Have every notifier finish, all at the same time; calling it twice is harmless."""
+        self._started = self._ended = True
         if self._stop is not None:
             self._stop()
         attached, self._attached = self._attached, {}
         async with asyncio.TaskGroup() as tasks:
             for attachment in attached.values():
                 tasks.create_task(_finish(attachment), name="vrrpkit: a notifier finishes")
+
+
+def _tell(attachment: Attachment, event: object) -> None:
+    try:
+        attachment.tell(event)
+    except Exception:
+        log.exception("the notifier %r failed on %s", attachment, event)
 
 
 async def _finish(attachment: Attachment) -> None:
@@ -200,10 +224,9 @@ class Hub(Generic[E]):
 
         :param limit: events kept for a reader that is behind, at least 1; past that the oldest are
             dropped, and :class:`EventsLost` stands in their place.
-        :raises ConfigError: ``limit`` is less than 1.
+        :raises ConfigError: ``limit`` is no whole number from 1 to 1000000.
         """
-        if limit < 1:
-            raise ConfigError(f"limit {limit} must be 1 event or more")
+        whole_number("limit", limit, 1, 1_000_000, "events kept for a reader that is behind")
         stream: _Stream[E] = _Stream(limit)
         feed = _Feed(stream)
         stop = self._listen(feed)

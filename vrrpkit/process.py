@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -10,6 +11,7 @@ import shutil
 import signal
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import attrs
 
@@ -18,9 +20,12 @@ from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trust import require_trusted
 from vrrpkit.values import whole_number
 
-__all__ = ["Command", "Finished", "group_names", "words"]
+__all__ = ["Command", "Finished", "group_names", "variables", "words"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+NOT_EXECUTED = {126, 127}
+"""What ``env`` and ``setpriv`` end with when they cannot execute a command."""
 
 HIGHEST_ID = 2**32 - 2
 """The highest number of a user or group; the one above means "leave it"."""
@@ -49,13 +54,11 @@ def _own_identity() -> _Identity:
 
 def _identity(user: str | int, groups: tuple[str | int, ...] | None, what: object) -> _Identity:
     entry = None
+    if not isinstance(user, str):
+        whole_number(f"{what}: user", user, 0, HIGHEST_ID, "or a name")
     try:
-        if isinstance(user, str):
-            entry = pwd.getpwnam(user)
-        else:
-            whole_number(f"{what}: user", user, 0, HIGHEST_ID, "or a name")
-            entry = pwd.getpwuid(user)
-    except KeyError:
+        entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
+    except (KeyError, ValueError):
         if isinstance(user, str):
             raise ConfigError(
                 f"{what}: there is no user {user!r}; create it with 'useradd --system {user}', or "
@@ -97,17 +100,18 @@ def _group(group: str | int, what: object) -> int:
         return group
     try:
         return grp.getgrnam(group).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):
         raise ConfigError(f"{what}: there is no group {group!r}; name another") from None
 
 
 def _argv(value: str | Sequence[str]) -> tuple[str, ...]:
+    value = words(value)
     if isinstance(value, str):
         try:
             return tuple(shlex.split(value))
         except ValueError as problem:
             raise ConfigError(f"command {value!r} cannot be split into words: {problem}") from None
-    return tuple(value)
+    return value
 
 
 def _check_word(word: object) -> None:
@@ -115,25 +119,67 @@ def _check_word(word: object) -> None:
         raise ConfigError(f"{word!r} in a command must be text; write str(...)")
     if "\0" in word:
         raise ConfigError(f"{word!r} in a command contains a NUL octet; take it out")
+    if not _encodable(word):
+        raise ConfigError(f"{word!r} in a command cannot be written as octets; it is no text")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeError:
+        return False
+    return True
 
 
 def words(value: str | Sequence[str]) -> str | tuple[str, ...]:
-    """Freeze the text or the words of a command; an attrs converter."""
-    return value if isinstance(value, str) else tuple(value)
+    """Freeze the text or the words of a command; an attrs converter.
+
+    :raises ConfigError: it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    given = cast(object, value)
+    # Octets are a sequence too, of numbers.
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise ConfigError(
+            f"argv {value!r} is no command; write ['/usr/bin/pgrep', '-x', 'nginx'], or one text"
+        )
+    return tuple(value)
 
 
 def group_names(value: Iterable[str | int] | None) -> tuple[str | int, ...] | None:
     """Freeze the groups of a command; an attrs converter.
 
-    :raises ConfigError: it is one text.
+    :raises ConfigError: it is one group, or none at all.
     """
-    if isinstance(value, str):
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(cast(object, value), Iterable):
         raise ConfigError(f"groups {value!r} must be a sequence: write groups=[{value!r}]")
-    return None if value is None else tuple(value)
+    return tuple(value)
 
 
-def _copied(value: Mapping[str, str]) -> Mapping[str, str]:
+def variables(value: Mapping[str, str]) -> Mapping[str, str]:
+    """Freeze the environment of a command; an attrs converter.
+
+    :raises ConfigError: it is none.
+    """
+    if not isinstance(cast(object, value), Mapping):
+        raise ConfigError(f"environment {value!r} must be a mapping; write {{'NAME': 'value'}}")
+    for name, text in value.items():
+        for part in cast(tuple[object, ...], (name, text)):
+            if not isinstance(part, str) or "\0" in part or not _encodable(part):
+                raise ConfigError(
+                    f"environment: {part!r} in {name!r} must be text without a NUL octet; write "
+                    "str(...)"
+                )
+        if not name or "=" in name:
+            raise ConfigError(f"environment: {name!r} cannot be the name of a variable")
     return dict(value)
+
+
+def _is_directory(path: object) -> bool:
+    return isinstance(path, str) and path.startswith("/") and os.path.isdir(path)
 
 
 def _check_seconds(what: str, value: object, high: int) -> None:
@@ -171,7 +217,7 @@ class Command:
     timeout: float | None = attrs.field(default=None, kw_only=True)
     kill_after: float = attrs.field(default=2.0, kw_only=True)
     environment: Mapping[str, str] = attrs.field(
-        factory=dict[str, str], kw_only=True, hash=False, converter=_copied
+        factory=dict[str, str], kw_only=True, hash=False, converter=variables
     )
     directory: str = attrs.field(default="/", kw_only=True)
     output_limit: int = attrs.field(default=4096, kw_only=True)
@@ -179,22 +225,19 @@ class Command:
     _program: str = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not self.argv or not self.argv[0]:
-            raise ConfigError("the command is empty; give the program and its arguments")
         for word in self.argv:
             _check_word(word)
+        if not self.argv or not self.argv[0]:
+            raise ConfigError("the command is empty; give the program and its arguments")
         if self.timeout is not None:
             _check_seconds(f"{self}: timeout", self.timeout, 86400)
         _check_seconds(f"{self}: kill_after", self.kill_after, 3600)
         if self.groups is not None and self.user is None:
             raise ConfigError(f"{self}: groups go with user=; name the user too")
         whole_number(f"{self}: output_limit", self.output_limit, 0, 2**31 - 1, "octets")
-        for name, value in self.environment.items():
-            if not name or "=" in name or "\0" in name + value:
-                raise ConfigError(f"{self}: {name!r} cannot be set to {value!r} in an environment")
-        if not self.directory.startswith("/") or not os.path.isdir(self.directory):
+        if not _is_directory(self.directory):
             raise ConfigError(
-                f"{self}: {self.directory!r} is no directory; write an absolute path to one"
+                f"{self}: directory {self.directory!r} is none; write an absolute path to one"
             )
         identity = _own_identity() if self.user is None else _identity(self.user, self.groups, self)
         object.__setattr__(self, "_identity", identity)
@@ -255,7 +298,7 @@ class Command:
         except ConfigError as problem:
             raise Untrusted(str(problem)) from None
         who = self._identity
-        variables = {
+        environ = {
             "PATH": PATH,
             "HOME": who.home,
             "USER": who.name,
@@ -264,17 +307,46 @@ class Command:
             **self.environment,
             **(environment or {}),
         }
-        group = ProcessGroup(
-            [*_usual_signals(), *who.switch, self._program, *self.argv[1:], *extra],
-            environment=variables,
-            directory=self.directory,
-            data=input or b"",
-            limit=self.output_limit,
-        )
+        before = [*_usual_signals(), *who.switch]
         try:
-            return await group.finish(self.timeout, self.kill_after)
+            group = ProcessGroup(
+                [*before, self._program, *self.argv[1:], *extra],
+                environment=environ,
+                directory=self.directory,
+                data=input or b"",
+                limit=self.output_limit,
+            )
+        except OSError as problem:
+            raise _explained(problem, self._program) from None
+        try:
+            done = await group.finish(self.timeout, self.kill_after)
         finally:
             group.close()
+        if before:
+            _require_begun(done)
+        return done
+
+
+def _explained(problem: OSError, program: str) -> OSError:
+    """Why a program that is there was not executed; the system's words mislead."""
+    if problem.filename != program or not os.path.exists(program):
+        return problem
+    if problem.errno == errno.ENOENT:
+        return OSError(errno.ENOENT, "the interpreter in its first line does not exist", program)
+    if problem.errno == errno.ENOEXEC:
+        return OSError(errno.ENOEXEC, "no program; let it begin with '#!/bin/sh' or such", program)
+    return problem
+
+
+def _require_begun(done: Finished) -> None:
+    """Tell the status of a command from that of the programs before it, which could not execute it.
+
+    :raises OSError: it never began.
+    """
+    said = done.end.decode(errors="replace").strip()
+    who = said.partition(": ")[0].rpartition("/")[2]
+    if done.status in NOT_EXECUTED and who in ("env", "setpriv") and "\n" not in said:
+        raise OSError(errno.ENOEXEC, f"it could not be executed: {said}")
 
 
 def _usual_signals() -> list[str]:

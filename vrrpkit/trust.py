@@ -17,10 +17,11 @@ def untrusted(path: str) -> str | None:
     """Why somebody other than root could change what ``path`` runs, or ``None``.
 
     Every level of the path is looked at, also those that symbolic links lead through. A level, or a
-    link, must belong to root, and neither its group (unless that is root's) nor others may write to
-    it. In a sticky directory such as ``/tmp`` others may: what root has there, only root can rename
-    or remove. That is keepalived's rule, and like keepalived this looks at the program alone: of
-    ``/bin/sh /path/script`` the script is an argument, and nobody but the shell knows what it is.
+    link, must belong to root, and neither its group (unless that is root's), nor those in an access
+    control list, nor others may write to it. In a sticky directory such as ``/tmp`` others may:
+    what root has there, only root can rename or remove. That is keepalived's rule (which knows no
+    access control lists), and like keepalived this looks at the program alone: of ``/bin/sh
+    /path/script`` the script is an argument, and nobody but the shell knows what it is.
 
     :raises OSError: a level does not exist or cannot be looked at.
     """
@@ -60,11 +61,23 @@ def _level(path: str, found: os.stat_result) -> str | None:
     # The permissions of a link mean nothing.
     if sticky or stat.S_ISLNK(found.st_mode):
         return None
-    if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
-        return f"{path} can be written to by group {found.st_gid}"
+    if found.st_mode & stat.S_IWGRP:
+        if found.st_gid != 0:
+            return f"{path} can be written to by group {found.st_gid}"
+        # With such a list these are the permissions that anybody named in it has at most (acl(5)).
+        if _has_list(path):
+            return f"{path} has an access control list that lets others write"
     if found.st_mode & stat.S_IWOTH:
         return f"{path} can be written to by everybody"
     return None
+
+
+def _has_list(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:
+        # None, or the file system knows of no such thing.
+        return False
 
 
 def require_trusted(path: str, uid: int) -> None:

@@ -11,7 +11,7 @@ from ipaddress import (
     ip_address,
     ip_interface,
 )
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import attrs
 
@@ -59,7 +59,8 @@ def parse_address(value: str | IPAddress, what: str) -> IPAddress:
     :raises ConfigError: ``value`` is no IPv4 or IPv6 address; ``what`` names it in the message.
     """
     try:
-        address = ip_address(value)
+        # As text, for a number would be taken too: 5 for 0.0.0.5.
+        address = ip_address(str(value))
     except ValueError:
         raise ConfigError(
             f"{what} {value!r} is no IPv4 or IPv6 address; write it as '192.0.2.1' or '2001:db8::1'"
@@ -125,6 +126,10 @@ class VIP:
         _no_zone(self.interface, "virtual address")
         if self.address.is_multicast or self.address.is_unspecified:
             raise ConfigError(f"virtual address {self.address} must be a unicast address")
+        for what, name in (("label", self.label), ("dev", self.dev)):
+            given = cast(object, name)
+            if given is not None and not isinstance(given, str):
+                raise ConfigError(f"{what} {given!r} on {self} must be text")
         if self.label is not None:
             if self.family == 6:
                 raise ConfigError(
@@ -145,9 +150,10 @@ class VIP:
             raise ConfigError(f"scope {self.scope!r} on {self} must be one of {', '.join(SCOPES)}")
         if self.peer is not None and self.peer.version != self.family:
             raise ConfigError(f"peer {self.peer} of {self} must be of the same address family")
-        if self.preferred_lifetime is not None and not self.preferred_lifetime >= 0:
+        lifetime = cast(object, self.preferred_lifetime)
+        if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime >= 0):
             raise ConfigError(
-                f"preferred_lifetime {self.preferred_lifetime} of {self} must be 0 seconds or more"
+                f"preferred_lifetime {lifetime!r} of {self} must be 0 seconds or more, or math.inf"
             )
 
     @property
@@ -246,5 +252,6 @@ class Announcements:
             ("refresh", self.refresh),
             ("interval", self.interval),
         ):
-            if not 0 <= seconds <= 86400:
-                raise ConfigError(f"announcements: {name} {seconds} must be 0 to 86400 seconds")
+            given = cast(object, seconds)
+            if not isinstance(given, int | float) or not 0 <= given <= 86400:
+                raise ConfigError(f"announcements: {name} {given!r} must be 0 to 86400 seconds")

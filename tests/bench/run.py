@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests python tests/bench/run.py [figure ...] [--quick]
 
-Needs root, iproute2 and keepalived. The exit status is 1 if a target is missed. Figures of
-different runs do not compare, and those of a busy machine mean little.
+Needs root, iproute2 and keepalived; "checks" and "table" need user-mode-linux and kmod as well,
+"table" also ipvsadm. The exit status is 1 if a target is missed. Figures of different runs do not
+compare, and those of a busy machine mean little.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from bench.balancer import checks, pool, table
+from bench.balancer import checks, lacking, pool, table
 from bench.failover import bunched, crowd, single
 from bench.load import cpu, memory, steady
 from bench.startup import startup
@@ -46,9 +47,13 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(FIGURES)}")
     if reason := require_root_and("keepalived"):
         parser.error(reason)
+    chosen = options.figures or list(FIGURES)
+    for name in chosen:
+        if reason := lacking(name):
+            parser.error(f"{name}: {reason}")
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.2f}", flush=True)
     found: list[Figure] = []
-    for name in options.figures or FIGURES:
+    for name in chosen:
         start = time.monotonic()
         figures = list(FIGURES[name](options.quick))
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

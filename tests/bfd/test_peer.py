@@ -337,7 +337,7 @@ async def test_strange_packets_are_counted_and_change_nothing(
         await both_up(a, b)
         journal = Journal(a)
         await asyncio.sleep(0)
-        known = a._seat.discriminator if a._seat else 0
+        known = a._run.seat.discriminator if a._run else 0
         with caplog.at_level("INFO"):
             for _ in range(3):
                 forge(bus, b"short")
@@ -356,8 +356,8 @@ async def test_strange_packets_are_counted_and_change_nothing(
         assert strangers == [
             "BFD packets from 192.0.2.66 are dropped: session: got 0, want one of ours"
         ]
-        assert a._speaker is not None
-        assert a._speaker.strangers == {BFDRejectReason.SESSION: 3, BFDRejectReason.SOURCE: 3}
+        assert a._run is not None
+        assert a._run.speaker.strangers == {BFDRejectReason.SESSION: 3, BFDRejectReason.SOURCE: 3}
         # One event a second for each reason.
         await asyncio.sleep(1)
         forge(bus, b"short")
@@ -442,12 +442,12 @@ async def test_what_the_system_refuses_is_counted_and_tried_again() -> None:
         await both_up(a, b)
         journal = Journal(a)
         await asyncio.sleep(0)
-        assert a._seat is not None
-        assert a._seat.outlet is not None
-        send = a._seat.outlet.send
-        a._seat.outlet.send = _refuse  # type: ignore[method-assign]
+        assert a._run is not None
+        assert a._run.seat.outlet is not None
+        send = a._run.seat.outlet.send
+        a._run.seat.outlet.send = _refuse  # type: ignore[method-assign]
         await b.wait_for(BFDState.DOWN)
-        a._seat.outlet.send = send  # type: ignore[method-assign]
+        a._run.seat.outlet.send = send  # type: ignore[method-assign]
         await both_up(a, b)
         assert a.statistics.send_errors >= 5
     await journal.ended()
@@ -498,7 +498,8 @@ async def test_losing_packets_on_this_host_is_not_silence() -> None:
         bus.cut(B, A, one_way=True)
         for _ in range(5):
             await asyncio.sleep(0.4)
-            a.deaf()
+            assert a._run is not None
+            a._run.deaf()
         assert (a.state, a.statistics.losses) == (BFDState.UP, 5)
         await asyncio.sleep(0.5)
         assert a.state is BFDState.DOWN
@@ -550,9 +551,9 @@ async def test_an_advert_is_better_proof_than_bfd() -> None:
         await master.wait_for(State.MASTER)
         await both_up(watch, other)
         # BFD alone falls silent.
-        assert other._seat is not None
-        assert other._seat.outlet is not None
-        other._seat.outlet.send = lambda payload: None  # type: ignore[method-assign]
+        assert other._run is not None
+        assert other._run.seat.outlet is not None
+        other._run.seat.outlet.send = lambda payload: None  # type: ignore[method-assign]
         await watch.wait_for(BFDState.DOWN)
         await asyncio.sleep(5)
         assert backup.state is State.BACKUP
@@ -580,3 +581,24 @@ async def test_a_neighbour_that_is_not_the_master_does_not_matter() -> None:
         await asyncio.sleep(5)
         assert backup.state is State.BACKUP
         bus.restart(third)
+
+
+@virtual_time()
+async def test_callbacks_outlive_a_run() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    states: list[BFDState] = []
+    stop = a.on_transition(lambda change: states.append(change.state))
+    async with b:
+        for _ in range(2):
+            async with a:
+                await a.wait_for(BFDState.UP)
+        round_ = [BFDState.DOWN, BFDState.INIT, BFDState.UP, BFDState.ADMIN_DOWN]
+        assert [state for state in states if state is not BFDState.INIT] == 2 * [
+            state for state in round_ if state is not BFDState.INIT
+        ]
+        stop()
+        states.clear()
+        async with a:
+            await a.wait_for(BFDState.UP)
+    assert states == []

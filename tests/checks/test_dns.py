@@ -373,7 +373,7 @@ async def test_a_cancelled_check_leaves_nothing() -> None:
         ({"rcode": 16}, "rcode 16 must be one of NOERROR"),
         ({"rcode": [True]}, "rcode True must be one of NOERROR"),
         ({"rcode": []}, "rcode must name at least one"),
-        ({"type": "A", "expect": "www"}, "DNS answer 'www' must be an IPv4 address"),
+        ({"type": "A", "expect": "www"}, "DNSChecker: expect 'www' must be an IPv4 address"),
         ({"type": "ANY", "expect": "00"}, "RFC 8482"),
         ({"min_answers": -1}, "min_answers -1 must be"),
         ({"min_answers": 65536}, "min_answers 65536 must be"),

@@ -50,6 +50,16 @@ def test_regex() -> None:
         Rules(regex="down").judge_body(b"x" * 100)
 
 
+def test_where_a_match_may_begin_is_part_of_the_expression() -> None:
+    """As with keepalived's ``regex_min_offset 3`` and ``regex_max_offset 5``."""
+    rules = Rules(regex=re.compile(rb"\A(?s:.{3,5}?)(?:ok)"))
+    for before in (b"...", b"\n\n\n\n", b"ok...", b"\xff" * 5):
+        rules.judge_body(before + b"ok then")
+    for before in (b"", b"..", b"." * 6, b"ok...."):
+        with pytest.raises(CheckFailed, match="is not in the body"):
+            rules.judge_body(before + b"ok then")
+
+
 def test_no_match() -> None:
     Rules(no_match="down").judge_body(BODY)
     with pytest.raises(CheckFailed, match=r"b'W.*S' is in the body: b'works'$"):

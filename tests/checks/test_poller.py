@@ -157,6 +157,30 @@ async def test_closing_an_old_one_leaves_the_new_one() -> None:
     assert Poller.current() is new
 
 
+def test_goes_when_its_loop_is_closed() -> None:
+    """At once, and not when the garbage is collected: a loop is in a circle of references."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        Poller.current().watch(ours.fileno(), lambda _what: None)
+        await asyncio.sleep(0)
+        Poller.current().forget(ours.fileno())
+        ours.close()
+        theirs.close()
+
+    gc.collect()
+    before = descriptors()
+    gc.disable()
+    try:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        assert descriptors() > before
+        loop.close()
+        assert descriptors() == before
+    finally:
+        gc.enable()
+
+
 def test_each_loop_has_its_own_and_keeps_none_alive() -> None:
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
     gc.collect()

@@ -12,7 +12,7 @@ import pytest
 from checks.attempts import descriptors
 from checks.privileges import unprivileged
 from vrrpkit.checks import target
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.target import EPHEMERAL, Target, Way, leads_back
 from vrrpkit.errors import ConfigError, PermissionMissing
 
 HERE = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
@@ -75,6 +75,29 @@ def test_is_shown_as_urls_write_it() -> None:
     assert Way(HERE[4], None).destination == ("127.0.0.1", 0)
 
 
+def test_a_link_local_address_goes_by_its_link() -> None:
+    number = socket.if_nametoindex("lo")
+    for link in ("lo", str(number)):
+        way = Way(ip_address(f"fe80::5%{link}"), 80)
+        assert way.sockaddr == ("fe80::5", 80, 0, number)
+        assert str(way) == f"[fe80::5%{link}]:80"
+        # The other side is not told of our link.
+        assert (way.host, way.authority(80), way.authority(443)) == (
+            *("fe80::5", "[fe80::5]"),
+            "[fe80::5]:80",
+        )
+    with pytest.raises(OSError, match="no interface with this name"):
+        _ = Way(ip_address("fe80::5%nowhere7"), 80).sockaddr
+    assert Way(HERE[6], 80).sockaddr == ("::1", 80)
+    assert Way(HERE[4], None).sockaddr == ("127.0.0.1", 0)
+    assert Way(HERE[4], 8080).authority(80) == "127.0.0.1:8080"
+
+
+def test_a_connection_that_is_gone_leads_nowhere() -> None:
+    with socket.socket() as sock:
+        assert not leads_back(Way(HERE[4], EPHEMERAL), sock)
+
+
 def test_a_target_takes_text_and_objects() -> None:
     assert Target("192.0.2.1", 80) == Target(ip_address("192.0.2.1"), 80)
     assert Target("2001:db8::1").address == ip_address("2001:db8::1")
@@ -89,6 +112,7 @@ def test_a_target_takes_text_and_objects() -> None:
         (("192.0.2.1", -1), "target: port -1 must be a whole number from 0 to 65535"),
         (("192.0.2.1", 65536), "target: port 65536 must be"),
         (("192.0.2.1", "80"), "target: port '80' must be"),
+        (("192.0.2.1", 80, 7), "target: name 7 must be text"),
     ],
 )
 def test_a_target_refuses(values: Any, says: str) -> None:

@@ -13,7 +13,7 @@ from checks import hostile
 from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets, until
 from vrrpkit.checks import connection
 from vrrpkit.checks.poller import Poller
-from vrrpkit.checks.target import Target
+from vrrpkit.checks.target import EPHEMERAL, Target
 from vrrpkit.checks.tcp import TCPChecker
 from vrrpkit.errors import ConfigError
 
@@ -101,7 +101,7 @@ async def test_another_address_and_port() -> None:
 async def test_connected_to_itself_is_not_healthy(family: int) -> None:
     target = hostile.refused(family)
     assert target.port is not None
-    assert target.port >= connection.EPHEMERAL
+    assert target.port >= EPHEMERAL
     checker = TCPChecker(source=target.address, source_port=target.port)
     outcome = await attempt(checker, target)
     assert outcome == f"cannot connect to {target}: nobody listens there"

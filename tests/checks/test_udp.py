@@ -8,6 +8,7 @@ import time
 from ipaddress import ip_address
 from typing import Any
 
+import attrs
 import pytest
 
 from checks import datagrams
@@ -193,6 +194,16 @@ async def test_another_address_and_port() -> None:
     async with datagrams.answering(lambda data: [data]) as server:
         checker = UDPChecker(address=server.address, port=server.port, require_reply=True)
         assert await attempt(checker, Target(ip_address("192.0.2.1"))) == PASSED
+
+
+@families
+@real_sockets
+async def test_its_own_question_is_no_answer(family: int) -> None:
+    """Where nobody listens, the kernel may pick the very port that is asked for our end."""
+    target = datagrams.refused(family)
+    for checker in (UDPChecker(require_reply=True, payload=b"x"), UDPChecker()):
+        checker = attrs.evolve(checker, source=target.address, source_port=target.port)
+        assert await attempt(checker, target) == f"asking {target} failed: nobody listens there"
 
 
 @pytest.mark.parametrize(

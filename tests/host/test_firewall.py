@@ -329,6 +329,92 @@ def test_a_cancelled_hold_leaves_nothing_that_stays(net: Net) -> None:
     assert tables(net) == []
 
 
+KEEPER = """
+import asyncio, sys
+from vrrpkit.host.firewall import Chain, Firewall
+async def main(netns, setting):
+    firewall = Firewall(netns)
+    chain = Chain(name="drops", type="filter", hook="input", priority="filter")
+    await firewall.hold("other", {chain: ["ip daddr 192.0.2.8 drop"]}, {setting: 33})
+    await firewall.hold("holder", {chain: ["ip daddr 192.0.2.9 drop"]}, {setting: 33})
+    await firewall.keep("holder", "web 1")
+    await firewall.keep("holder", "web 1")
+    await firewall.release("other")
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_what_is_kept_outlives_its_process_and_the_start_of_others(net: Net) -> None:
+    with net.python(f"import sys\nsys.argv[1:] = {[net.name, TTL]!r}\n{KEEPER}") as child:
+        assert child.wait(20) == 0
+    (kept,) = tables(net)
+    assert kept.startswith("vrrpkit-kept-web-1-")
+    rule = "ip daddr 192.0.2.9 drop"
+
+    def stays() -> None:
+        listed = nft(net, "list", "ruleset")
+        assert (rule in listed, "192.0.2.8" in listed, net.get(TTL)) == (True, False, 33)
+
+    async def main() -> None:
+        stays()
+        await Firewall(net.name).sweep()
+        other = Firewall(net.name)
+        await other.hold("a", {CHAIN: [DROP_1]}, {TTL: 33})
+        stays()
+        await other.release("a")
+        stays()
+        next_run = Firewall(net.name)
+        await next_run.discard("web")
+        stays()
+        await next_run.hold("b", {CHAIN: [DROP_2]}, {TTL: 33})
+        stays()
+        await next_run.discard("web 1")
+        assert tables(net) == [next_run.table]
+        assert net.get(TTL) == 33
+        await next_run.discard("web 1")
+        await next_run.release("b")
+
+    run(main())
+    assert (tables(net), net.get(TTL)) == ([], 64)
+
+
+def test_what_is_kept_is_discarded_also_by_who_holds_nothing(net: Net) -> None:
+    async def main() -> None:
+        firewall = Firewall(net.name)
+        await firewall.keep("a", "web")
+        await firewall.hold("a", {CHAIN: [DROP_1]}, {TTL: 33})
+        await firewall.keep("a", "web")
+        assert firewall.table is None
+        assert (len(tables(net)), net.get(TTL)) == (1, 33)
+        with holder(net) as dead:
+            theirs = table_of(dead)
+        assert theirs in tables(net)
+        await firewall.discard("web")
+        assert firewall.table is None
+        assert (tables(net), net.get(TTL)) == ([], 64)
+
+    run(main())
+
+
+def test_what_cannot_be_kept_or_discarded_is_logged(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        firewall = Firewall(net.name)
+        await firewall.hold("a", {CHAIN: [DROP_1]})
+        monkeypatch.setattr("vrrpkit.processgroup.subprocess.Popen", missing)
+        await firewall.discard("web")
+        assert "that were kept stay behind: " in caplog.text
+        await firewall.keep("a", "web")
+        assert "may be gone after this program: " in caplog.text
+        assert firewall.table is None
+
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError("nsenter")
+
+    run(main())
+
+
 def test_everybody_in_a_loop_gets_the_same(net: Net) -> None:
     async def main() -> None:
         firewall = Firewall.current(net.name)

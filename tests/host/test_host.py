@@ -143,9 +143,9 @@ def test_never_blocks(net: Net) -> None:
         with blockbuster_ctx("vrrpkit") as blockbuster:
             # What it takes to run nft, see the tests of vrrpkit.process: local disk, vfork, /proc.
             for function, file, caller in (
-                ("os.stat", "vrrpkit/host/firewall.py", "_program"),
-                ("os.access", "vrrpkit/host/firewall.py", "_program"),
-                ("os.readlink", "vrrpkit/host/firewall.py", "_program"),
+                ("os.stat", "vrrpkit/host/nft.py", "program"),
+                ("os.access", "vrrpkit/host/nft.py", "program"),
+                ("os.readlink", "vrrpkit/host/nft.py", "program"),
                 ("os.stat", "vrrpkit/process.py", "_look"),
                 ("os.readlink", "vrrpkit/process.py", "_look"),
                 ("os.read", "subprocess.py", "_execute_child"),
@@ -282,6 +282,61 @@ def test_interface_vanishes_and_returns(net: Net) -> None:
 
 
 @pytest.mark.system
+def test_an_interface_that_is_renamed_loses_the_addresses(net: Net) -> None:
+    """Under its new name nobody would look for them, and another router may take them over."""
+    net.ip("address add 192.0.2.9/32 dev eth0")
+
+    async def main() -> None:
+        listener = Listener()
+        foreign, unheld = VIP("192.0.2.9"), VIP("192.0.2.8")
+        async with opened(net) as interface:
+            hold = await interface.hold([V4, V6, foreign], BRIEF, listener)
+            hold.acquire()
+            await hold.settled()
+            # As another process of this library may have put it there.
+            manager = interface._required.addresses
+            assert await manager.apply([unheld], [], None) == []
+            interface.watch(hold.release)
+            net.ip("link set eth0 name wan0")
+            await soon(lambda: interface.link is None)
+            await hold.settled()
+            left = net.addresses("wan0").keys()
+            assert not {str(V4), str(V6)} & left and {str(foreign), str(unheld), OWN} <= left
+            assert listener.losses == []
+            net.ip("link set wan0 name eth0")
+            await soon(lambda: interface.link is not None)
+            hold.acquire()
+            await hold.settled()
+            assert {str(V4), str(V6)} <= net.addresses().keys()
+
+    run(main())
+
+
+@pytest.mark.system
+def test_another_interface_takes_the_name(net: Net) -> None:
+    """Between two turns of the loop, so that the name was never seen to be nobody's."""
+
+    async def main() -> None:
+        listener = Listener()
+        async with opened(net) as interface:
+            hold = await interface.hold([V4, V6], BRIEF, listener)
+            hold.acquire()
+            await hold.settled()
+            net.ip("link set eth0 name wan0")
+            net.ip("link set eth1 name eth0")
+            await soon(lambda: len(listener.losses) == 2)
+            assert not {str(V4), str(V6)} & net.addresses("wan0").keys()
+            hold.acquire()
+            await hold.settled()
+            assert {str(V4), str(V6)} <= net.addresses().keys()
+            net.ip("link set eth0 name lan0")
+            await soon(lambda: interface.link is None)
+        assert not {str(V4), str(V6)} & net.addresses("lan0").keys()
+
+    run(main())
+
+
+@pytest.mark.system
 def test_tentative_address_is_announced_later(net: Net) -> None:
     net.set("ipv6/conf/eth0/dad_transmits", 1)
     vip = VIP("2001:db8::b/128", nodad=False)
@@ -365,9 +420,7 @@ def test_lease_of_a_stopped_process(net: Net) -> None:
         time.sleep(3.5)
         assert {str(V4), str(V6)} <= net.addresses().keys(), "not renewed"
         os.kill(pid, signal.SIGSTOP)
-        stopped = time.monotonic()
         until(lambda: not {str(V4), str(V6)} & net.addresses().keys(), 6)
-        assert time.monotonic() - stopped < 4.5
 
 
 @pytest.mark.system

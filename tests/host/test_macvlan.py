@@ -233,6 +233,44 @@ def test_made_again(net: Net) -> None:
 
 
 @pytest.mark.system
+def test_renamed(net: Net) -> None:
+    """The one with another name would keep the MAC address to itself."""
+
+    async def main() -> None:
+        async with opened(net) as base:
+            above = await base.virtual(51, 4, None)
+            await above.open()
+            first = net.links()["vrrp.51"]["ifindex"]
+            net.ip("link set vrrp.51 name other")
+            await soon(lambda: above.link is not None and above.link.ifindex != first)
+            await soon(lambda: above.link is not None and above.link.up)
+            assert "other" not in net.links()
+            net.ip("link set vrrp.51 name other")
+            await above.close()
+            assert not {"vrrp.51", "other"} & net.links().keys()
+
+    run(main())
+
+
+@pytest.mark.system
+def test_another_base_takes_the_name(net: Net) -> None:
+    async def main() -> None:
+        async with opened(net) as base:
+            above = await base.virtual(51, 4, None)
+            await above.open()
+            net.ip("link set eth0 name wan0")
+            await soon(lambda: base.link is None)
+            assert net.links()["vrrp.51"]["link"] == "wan0"
+            net.ip("link set eth1 name eth0")
+            await soon(lambda: net.links().get("vrrp.51", {}).get("link") == "eth0")
+            await soon(lambda: above.link is not None and above.link.up)
+            await above.close()
+            assert "vrrp.51" not in net.links()
+
+    run(main())
+
+
+@pytest.mark.system
 def test_base_comes_later(net: Net) -> None:
     net.ip("link delete eth0")
 

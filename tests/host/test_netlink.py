@@ -356,6 +356,26 @@ def test_rename(net: Net) -> None:
         net.ip("link set eth0 name wan0")
         await soon(lambda: host.monitor.link("wan0"))
         assert host.monitor.link("eth0") is None
+        record = host.monitor.record("wan0")
+        assert record is not None and host.monitor.at(record.ifindex) == record
+        own = {(removal.name, removal.ifindex) for removal in host.removals}
+        assert own == {("eth0", record.ifindex)} and len(host.removals) == 2
+
+    run(net, test)
+
+
+@pytest.mark.system
+def test_overrun_by_a_rename(net: Net) -> None:
+    async def test(host: Host) -> None:
+        await host.addresses.apply([VIP("192.0.2.1")], [], None)
+        host.monitor._subscription._socket.setsockopt(1, 33, 4096)
+        for mtu in range(1300, 1340):
+            net.ip(f"link set eth0 mtu {mtu}")
+        net.ip("link set eth0 name wan0")
+        await soon(lambda: host.monitor.link("wan0"))
+        record = host.monitor.record("wan0")
+        removed = {(removal.key[0][:1], removal.ifindex) for removal in host.removals}
+        assert record is not None and (b"\xc0", record.ifindex) in removed
 
     run(net, test)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Net
+from host.kernel import Listener, Net
 from vrrpkit.errors import Closed, KernelRefused
 from vrrpkit.host import route_notices, routing
 from vrrpkit.host.base import RouteHold
@@ -29,6 +29,7 @@ from vrrpkit.host.route_notices import (
     key_of,
 )
 from vrrpkit.host.routes import Entry, Route, Rule
+from vrrpkit.values import VIP, Announcements
 
 pytestmark = pytest.mark.system
 
@@ -110,7 +111,7 @@ class Monitor:
     def read(self) -> list[tuple[str, object]]:
         found: list[tuple[str, object]] = []
         while messages := self._subscription.read():
-            for kind, _flags, _sequence, payload in messages:
+            for kind, _flags, _sequence, payload, _port in messages:
                 if kind in (RTM_NEWROUTE, RTM_DELROUTE):
                     record = route_notices.parse_route(payload)
                     assert record is not None
@@ -578,6 +579,104 @@ def test_a_loss_that_acquire_meets_is_told_to_the_others(net: Net) -> None:
     run(net, test)
 
 
+def test_a_loss_that_acquire_has_mended_is_told_all_the_same(net: Net) -> None:
+    async def test(bench: Bench) -> None:
+        one, other = bench.hold(PLAIN, RULE), bench.hold(PLAIN)
+        assert one.acquire() == []
+        net.ip("route del 10.0.0.0/8")
+        # To who had it, and once; not to who only comes now.
+        for hold in (one, other, one):
+            assert hold.acquire() == [] and hold.missing == []
+        assert bench.lost == [] and len(bench.shown()) == 1
+        await asyncio.sleep(0)
+        assert bench.lost == [PLAIN]
+        # Not to who has given it back since.
+        net.ip("rule del priority 1000")
+        assert one.acquire() == []
+        one.release()
+        await asyncio.sleep(0.05)
+        assert bench.lost == [PLAIN]
+
+    run(net, test)
+
+
+REPLACEMENTS: list[tuple[Route, str, str | None]] = [
+    (PLAIN, "route replace 10.0.0.0/8 via 198.51.100.8", None),
+    (PLAIN, "route replace 10.0.0.0/8 via 198.51.100.8 proto 112", None),
+    (PLAIN, "route change 10.0.0.0/8 via 198.51.100.9 mtu 1300", None),
+    (R("default via 198.51.100.9"), "route replace default dev eth1", None),
+    (R("blackhole 10.0.0.0/8 table 100"), "route replace prohibit 10.0.0.0/8 table 100", None),
+    (PLAIN_6, "-6 route replace 2001:db8:1::/48 via fe80::8 dev eth0", "give one of both another"),
+    (
+        R("2001:db8:1::/48 nexthop via fe80::8 dev eth0 nexthop via fe80::9 dev eth0"),
+        "-6 route replace unreachable 2001:db8:1::/48",
+        "give one of both another",
+    ),
+]
+
+
+@pytest.mark.parametrize(("route", "replace", "refusal"), REPLACEMENTS)
+def test_a_replacement_by_others_is_a_removal(
+    net: Net, route: Route, replace: str, refusal: str | None
+) -> None:
+    other = R("10.9.0.0/24 dev eth0")
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(route, other)
+        assert hold.acquire() == []
+        net.ip("link set eth1 up")
+        before = bench.shown()
+        net.ip(replace)
+        await soon(lambda: bench.lost)
+        assert bench.lost == [route] and hold.missing == [route]
+        if refusal is None:
+            # In front of the other one, which is there again in the end.
+            assert hold.acquire() == [] and hold.missing == []
+            assert set(before) <= set(bench.shown())
+        else:
+            ((entry, problem),) = hold.acquire()
+            assert entry == route and refusal in str(problem)
+        net.ip("route replace 10.9.1.0/24 dev eth0")
+        await asyncio.sleep(0.05)
+        assert bench.lost == [route]
+
+    run(net, test)
+
+
+def test_a_route_that_was_used_in_place_is_replaced(net: Net) -> None:
+    net.ip("route add 10.0.0.0/8 via 198.51.100.9 proto static")
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(PLAIN)
+        assert hold.acquire() == [] and bench.shown() == []
+        net.ip("route replace 10.0.0.0/8 via 198.51.100.8 proto static")
+        await soon(lambda: bench.lost == [PLAIN])
+        assert hold.acquire() == [] and "198.51.100.9" in bench.shown()[0]
+
+    run(net, test)
+    assert "via 198.51.100.8" in net.ip("route show 10.0.0.0/8")
+
+
+@pytest.mark.parametrize("route", [PLAIN, PLAIN_6], ids=["IPv4", "IPv6"])
+def test_a_replacement_that_cannot_be_looked_at_is_none(
+    net: Net, monkeypatch: pytest.MonkeyPatch, route: Route
+) -> None:
+    def broken(self: Netlink, *_args: object, **_options: object) -> list[OSError]:
+        raise OSError(errno.EIO, "no answer")
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(route, RULE)
+        assert hold.acquire() == []
+        table = bench.interface._required.parts.routing._table
+        assert table.there(route, 112) and table.there(RULE, 112)
+        for method in ("exchange", "dump"):
+            monkeypatch.setattr(Netlink, method, broken)
+        assert table.there(route, 112)
+        monkeypatch.undo()
+
+    run(net, test)
+
+
 def test_the_routes_of_others_are_not_even_read(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
     parse = route_notices.parse_route
@@ -708,6 +807,66 @@ def test_an_interface_that_is_made_anew(net: Net) -> None:
     run(net, test)
 
 
+def test_an_interface_that_is_renamed_is_left(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    """A route over an interface is one over that of the name, whichever that is."""
+    caplog.set_level(logging.INFO)
+    route, route_6 = R("10.1.0.0/16 dev up0"), R("2001:db8:9::/48 dev up0")
+    theirs = R("10.2.0.0/16 dev up0")
+    net.ip("link add up0 type veth peer name up1")
+    for command in ("link set up1 up", "link set up0 up", "route add 10.2.0.0/16 dev up0"):
+        net.ip(command)
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(PLAIN, route, route_6, theirs, RULE)
+        assert hold.acquire() == []
+        net.ip("link set up0 name wan0")
+        await soon(lambda: hold.missing == [route, route_6, theirs])
+        assert len(bench.shown()) == 1 and "10.2.0.0/16 dev wan0" in net.ip("route")
+        net.ip("link set up1 name up0")
+        await soon(lambda: hold.missing == [])
+        shown = bench.shown()
+        assert len(shown) == 4 and sum("dev up0" in line for line in shown) == 3
+        # And when nobody was told between both.
+        net.ip("link set up0 name lan0")
+        net.ip("link set wan0 name up0")
+        await soon(lambda: len(bench.shown()) == 3)
+        await soon(lambda: hold.missing == [])
+        assert not any("lan0" in line for line in bench.shown())
+        assert bench.lost == []
+        # Told while routes are put in place.
+        net.ip("link set up0 name wan0")
+        hold.acquire()
+        await soon(lambda: hold.missing == [route, route_6, theirs])
+
+    run(net, test)
+    assert net.ip("route show proto 112") == net.ip("-6 route show proto 112") == ""
+
+
+def test_what_is_left_of_a_route_stays_when_it_cannot_be_mended(net: Net) -> None:
+    """IPv6 keeps the other ways of a route when an interface of one goes."""
+    route = R("2001:db8:1::/48 nexthop via fe80::9 dev eth0 nexthop via fe80::8 dev up0")
+    up = ("link add up0 type veth peer name up1", "link set up1 up", "link set up0 up")
+    for command in up:
+        net.ip(command)
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(route)
+        assert hold.acquire() == []
+        net.ip("link del up0")
+        await soon(lambda: hold.missing == [route])
+        net.ip(up[0])
+        monitor = bench.interface._required.parts.monitor
+        await soon(lambda: monitor.record("up0"))
+        assert hold.acquire() == [] and hold.missing == [route]
+        assert "2001:db8:1::/48 via fe80::9 dev eth0" in bench.shown()[0]
+        for command in up[1:]:
+            net.ip(command)
+        await soon(lambda: hold.missing == [])
+        assert "up0" in net.ip("-6 route show proto 112")
+
+    run(net, test)
+
+
 def test_what_is_released_does_not_come_back(net: Net) -> None:
     async def test(bench: Bench) -> None:
         hold = bench.hold(PLAIN)
@@ -806,6 +965,28 @@ def test_leftovers_stay_while_another_process_lives(
     finally:
         other.close()
         namespace.close()
+
+
+def test_leftovers_go_without_routes_of_ones_own(net: Net) -> None:
+    left_behind(net)
+
+    async def test(bench: Bench) -> None:
+        routing = bench.interface._required.parts.routing
+
+        async def holds_an_address() -> None:
+            hold = await bench.interface.hold([VIP("192.0.2.10")], Announcements(), Listener())
+            await hold.close()
+
+        await holds_an_address()
+        assert len(bench.shown()) == 6 and len(bench.rules()) == 2
+        await soon(lambda: bench.shown() == bench.rules() == [], SETTLE + 1)
+        assert routing._opened is None
+        # Once: what comes later is another process's.
+        net.ip(LEFT[0])
+        await holds_an_address()
+        assert routing._leftovers._found == [] and len(bench.shown()) == 1
+
+    run(net, test)
 
 
 def test_a_leftover_that_cannot_be_removed(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,7 @@ REFUSALS: list[tuple[str, Operation, int]] = [
     ("unspecified", AddDestination(WEB, destination("0.0.0.0")), errno.EINVAL),
     ("multicast 6", AddDestination(WEB6, destination("ff02::5")), errno.EINVAL),
     ("link-local 6", AddDestination(WEB6, destination("fe80::5")), errno.EINVAL),
+    ("mapped 6", AddDestination(WEB6, destination("::ffff:10.0.0.5")), errno.EINVAL),
     ("unspecified 6", AddDestination(WEB6, destination("::")), errno.EINVAL),
     ("NAT to 6", AddDestination(WEB, destination("fd00::1")), errno.EINVAL),
     (

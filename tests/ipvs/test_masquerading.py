@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +33,11 @@ class Rules:
     problem: str | None = None
     gone = False
     delay = 0.0
+    pause = 0.0
     table: Kernel
 
-    def __init__(self, services: Iterable[ServiceKey], *, netns: str | None) -> None:
-        self.log.append(f"{', '.join(map(str, services))} in {netns}")
+    def __init__(self, services: Iterable[ServiceKey], *, netns: str | None, name: str) -> None:
+        self.log.append(f"{', '.join(map(str, services))} in {netns} for {name}")
 
     def _check(self) -> None:
         if self.problem is not None:
@@ -49,9 +51,13 @@ class Rules:
     async def __aenter__(self) -> None:
         self._check()
         self.log.append(f"enter with {len(await self.table.read())} services")
+        await asyncio.sleep(self.pause)
 
     async def __aexit__(self, *problem: object) -> None:
         self.log.append(f"exit with {len(await self.table.read())} services")
+
+    async def keep(self) -> None:
+        self.log.append(f"keep with {len(await self.table.read())} services")
 
     async def ensure(self) -> bool:
         await asyncio.sleep(1)
@@ -71,7 +77,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return made
 
 
-def web(at_exit: str = "remove") -> VirtualServer:
+def web(at_exit: str = "remove", state_file: Path | None = None) -> VirtualServer:
     return VirtualServer(
         "192.0.2.10:80",
         servers=[A],
@@ -79,6 +85,7 @@ def web(at_exit: str = "remove") -> VirtualServer:
         name="web",
         masquerade=True,
         at_exit=at_exit,
+        state_file=state_file,
         poll_interval=10,
     )
 
@@ -89,7 +96,7 @@ async def test_the_rules_are_there_before_the_services_and_until_after(table: Ke
         await pool.add(B)
         await pool.remove(A)
     assert Rules.log == [
-        "192.0.2.10:80/tcp in left",
+        "192.0.2.10:80/tcp in left for web",
         f"servers {SORRY}, {A}",
         "enter with 0 services",
         f"servers {SORRY}, {A}, {B}",
@@ -103,8 +110,62 @@ async def test_the_rules_are_there_before_the_services_and_until_after(table: Ke
 async def test_kept_services_keep_their_rules(table: Kernel) -> None:
     async with web("keep"):
         pass
-    assert not any(line.startswith("exit") for line in Rules.log)
+    assert Rules.log[-1] == "keep with 1 services"
     assert len(await table.read()) == 1
+
+
+@virtual_time()
+async def test_where_nothing_is_kept_the_rules_go_too(
+    table: Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state").mkdir()
+    with pytest.raises(HostError, match="cannot be read"):
+        await web("keep", state_file=tmp_path / "state").__aenter__()
+    assert Rules.log[-1] == "exit with 0 services"
+    async with web("keep"):
+        await table.flush()
+        table.refuse(lambda _: True)
+        await asyncio.sleep(15)
+    assert Rules.log[-1] == "exit with 0 services"
+
+
+@virtual_time()
+async def test_a_run_that_fails_to_start_keeps_what_serves(table: Kernel, tmp_path: Path) -> None:
+    async with web("keep"):
+        pass
+    (tmp_path / "state").mkdir()
+    with pytest.raises(HostError, match="cannot be read"):
+        await web("keep", state_file=tmp_path / "state").__aenter__()
+    assert Rules.log[-1] == "keep with 1 services"
+
+
+@virtual_time()
+async def test_without_masquerading_what_was_kept_is_forgotten(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[tuple[str, str | None]] = []
+
+    async def discard(name: str, netns: str | None) -> None:
+        forgotten.append((name, netns))
+
+    monkeypatch.setattr("vrrpkit.ipvs.masquerade.discard", discard)
+    async with VirtualServer("192.0.2.10:80", servers=[A], name="web"):
+        assert forgotten == [("web", "left")]
+    async with VirtualServer("192.0.2.10:80", servers=[A], name="web", table=MemoryTable()):
+        assert len(forgotten) == 1
+
+
+@virtual_time()
+async def test_cancelled_while_the_rules_are_set_it_takes_them_back(
+    table: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rules, "pause", 1.0)
+    entering = asyncio.create_task(web().__aenter__())
+    await asyncio.sleep(0.5)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert Rules.log[-2:] == ["enter with 0 services", "exit with 0 services"]
 
 
 @virtual_time()

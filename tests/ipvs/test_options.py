@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"services": [80]}, "service 80 is no text; write it as"),
     ({"family": 6}, "family 6 goes with fwmark="),
     ({"servers": [1]}, "real server 1 is no text; write '10.0.0.1:8080'"),
+    ({"servers": 5}, r"servers 5 is no list; write \['10.0.0.1:8080'\]"),
+    ({"scheduler_flags": [5]}, "flag 5 is no text"),
+    ({"services": "[::ffff:192.0.2.10]:80"}, "no packet carries; write 192.0.2.10"),
     ({"servers": RealServer("10.0.0.1:80")}, r"as a list: \['10.0.0.1:80'\]"),
     ({"tunnel": "gue"}, r"tunnel 'gue' is no Tunnel; write Tunnel\(type="),
     ({"poll_interval": "3"}, "poll_interval '3' must be 0.1 to 86400 seconds, or None"),
@@ -129,9 +133,52 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
         options(**changes)
 
 
+WRONG: list[object] = [5, 1.5, b"x", object(), [None], {"a": 1}, float("nan"), "2", TCPChecker]
+TAKEN: dict[str, tuple[object, ...]] = {
+    "services": ("2",),
+    "name": ("2",),
+    "fwmark": (5,),
+    "weight": (5,),
+    "persistence": (5,),
+    "granularity": (5,),
+    "quorum": (5,),
+    "state_file": ("2",),
+    "poll_interval": (5, 1.5),
+    "sorry": ("2",),
+}
+"""What is of the right type among them."""
+NAMED = {
+    "services": "service",
+    "servers": "servers|real server",
+    "sorry": "sorry server",
+    "notify": "notify",
+    "scheduler_flags": "scheduler_flags|has no flag 'a'",
+}
+PARAMETERS = [name for name in inspect.signature(VirtualServer).parameters if name != "follows"]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_what_is_of_a_wholly_wrong_type_is_refused_by_name(name: str) -> None:
+    usual: dict[str, Any] = {"services": "192.0.2.10:80", "servers": ["10.0.0.1:80"], "name": "web"}
+    if name == "fwmark":
+        del usual["services"]
+    if name in ("granularity", "persistence_engine"):
+        usual["persistence"] = 360
+    for value in WRONG:
+        if value in TAKEN.get(name, ()):
+            continue
+        with pytest.raises(ConfigError, match=NAMED.get(name, name)):
+            VirtualServer(**(usual | {name: value}))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"endpoint": 5}, "endpoint 5 is no text"),
+        ({"name": 5}, "name 5 is no text"),
+        ({"alpha": 1}, "alpha 1 must be True or False"),
+        ({"inhibit_on_failure": "no"}, "inhibit_on_failure 'no' must be True or False"),
+        ({"endpoint": "[::ffff:10.0.0.1]:80"}, "no packet carries; write 10.0.0.1"),
         ({"endpoint": "10.0.0.1:http"}, "port 'http'"),
         ({"endpoint": "[fe80::1]:80"}, "link-local"),
         ({"name": ""}, "name is empty"),
@@ -276,3 +323,15 @@ def test_a_target_without_one_port_has_none() -> None:
     made = options(services="192.0.2.10:80,443", servers=["10.0.0.1"], check=checker)
     assert made.enlisted[0].target.port is None
     assert made.enlist(RealServer("10.0.0.2:81")).target.port == 81
+
+
+def test_the_kind_of_a_tunnel_may_be_written_as_text() -> None:
+    kind: Any = "gre"
+    assert Tunnel(type=kind) == Tunnel(type=TunnelType.GRE)
+    for wrong in ("vxlan", 5, None):
+        kind = wrong
+        with pytest.raises(ConfigError, match=f"type {wrong!r} must be one of 'ipip', 'gue'"):
+            Tunnel(type=kind)
+    for name in ("checksum", "remote_checksum"):
+        with pytest.raises(ConfigError, match=f"{name} 1 must be True or False"):
+            Tunnel(**{name: 1})  # type: ignore[arg-type]

@@ -86,6 +86,34 @@ class TestUpAndDown:
         assert heal(web, "b") == []
         assert web.changes() == {}
 
+    def test_a_check_that_passes_not_often_enough_yet_leaves_the_reason(self) -> None:
+        web = pool()
+        fail(web, "a")
+        assert web.report("a", 0, healthy=False, reason="", at=2.0) == []
+        seat = web.seat("a")
+        assert seat is not None and seat.reason == "reason 0"
+
+    def test_one_that_is_held_leaves_with_its_first_failure(self) -> None:
+        web = Pool("web")
+        web.add(member("a"), range(2), 0.0, held=True)
+        web.start(0.0)
+        assert entries(web) == {"a": 0}
+        assert heal(web, "a", 0) == []
+        assert web.report("a", 1, healthy=False, reason="", at=2.0) == []
+        assert entries(web) == {"a": 0}
+        web.changes()
+        assert fail(web, "a", 1) == []
+        assert (entries(web), web.changes()) == ({}, {member("a").key: None})
+
+    def test_one_that_is_held_serves_when_all_pass_and_is_held_no_more(self) -> None:
+        web = Pool("web")
+        web.add(member("a"), [0], 0.0, held=True)
+        web.start(0.0)
+        assert heal(web, "a") == ["ServerUp a", "QuorumUp"]
+        assert entries(web) == {"a": 1}
+        fail(web, "a")
+        assert entries(web) == {}
+
     def test_alpha_waits_for_every_check(self) -> None:
         web = pool(["a"], failing=range(2))
         seat = web.seat("a")
@@ -292,6 +320,7 @@ class TestEnd:
         notices = web.end(9.0)
         assert told(notices) == ["ServerDown a", "ServerDown c", "QuorumDown"]
         assert str(notices[0]) == "web: a is down: shutdown"
+        assert str(notices[2]) == "web: quorum lost with weight 0"
 
     def test_what_is_down_already_is_not_told_again(self) -> None:
         web = pool(["a"])

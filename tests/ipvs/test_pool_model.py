@@ -42,6 +42,7 @@ class Known:
     failing: set[int]
     said: dict[int, tuple[int, bool]]
     rest: ServerState | None = None
+    held: bool = False
 
     @property
     def weight(self) -> int:
@@ -121,16 +122,17 @@ class PoolMachine(RuleBasedStateMachine):
         weight=st.integers(0, 4),
         inhibit=st.booleans(),
         alpha=st.booleans(),
+        held=st.booleans(),
     )
-    def add(self, name: str, weight: int, inhibit: bool, alpha: bool) -> None:
+    def add(self, name: str, weight: int, inhibit: bool, alpha: bool, held: bool) -> None:
         if name in self.model:
             return
         new = member(name, weight=weight, inhibit_on_failure=inhibit)
         failing = range(CHECKS) if alpha else ()
-        self.model[name] = Known(new, weight, set(failing), {})
+        self.model[name] = Known(new, weight, set(failing), {}, held=held and alpha)
         if not alpha:
             self.up.add(name)
-        self.follow(self.pool.add(new, failing, 0.0))
+        self.follow(self.pool.add(new, failing, 0.0, held=held))
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
@@ -144,16 +146,26 @@ class PoolMachine(RuleBasedStateMachine):
         data=st.data(),
         check=st.integers(0, CHECKS - 1),
         healthy=st.booleans(),
+        passing=st.booleans(),
         said=st.none() | st.tuples(st.integers(0, 5), st.booleans()),
     )
     def report(
-        self, data: st.DataObject, check: int, healthy: bool, said: tuple[int, bool] | None
+        self,
+        data: st.DataObject,
+        check: int,
+        healthy: bool,
+        passing: bool,
+        said: tuple[int, bool] | None,
     ) -> None:
         if not self.model:
             return
         name = data.draw(st.sampled_from(sorted(self.model)))
         known = self.model[name]
+        before = set(known.failing)
         (known.failing.discard if healthy else known.failing.add)(check)
+        # One that passes, and not often enough yet, says no why.
+        passed = healthy or (check in before and passing)
+        known.held = known.held and passed and bool(known.failing)
         known.said.pop(check, None)
         if said is not None:
             known.said[check] = said
@@ -163,7 +175,7 @@ class PoolMachine(RuleBasedStateMachine):
                 name,
                 check,
                 healthy=healthy,
-                reason="" if healthy else "told",
+                reason="" if passed else "told",
                 weight=value,
                 relative=relative,
                 at=0.0,
@@ -203,7 +215,7 @@ class PoolMachine(RuleBasedStateMachine):
             out = known.failing or (stands_in and known.rest is None)
             if not out:
                 expected[known.member.key] = known.weight if known.serving else 0
-            elif known.member.inhibit_on_failure:
+            elif known.member.inhibit_on_failure or known.held:
                 expected[known.member.key] = 0
         if self.sorry is not None and (stands_in or self.sorry_inhibit):
             expected[self.sorry.key] = self.sorry.weight if stands_in else 0

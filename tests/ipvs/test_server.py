@@ -183,7 +183,7 @@ async def test_events_end_with_it() -> None:
         "web: quorum reached with weight 2",
         f"web: {A} is down: shutdown",
         f"web: {B} is down: shutdown",
-        "web: quorum lost with weight 2",
+        "web: quorum lost with weight 0",
     ]
 
 
@@ -466,6 +466,24 @@ async def test_without_a_check_there_is_nothing_to_wait_for() -> None:
 
 
 @virtual_time()
+async def test_a_restart_cuts_no_connection_of_one_that_gets_no_new_ones() -> None:
+    table, health = MemoryTable(), checker(after=0.5)
+    pool: dict[str, Any] = {"servers": [RealServer(A, weight=0), B, C], "check": health}
+    async with server(table, at_exit="keep", **pool) as web:
+        await web.disable(B)
+        await asyncio.sleep(0.6)
+    assert await weights(table) == {A: 0, B: 0, C: 1}
+    health.fails(B)
+    table.operations.clear()
+    async with server(table, **pool) as web:
+        assert (await weights(table), table.operations) == ({A: 0, B: 0, C: 1}, [])
+        assert [str(s.state) for s in web.servers] == ["down", "down", "up"]
+        await asyncio.sleep(0.6)
+        assert [str(s.state) for s in web.servers] == ["up", "down", "up"]
+        assert await weights(table) == {A: 0, C: 1}
+
+
+@virtual_time()
 async def test_where_nobody_served_all_begin_on_trust() -> None:
     table, health = MemoryTable(), checker()
     await fill(table, b=0)
@@ -514,6 +532,18 @@ async def test_a_state_file_that_cannot_be_written_is_said_before_anything_chang
     with pytest.raises(HostError, match="state file"):
         await server(table, state_file=tmp_path / "file" / "x").__aenter__()
     assert (table.operations, table.users) == ([], 0)
+
+
+@virtual_time()
+async def test_two_of_a_name_do_not_share_a_state_file(tmp_path: Path) -> None:
+    table, path = MemoryTable(), tmp_path / "ipvs.json"
+    async with server(table, state_file=path):
+        with pytest.raises(HostError, match=r"on record in .*ipvs\.json as 'web'"):
+            await server(table, services="192.0.2.99:80", state_file=path).__aenter__()
+        assert StateFile(path).read("web") == {WEB}
+        assert set(await table.read()) == {WEB}
+    async with server(table, state_file=path):
+        pass
 
 
 @virtual_time()
@@ -666,13 +696,46 @@ async def test_commands_that_cannot_be() -> None:
             await web.remove(C)
         with pytest.raises(ConfigError, match="weight -1"):
             await web.set_weight(A, -1)
-        for timeout in (-1, float("nan")):
-            with pytest.raises(ConfigError, match="timeout"):
+        timeouts: list[Any] = [-1, float("nan"), "5", True]
+        for timeout in timeouts:
+            with pytest.raises(ConfigError, match=f"timeout {timeout!r} must be 0 seconds or more"):
                 await web.drain(A, timeout)
+        nobody: Any = 5
+        with pytest.raises(ConfigError, match="web has no real server '5'"):
+            await web.disable(nobody)
         await web.remove(A)
         await web.remove(RealServer(B))
         with pytest.raises(ConfigError, match="it has none"):
             await web.enable(A)
+
+
+@virtual_time()
+async def test_a_server_is_meant_by_its_name_its_endpoint_or_its_description() -> None:
+    table = MemoryTable()
+    six = "[2001:db8::1]:80"
+    async with server(
+        table, services="[2001:db8::10]:80", servers=[RealServer(six, name="one")]
+    ) as web:
+        for weight, meant in enumerate(
+            ["one", six, "[2001:DB8:0::1]:80", RealServer(six), RealServer(six, name="two")], 2
+        ):
+            await web.set_weight(meant, weight)
+            assert web.servers[0].configured == weight
+        with pytest.raises(ConfigError, match=r"no real server '\[2001:db8::1\]:81'; it has one"):
+            await web.remove("[2001:db8::1]:81")
+
+
+@virtual_time()
+async def test_a_check_that_passes_not_often_enough_yet_leaves_the_reason() -> None:
+    table, health = MemoryTable(), checker(rise=3)
+    health.fails(A, "refused")
+    async with server(table, check=health) as web:
+        await asyncio.sleep(0.5)
+        health.passes(A)
+        await asyncio.sleep(1)
+        assert str(web.servers[0]) == f"{A} down (Scripted: refused), weight 0, 0 connections"
+        await asyncio.sleep(2)
+        assert web.servers[0].state is ServerState.UP
 
 
 @virtual_time()

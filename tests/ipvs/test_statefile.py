@@ -100,8 +100,29 @@ class TestRecord:
         record.keep(WEB[:1])
         assert Record(path, "web").inherit(frozenset(WEB[:1])) == set()
 
+    def test_one_of_a_program_is_on_record_under_a_name(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, again, other = Record(path, "web"), Record(path, "web"), Record(path, "other")
+        first.open()
+        other.open()
+        with pytest.raises(HostError, match=r"on record in .* as 'web': give one of them another"):
+            again.open()
+        again.close()
+        path.parent.mkdir()
+        monkeypatch.chdir(path.parent)
+        with pytest.raises(HostError, match="another name"):
+            Record(Path(path.name), "web").open()
+        first.close()
+        first.close()
+        again.open()
+        again.close()
+        other.close()
+
     def test_without_a_file_nothing_is_known(self) -> None:
         record = Record(None, "web")
+        record.open()
+        Record(None, "web").open()
         assert record.inherit(frozenset(WEB)) == set()
         record.keep(WEB)
 

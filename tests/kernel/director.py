@@ -27,6 +27,7 @@ from vrrpkit.ipvs.entries import Tunnel, TunnelType
 from vrrpkit.ipvs.kernel import KernelTable
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.ipvs.sync import ConnectionSync
+from vrrpkit.notify.fifo import NotifyFIFO
 
 
 def say(**fields: object) -> None:
@@ -61,8 +62,10 @@ def server(options: str | dict[str, Any]) -> str | RealServer:
 
 
 def pool(options: dict[str, Any], instance: VRRPInstance | None) -> VirtualServer:
-    """A pool from JSON; ``follows`` is true or false."""
+    """A pool from JSON; ``follows`` is true or false, ``fifo`` a path that it is told of by."""
     options = common(options)
+    if "fifo" in options:
+        options["notify"] = [NotifyFIFO(options.pop("fifo"))]
     options["servers"] = [server(one) for one in options["servers"]]
     if "sorry" in options:
         options["sorry"] = server(options["sorry"])

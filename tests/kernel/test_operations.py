@@ -79,12 +79,21 @@ def test_what_went_while_the_program_was_away_goes_from_the_table(
 def test_at_exit(farm: Farm, director: Host, at_exit: str) -> None:
     program = Program(director, one_pool("s1", "s2", at_exit=at_exit)).ready()
     held = farm.hold(source=FAR)
+    other = {"s1": "s2", "s2": "s1"}[held.who]
+    if at_exit == "keep":
+        program.command("disable", held.who)
+        program.waits_for(lambda: weights(director) == {held.who: 0, other: 1})
     before = table(director)
     program.stop()
     assert table(director) == (before if at_exit == "keep" else [])
     if at_exit == "keep":
         held.goes_on()
-        assert farm.many(2, source=FAR) == {"s1": 1, "s2": 1}
+        assert farm.many(2, source=FAR) == {other: 2}
+        # The next run cannot know that it was disabled, and must not cut its connection.
+        Program(director, one_pool("s1", "s2")).waits_for(
+            lambda: weights(director) == {"s1": 1, "s2": 1}
+        )
+        held.goes_on()
     else:
         assert farm.many(1, source=FAR) == {"ConnectionRefusedError": 1}
 

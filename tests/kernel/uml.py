@@ -92,7 +92,8 @@ def run_inside(
 class Machine:
     """A kernel that runs one command and ends with it, or with the ``with`` block.
 
-    ``self.scratch`` is a directory that both sides see, removed at the end.
+    ``self.scratch`` is a directory that both sides see, removed at the end. ``options`` are added
+    to the kernel's command line.
     """
 
     def __init__(
@@ -102,11 +103,13 @@ class Machine:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         memory: int = MEMORY,
+        options: Sequence[str] = (),
     ) -> None:
         self._argv = list(argv)
         self._environment = dict(environment or {})
         self._directory = directory or Path.cwd()
         self._memory = memory
+        self._options = list(options)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -182,6 +185,7 @@ class Machine:
             "con=null",
             "con0=null,fd:1",
             "quiet",
+            *self._options,
         ]
         with (self.scratch / "console").open("wb") as console:
             self._process = subprocess.Popen(

@@ -12,6 +12,7 @@ import pytest
 from vrrpkit import ConfigError, HostError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.fifo import NotifyFIFO
 from vrrpkit.notify.words import Word
+from vrrpkit.testing import virtual_time
 
 
 def router(bus: MemoryBus, fifo: NotifyFIFO, name: str = "VI_1", vrid: int = 1) -> VRRPInstance:
@@ -20,7 +21,6 @@ def router(bus: MemoryBus, fifo: NotifyFIFO, name: str = "VI_1", vrid: int = 1) 
         bus.interface("192.0.2.1"),
         vrid=vrid,
         vips=[f"192.0.2.{vrid}0/24"],
-        interval=0.02,
         notify=[fifo],
     )
 
@@ -42,23 +42,20 @@ def read(path: Path) -> list[str]:
         os.close(descriptor)
 
 
-def test_lines_of_two_routers_in_one_pipe_that_is_made_and_removed(tmp_path: Path) -> None:
+@virtual_time()
+async def test_lines_of_two_routers_in_one_pipe_that_is_made_and_removed(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     fifo = NotifyFIFO(path, priorities=True)
-
-    async def main() -> list[str]:
-        bus = MemoryBus()
-        async with router(bus, fifo) as one:
-            async with router(bus, fifo, 'odd "name"\n', 2) as two:
-                await one.wait_for(State.MASTER)
-                await two.wait_for(State.MASTER)
-                one.set_priority(120)
-                mode = os.stat(path).st_mode
-                assert stat.S_ISFIFO(mode)
-                assert stat.S_IMODE(mode) == 0o600
-            return read(path)
-
-    lines = asyncio.run(main())
+    bus = MemoryBus()
+    async with router(bus, fifo) as one:
+        async with router(bus, fifo, 'odd "name"\n', 2) as two:
+            await one.wait_for(State.MASTER)
+            await two.wait_for(State.MASTER)
+            one.set_priority(120)
+            mode = os.stat(path).st_mode
+            assert stat.S_ISFIFO(mode)
+            assert stat.S_IMODE(mode) == 0o600
+        lines = read(path)
     assert [line for line in lines if line.startswith('INSTANCE "VI_1"')] == [
         'INSTANCE "VI_1" BACKUP 100',
         'INSTANCE "VI_1" MASTER 100',
@@ -82,7 +79,11 @@ def test_nobody_reads_and_nobody_waits(tmp_path: Path, caplog: pytest.LogCapture
         assert fifo.dropped > 1000
         first = read(path)
         # Now there is room: what waited follows without being asked.
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while True:
+                if not fifo.waiting:
+                    break
+                await asyncio.sleep(0.01)
         second = read(path)
         assert len(second) == 10
         attachment.cancel()
@@ -134,6 +135,106 @@ def test_what_is_no_fifo_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     with pytest.raises(HostError, match="No such file"):
         asyncio.run(attach(tmp_path / "no" / "fifo"))
+
+
+def test_a_pipe_that_somebody_replaces_or_removes_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    fifo = NotifyFIFO(path, mode=0o640)
+
+    def tell(state: str) -> None:
+        fifo.write(Word(kind="GROUP", name="g", state=state))
+
+    async def main() -> None:
+        attachment = fifo.attach(None)
+        tell("BACKUP")
+        assert read(path) == ['GROUP "g" BACKUP 0']
+        # As a reader does that makes its own pipe when it starts.
+        path.unlink()
+        os.mkfifo(path)
+        tell("MASTER")
+        assert read(path) == ['GROUP "g" MASTER 0']
+        path.unlink()
+        tell("FAULT")
+        assert read(path) == ['GROUP "g" FAULT 0']
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        await attachment.close()
+        assert not path.exists()
+
+    asyncio.run(main())
+
+
+def test_a_file_in_its_place_is_left_alone_and_complained_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "fifo"
+    fifo = NotifyFIFO(path)
+
+    async def main() -> None:
+        attachment = fifo.attach(None)
+        path.unlink()
+        path.write_text("mine")
+        for _ in range(3):
+            fifo.write(Word(kind="GROUP", name="g", state="MASTER"))
+        await attachment.close()
+
+    asyncio.run(main())
+    assert path.read_text() == "mine"
+    assert caplog.text.count("is no FIFO") == 1
+
+
+def test_what_waited_goes_to_the_pipe_that_is_there_now(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    fifo = NotifyFIFO(path)
+
+    async def main() -> list[str]:
+        attachment = fifo.attach(None)
+        word = Word(kind="INSTANCE", name="x" * 900, state="MASTER", priority=1)
+        while not fifo.waiting:
+            fifo.write(word)
+        path.unlink()
+        os.mkfifo(path)
+        fifo.write(word)
+        assert fifo.waiting == 0
+        lines = read(path)
+        await attachment.close()
+        return lines
+
+    assert len(asyncio.run(main())) == 2
+
+
+def test_a_name_of_any_length_and_kind_leaves_the_line_whole(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    fifo = NotifyFIFO(path)
+
+    async def main() -> list[str]:
+        attachment = fifo.attach(None)
+        for name in ("\U0001f600" * 5000, "\udc80 \x00\u2028 Zürich"):
+            fifo.write(Word(kind="INSTANCE", name=name, state="MASTER_RX_LOWER_PRI", priority=254))
+        lines = read(path)
+        await attachment.close()
+        return lines
+
+    long, odd = asyncio.run(main())
+    assert long == 'INSTANCE "' + "\U0001f600" * 1000 + '" MASTER_RX_LOWER_PRI 254'
+    assert odd == 'INSTANCE "? ?? Zürich" MASTER_RX_LOWER_PRI 254'
+
+
+def test_nothing_is_left_behind_when_it_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fifo"
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    async def main() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            NotifyFIFO(path).attach(None)
+
+    with pytest.raises(HostError, match="Permission denied"):
+        asyncio.run(main())
+    assert not path.exists()
 
 
 def test_bad_values_are_refused() -> None:

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from vrrpkit import ConfigError
 from vrrpkit.notify.lane import Lane
 from vrrpkit.testing import virtual_time
 
@@ -92,19 +91,26 @@ async def test_closing_is_bounded() -> None:
     assert (worker.active, lane.dropped) == (0, 2)
 
 
-def test_the_limit_is_checked() -> None:
-    with pytest.raises(ConfigError, match="limit"):
-        Lane("lane", Worker().work, limit=0)
+@virtual_time()
+async def test_what_has_no_kind_pushes_out_its_like_only() -> None:
+    worker = Worker()
+    lane = Lane("lane", worker.work, kind=by_letter, limit=2)
+    for item in ("A", "state", "B", "other", "C", "D", "E"):
+        lane.put(item)
+    await lane.close(10)
+    assert worker.done == ["state", "other", "D", "E"]
+    assert lane.dropped == 3
 
 
 @virtual_time()
-async def test_what_has_a_kind_outlasts_what_has_none() -> None:
+async def test_there_are_limits_to_how_many_kinds_wait() -> None:
     worker = Worker()
-    lane = Lane("lane", worker.work, kind=by_letter, limit=3)
-    for item in ("A", "state", "B", "C", "D", "E"):
+    lane = Lane("lane", worker.work, kind=by_letter, kinds=2)
+    for item in ("A", "b1", "c1", "b2", "d1", "e1"):
         lane.put(item)
     await lane.close(10)
-    assert worker.done == ["state", "D", "E"]
+    assert worker.done == ["A", "d1", "e1"]
+    assert (lane.replaced, lane.dropped) == (1, 2)
 
 
 @virtual_time()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import email
-import email.policy
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
 from email.message import EmailMessage
 from typing import Any
 
@@ -17,72 +13,9 @@ import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
+from notify.postbox import ADDRESS, mail, serving
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.mail import Mail
-
-ADDRESS = "127.0.0.1"
-
-
-class Server:
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-        self.envelopes: list[Envelope] = []
-        self.answers: list[str] = []
-        self.hangs_up = False
-        self.port = 0
-        self.sessions = 0
-        self.encrypted: list[bool] = []
-        self.came = asyncio.Event()
-
-    async def handle_EHLO(  # noqa: N802
-        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, lines: list[str]
-    ) -> list[str]:
-        self.sessions += 1
-        session.host_name = hostname
-        return lines
-
-    async def handle_DATA(  # noqa: N802
-        self, server: SMTP, session: Session, envelope: Envelope
-    ) -> str:
-        if self.answers:
-            answer = self.answers.pop(0)
-            if answer:
-                if self.hangs_up and server.transport is not None:
-                    asyncio.get_running_loop().call_later(0.02, server.transport.close)
-                return answer
-        assert isinstance(envelope.content, bytes)
-        parsed = email.message_from_bytes(envelope.content, policy=email.policy.default)
-        assert isinstance(parsed, EmailMessage)
-        self.mails.append(parsed)
-        self.envelopes.append(envelope)
-        self.encrypted.append(session.ssl is not None)
-        self.came.set()
-        return "250 OK"
-
-    @property
-    def subjects(self) -> list[str]:
-        # Long ones are folded, which leaves white space.
-        return [str(mail["Subject"]).strip() for mail in self.mails]
-
-    async def wait(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.mails) < count:
-                self.came.clear()
-                await self.came.wait()
-
-
-@contextlib.asynccontextmanager
-async def serving(port: int = 0, **settings: Any) -> AsyncGenerator[Server]:
-    server = Server()
-
-    def make() -> SMTP:
-        return SMTP(server, hostname="test.example", loop=asyncio.get_running_loop(), **settings)
-
-    async with await asyncio.get_running_loop().create_server(make, ADDRESS, port) as listener:
-        server.port = listener.sockets[0].getsockname()[1]
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +29,6 @@ def context(authority: trustme.CA, name: str = ADDRESS) -> ssl.SSLContext:
     return found
 
 
-def mail(server: Server, **changes: Any) -> Mail:
-    settings: dict[str, Any] = {
-        "to": ["ops@example.net", "Night Shift <night@example.net>"],
-        "sender": "lb1@example.net",
-        "router_id": "lb1",
-        "port": server.port,
-        "security": "none",
-    }
-    return Mail(ADDRESS, **(settings | changes))
-
-
 def text(message: EmailMessage) -> str:
     return str(message.get_content()).replace("\r\n", "\n")
 
@@ -117,7 +39,7 @@ def router(name: str, mailing: Mail, bus: MemoryBus | None = None) -> VRRPInstan
         (bus or MemoryBus()).interface("192.0.2.1"),
         vrid=1,
         vips=["192.0.2.10/24"],
-        interval=0.02,
+        interval=0.2,
         notify=[mailing],
     )
 
@@ -234,78 +156,19 @@ def test_starttls_that_is_not_offered_means_no_mail_in_clear() -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_comes_back_gets_what_waited_merged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("vrrpkit.notify.mail.pause_before", lambda tries: 0.05)
-
-    async def main() -> None:
-        async with serving() as server:
-            port = server.port
-        nobody = Server()
-        nobody.port = port
-        async with mail(nobody, limit=3) as mailing:
-            for number in range(1000):
-                mailing.send(f"flap {number % 2}", f"body {number}")
-                if number % 100 == 0:
-                    await asyncio.sleep(0.02)
-            assert mailing.waiting == 2
-            for number in range(5):
-                mailing.send(f"more {number}", "body")
-            assert (mailing.waiting, mailing.dropped) == (3, 4)
-            assert mailing.last_problem
-            async with serving(port) as server:
-                await server.wait(3)
-        assert server.subjects == ["more 2", "more 3", "more 4"]
-
-    asyncio.run(main())
-
-
-def test_what_is_refused_for_good_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrrpkit.notify.mail.pause_before", lambda tries: 0.05)
-
-    async def main() -> None:
-        async with serving() as server, mail(server) as mailing:
-            server.answers = ["554 no such mail here", "", "451 later", ""]
-            for number in range(3):
-                mailing.send(f"letter {number}", "body")
-            await server.wait(2)
-        assert server.subjects == ["letter 1", "letter 2"]
-        assert (mailing.sent, mailing.refused) == (2, 1)
-
-    asyncio.run(main())
-
-
-def test_a_server_that_hangs_delays_nothing_but_mail() -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-
-    async def main() -> None:
-        async with await asyncio.start_server(silent, ADDRESS, 0) as listener:
-            nobody = Server()
-            nobody.port = listener.sockets[0].getsockname()[1]
-            loop = asyncio.get_running_loop()
-            async with mail(nobody, deadline=0.2, flush=0.5) as mailing:
-                async with router("VI_1", mailing) as one:
-                    await one.wait_for(State.MASTER)
-                    await asyncio.sleep(0.5)
-                    start = loop.time()
-                assert loop.time() - start < 0.4
-                assert "TimeoutError" in str(mailing.last_problem)
-                start = loop.time()
-            assert loop.time() - start < 2
-            assert mailing.waiting == 3
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"to": []}, "at least one address"),
         ({"to": ["ops"]}, "is no address"),
+        ({"to": "ops@example.net, night@example.net"}, "more than one"),
+        ({"to": "Shift, Night <night@example.net>"}, "more than one"),
+        ({"to": ["ops@"]}, "is no address"),
+        ({"to": [7]}, "is no address"),
+        ({"to": "ops@bücher.example"}, "xn--"),
+        ({"helo": "two words"}, "helo"),
+        ({"helo": ""}, "helo"),
+        ({"subject": "{name.x}"}, "subject template"),
         ({"to": ["ops@example.net\r\nBcc: x@example.net"]}, "is no address"),
         ({"sender": "a b@example.net"}, "is no address"),
         ({"port": 0}, "port"),
@@ -328,8 +191,9 @@ def test_bad_values_are_refused(changes: dict[str, Any], message: str) -> None:
 
 
 def test_bad_files_and_hosts_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no name"):
-        Mail("mail\nexample", to="ops@example.net")
+    for host in ("", "mail\nexample", "mail example"):
+        with pytest.raises(ConfigError, match="no name"):
+            Mail(host, to="ops@example.net")
 
     async def main() -> None:
         async with Mail("127.0.0.1", to="ops@example.net", security="tls", ca="/no/such"):
@@ -337,36 +201,6 @@ def test_bad_files_and_hosts_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="/no/such"):
         asyncio.run(main())
-
-
-def test_a_letter_that_no_server_could_take_holds_up_no_other() -> None:
-    async def main() -> None:
-        async with serving() as server, mail(server) as mailing:
-            mailing.send("half a pair \udc80", "\udc80")
-            mailing.send("whole", "body")
-            await server.wait(2)
-        assert server.subjects == ["half a pair", "whole"]
-        assert text(server.mails[0]) == "?\n"
-
-    asyncio.run(main())
-
-
-def test_a_server_that_hangs_up_after_a_refusal_is_not_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("vrrpkit.notify.mail.pause_before", lambda tries: 0.05)
-
-    async def main() -> None:
-        async with serving() as server, mail(server) as mailing:
-            server.hangs_up = True
-            server.answers = ["554 go away"]
-            mailing.send("refused", "body")
-            mailing.send("taken", "body")
-            await server.wait(1)
-        assert server.subjects == ["taken"]
-        assert (mailing.sent, mailing.refused, mailing.waiting) == (1, 1, 0)
-
-    asyncio.run(main())
 
 
 def test_everything_that_takes_its_time_is_loaded_on_entering() -> None:

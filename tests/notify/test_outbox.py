@@ -6,7 +6,9 @@ from vrrpkit.notify.outbox import Letter, Outbox, pause_before
 
 
 def letter(subject: str, at: float) -> Letter:
-    return Letter(subject=subject, body=f"{subject} at {at}", at=at)
+    return Letter(
+        id=f"{subject}{at}", subject=subject, body=f"{subject} at {at}", at=at, left=("a@x", "b@x")
+    )
 
 
 def test_repeats_are_merged_into_the_newest() -> None:
@@ -18,7 +20,7 @@ def test_repeats_are_merged_into_the_newest() -> None:
     assert len(outbox) == 2
     first = outbox.first()
     assert first is not None and (first.subject, first.repeats) == ("b", 0)
-    outbox.sent(first)
+    outbox.done(first, ())
     second = outbox.first()
     assert second is not None
     assert (second.body, second.repeats, second.first) == ("a at 4.0", 2, 1.0)
@@ -39,10 +41,41 @@ def test_a_repeat_during_delivery_is_not_lost() -> None:
     first = outbox.first()
     assert first is not None
     outbox.put(letter("a", 2.0))
-    outbox.sent(first)
+    outbox.done(first, ())
     assert len(outbox) == 1
-    outbox.sent(outbox.first() or first)
+    outbox.done(outbox.first() or first, ())
     assert outbox.first() is None
+
+
+def test_recipients_who_have_it_are_left_out_but_of_a_newer_one() -> None:
+    outbox = Outbox(2)
+    outbox.put(letter("a", 1.0))
+    first = outbox.first()
+    assert first is not None
+    outbox.done(first, ("b@x",))
+    again = outbox.first()
+    assert again is not None
+    assert (again.id, again.left) == (first.id, ("b@x",))
+    outbox.put(letter("a", 2.0))
+    outbox.done(again, ())
+    newer = outbox.first()
+    assert newer is not None
+    assert (newer.left, newer.repeats) == (("a@x", "b@x"), 1)
+
+
+def test_one_that_steps_back_is_the_last_unless_it_has_gone() -> None:
+    outbox = Outbox(3)
+    letters = [letter(subject, 1.0) for subject in "abc"]
+    for one in letters:
+        outbox.put(one)
+    outbox.step_back(letters[0])
+    outbox.done(letters[1], ())
+    outbox.step_back(letters[1])
+    found = []
+    while (one := outbox.first()) is not None:
+        found.append(one.subject)
+        outbox.done(one, ())
+    assert found == ["c", "a"]
 
 
 def test_pauses_grow_to_a_limit() -> None:

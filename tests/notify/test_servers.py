@@ -135,7 +135,7 @@ async def test_one_letter_for_all_services_and_no_header_out_of_a_reason() -> No
         await asyncio.sleep(3)
         checker.fails("first", "no\r\nBcc: victim@example.net")
         await asyncio.sleep(3)
-    assert letters.subjects[1] == ("Realserver [10.0.0.1]:tcp:80 of virtual server [web] - DOWN")
+    assert letters.subjects[1] == ("Realserver [10.0.0.1]:tcp:0 of virtual server [web]:0 - DOWN")
     assert not any("\n" in text or "\r" in text for text in letters.written[1].values())
 
 
@@ -149,7 +149,7 @@ async def test_a_firewall_mark_and_ipv6() -> None:
         checker.fails("[2001:db8::1]:80")
         await asyncio.sleep(3)
     assert "Virtualserver FWM 7 - DOWN" in letters.subjects
-    assert letters.subjects[1].startswith("Realserver [2001:db8::1]:")
+    assert letters.subjects[1] == "Realserver [2001:db8::1]:none:80 of virtual server FWM 7 - DOWN"
 
 
 @virtual_time()
@@ -174,6 +174,25 @@ async def test_a_slow_hook_hears_the_newest_state_of_each_server() -> None:
     }
 
 
+@virtual_time()
+async def test_a_slow_hook_misses_no_server_of_a_pool_that_goes_down_as_one() -> None:
+    heard: list[str] = []
+    checker = checking()
+    names = [f"10.0.0.{number}:80" for number in range(1, 151)]
+
+    async def slow(event: object) -> None:
+        if isinstance(event, ServerDown | QuorumDown):
+            await asyncio.sleep(0.1)
+            heard.append(event.server if isinstance(event, ServerDown) else "quorum")
+
+    async with server(checker, Hook(slow), servers=names):
+        await asyncio.sleep(5)
+        for name in names:
+            checker.fails(name)
+        await asyncio.sleep(20)
+    assert sorted(heard) == sorted([*names, "quorum"])
+
+
 def test_scripts(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
@@ -190,14 +209,21 @@ def test_scripts(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with server(checker, scripts, servers=[A]):
-            await asyncio.sleep(0.3)
+            await reads(up)
             checker.fails(A, "connection refused")
-            await asyncio.sleep(0.6)
+            await reads(down)
             checker.passes(A)
-            await asyncio.sleep(0.6)
+            await reads(up)
 
-    asyncio.run(main())
+    async def reads(line: str) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                if log.exists() and log.read_text().splitlines()[-1:] == [line]:
+                    return
+                await asyncio.sleep(0.02)
+
     up, down = "VS [192.0.2.10]:tcp:80 UP", "VS [192.0.2.10]:tcp:80 DOWN"
+    asyncio.run(main())
     assert log.read_text().splitlines() == [
         *("gained", up),
         "down [10.0.0.1]:tcp:8080: Scripted: connection refused",

@@ -6,22 +6,25 @@ import asyncio
 from pathlib import Path
 
 from vrrpkit import Hook, MemoryTable, NotifyFIFO, VirtualServer
-from vrrpkit.notify.words import words
+from vrrpkit.notify.words import word_of
 from vrrpkit.testing import ScriptedChecker, virtual_time
 
 
 @virtual_time()
-async def test_servers_and_quorum_in_keepalived_s_words(tmp_path: Path) -> None:
+async def test_a_pool_of_several_services_speaks_once_and_by_its_name() -> None:
     told: list[str] = []
     checker = ScriptedChecker(interval=1.0, retry=0)
     pool: VirtualServer
 
     def note(event: object) -> None:
-        told.extend(word.line for word in words(event, pool))
+        word = word_of(event, pool)
+        if word is not None:
+            told.append(word.line)
 
     pool = VirtualServer(
-        ["192.0.2.10:80,443/tcp"],
+        ["192.0.2.10:8000-8099/tcp", "192.0.2.11:53/udp"],
         servers=["10.0.0.1", "10.0.0.2:8080"],
+        name='the "web"',
         check=checker,
         quorum=2,
         omega=True,
@@ -30,26 +33,49 @@ async def test_servers_and_quorum_in_keepalived_s_words(tmp_path: Path) -> None:
     )
     async with pool:
         await asyncio.sleep(2.5)
-        assert told == ["VS [192.0.2.10]:tcp:80 UP", "VS [192.0.2.10]:tcp:443 UP"]
-        told.clear()
         checker.fails("10.0.0.2:8080")
         await asyncio.sleep(2.5)
         checker.passes("10.0.0.2:8080")
         await asyncio.sleep(2.5)
-    one, two = "[192.0.2.10]:tcp:80", "[192.0.2.10]:tcp:443"
-    assert told[:8] == [
-        f"RS [10.0.0.2]:tcp:8080 {one} DOWN",
-        f"RS [10.0.0.2]:tcp:8080 {two} DOWN",
-        f"VS {one} DOWN",
-        f"VS {two} DOWN",
-        f"RS [10.0.0.2]:tcp:8080 {one} UP",
-        f"RS [10.0.0.2]:tcp:8080 {two} UP",
-        f"VS {one} UP",
-        f"VS {two} UP",
+    assert told == [
+        "VS [the??web?]:0 UP",
+        "RS [10.0.0.2]:tcp:8080 [the??web?]:0 DOWN",
+        "VS [the??web?]:0 DOWN",
+        "RS [10.0.0.2]:tcp:8080 [the??web?]:0 UP",
+        "VS [the??web?]:0 UP",
+        # omega: at the end as if everything went down; port 0 is that of each service.
+        "RS [10.0.0.1]:tcp:0 [the??web?]:0 DOWN",
+        "RS [10.0.0.2]:tcp:8080 [the??web?]:0 DOWN",
+        "VS [the??web?]:0 DOWN",
     ]
-    # omega: at the end as if everything went down; port 0 is that of the service.
-    assert f"RS [10.0.0.1]:tcp:80 {one} DOWN" in told[8:]
-    assert f"RS [10.0.0.1]:tcp:443 {two} DOWN" in told[8:]
+
+
+@virtual_time()
+async def test_who_comes_later_is_told_what_is_wrong_and_of_the_quorum() -> None:
+    heard: list[str] = []
+    checker = ScriptedChecker(interval=1.0, retry=0)
+    checker.fails("10.0.0.2:80", "connection refused")
+    pool = VirtualServer(
+        "192.0.2.10:80",
+        servers=["10.0.0.1:80", "10.0.0.2:80"],
+        name="web",
+        check=checker,
+        table=MemoryTable(),
+    )
+    async with pool:
+        await asyncio.sleep(2.5)
+        pool.add_notifier(Hook(lambda event: heard.append(str(event))))
+        await asyncio.sleep(0.1)
+        assert heard == [
+            "web: 10.0.0.2:80 is down: Scripted: connection refused",
+            "web: quorum reached with weight 1",
+        ]
+        checker.fails("10.0.0.1:80")
+        await asyncio.sleep(2.5)
+        heard.clear()
+        pool.add_notifier(Hook(lambda event: heard.append(str(event))))
+        await asyncio.sleep(0.1)
+        assert heard[-1] == "web: quorum lost with weight 0"
 
 
 def test_the_fifo_is_freed_when_entering_fails(tmp_path: Path) -> None:

@@ -39,10 +39,13 @@ class BFDDaemon(Protocol):
         ...
 
 
-class Bfdd:
-    """FRR's zebra and bfdd with one session, 100 ms and three packets."""
+# Ten packets, for a machine that does other things too may keep a daemon waiting for half a second.
 
-    multiplier = 3
+
+class Bfdd:
+    """FRR's zebra and bfdd with one session, 100 ms and ten packets."""
+
+    multiplier = 10
     interval = 0.1
 
     def __init__(self, host: Host, neighbor: str, own: str, *, multihop: bool = False) -> None:
@@ -123,10 +126,10 @@ class Bfdd:
 
 
 class KeepalivedBFD:
-    """keepalived with one ``bfd_instance``, 100 ms and five packets, and a virtual router without
+    """keepalived with one ``bfd_instance``, 100 ms and ten packets, and a virtual router without
     which it would have nothing to tell."""
 
-    multiplier = 5
+    multiplier = 10
     interval = 0.1
 
     def __init__(self, host: Host, neighbor: str, own: str) -> None:
@@ -142,6 +145,7 @@ class KeepalivedBFD:
                 neighbor_ip {neighbor}
                 min_rx 100
                 min_tx 100
+                multiplier {self.multiplier}
                 {hops}
             }}
             vrrp_instance vip {{

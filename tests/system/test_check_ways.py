@@ -74,7 +74,8 @@ while True:
             octets = packed[8:12] if family == socket.AF_INET else packed[:16]
             here = (socket.inet_ntop(family, octets), sock.getsockname()[1])
             tell(name, here, peer)
-            sock.sendmsg([b"hello"], about[-1:], 0, peer)
+            # With the identifier of a DNS query, which need not wait for another answer then.
+            sock.sendmsg([data[:2] + b"hello"], about[-1:], 0, peer)
         else:
             data, peer = sock.recvfrom(2000)
             if data[rest[0]] == rest[1]:
@@ -97,6 +98,7 @@ class Own(NetworkChecker):
 @attrs.frozen
 class Site:
     director: Host
+    server: Host
     log: Path
 
     def seen(self, checker: NetworkChecker, version: int) -> tuple[str, list[str]]:
@@ -140,7 +142,7 @@ def site() -> Iterator[Site]:
         log = server.directory / "seen"
         log.touch()
         server.python("-c", LISTENER, str(log), str(PORT), str(ELSEWHERE))
-        made = Site(director, log)
+        made = Site(director, server, log)
         wait_until(lambda: "ready" in log.read_text(), 10, "the listener")
         yield made
 
@@ -226,6 +228,14 @@ def test_they_get_their_answer(site: Site, version: int) -> None:
         assert site.seen(TCPChecker(expect=b"hello", **given), version)[0] == "passed"
         assert site.seen(UDPChecker(reply=b"hello", **given), version)[0] == "passed"
         assert site.seen(Own(**given), version)[0] == "passed"
+
+
+def test_a_link_local_server_is_found_by_its_link(site: Site) -> None:
+    address = site.server.link_local
+    for checker in (TCPChecker(expect=b"hello"), UDPChecker(reply=b"hello"), PingChecker(), Own()):
+        assert check(site.director, checker, f"{address}%eth0", PORT) == "passed", checker
+    gone = check(site.director, TCPChecker(), f"{address}%eth7", PORT)
+    assert gone == f"cannot connect to [{address}%eth7]:7000: no interface with this name"
 
 
 @versions

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from system.lab import require_root_and
-from vrrpkit import CheckFailed, ConfigError, Target
+from vrrpkit import CheckFailed, ConfigError, Target, Weight
 from vrrpkit.checks.script import ScriptChecker
 from vrrpkit.errors import Untrusted
 from vrrpkit.process import Command, Finished
@@ -89,6 +89,16 @@ def test_one_that_the_user_may_not_run_says_so(place: Path) -> None:
     done = run(Command([str(path)], user=NOBODY))
     assert not done.ok
     assert "Permission denied" in str(done)
+
+
+def test_one_that_cannot_be_executed_has_no_status(place: Path) -> None:
+    """The 127 of setpriv would be a weight to a dynamic check."""
+    path = program(place / "check", "#!/no/such/interpreter\n")
+    checker = ScriptChecker([str(path)], user=NOBODY, dynamic=True)
+    with pytest.raises(OSError, match=r"could not be executed: setpriv: .*No such file"):
+        asyncio.run(checker.check(Target("192.0.2.1")))
+    program(path, "#!/bin/sh\nexit 127\n")
+    assert asyncio.run(checker.check(Target("192.0.2.1"))) == Weight(125)
 
 
 @pytest.mark.parametrize("level", [".", "scripts", "scripts/check"])

@@ -198,6 +198,25 @@ def test_servers_come_and_go(farm: Farm) -> None:
     run(main())
 
 
+def test_what_is_kept_goes_on_until_the_next_run(farm: Farm) -> None:
+    async def main() -> None:
+        netns = farm.director.namespace
+        first = Masquerade(SERVICES, BOTH, netns=netns, name="web")
+        await first.__aenter__()
+        await first.keep()
+        (kept,) = set(tables(farm.director)) - {"table inet standin"}
+        assert kept.startswith("table inet vrrpkit-kept-web-")
+        async with Masquerade(service_keys("192.0.2.11:80"), BOTH, netns=netns, name="other"):
+            assert await farm.asked(VIP, 80) == INSIDE
+        assert await farm.asked(VIP, 80) == INSIDE
+        async with Masquerade(SERVICES, BOTH, netns=netns, name="web"):
+            assert kept not in tables(farm.director)
+            assert await farm.asked(VIP, 80) == INSIDE
+        assert await farm.asked(VIP, 80) == CLIENT
+
+    run(main())
+
+
 def test_it_survives_a_flush(farm: Farm) -> None:
     async def main() -> None:
         masquerade = Masquerade(SERVICES, BOTH, netns=farm.director.namespace)

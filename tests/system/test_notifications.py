@@ -26,7 +26,15 @@ needs_keepalived = pytest.mark.skipif(
 #: Of the routers whose adverts are timed.
 QUICK = 0.05
 #: How long they are watched.
-WATCHED = 20.0
+WATCHED = 60.0
+
+SILENT = """\
+import socket
+listener = socket.create_server(("0.0.0.0", 25))
+kept = []
+while True:
+    kept.append(listener.accept())
+"""
 
 
 def script(directory: Path, text: str, name: str = "notify.sh") -> str:
@@ -41,14 +49,19 @@ def scripts(path: str, **options: object) -> dict[str, object]:
     return {"kind": "NotifyScripts", "args": [path], **options}
 
 
-def notifying(host: Host, **notifiers: dict[str, object]) -> Vrrpkit:
+def letters(server: str, **options: object) -> dict[str, object]:
+    mail = {"kind": "Mail", "args": [server], "to": ["ops@example.net"], "security": "none"}
+    return {**mail, "deadline": 2, "flush": 1, **options}
+
+
+def notifying(host: Host, interval: float = QUICK, **notifiers: dict[str, object]) -> Vrrpkit:
     """A quick router with notifiers."""
     options = {
         "name": "vip",
         "interface": host.dev,
         "vrid": VRID,
         "vips": [f"{VIP4}/32"],
-        "interval": QUICK,
+        "interval": interval,
         "announcements": {"delay": 0},
         "notify": list(notifiers),
     }
@@ -66,7 +79,7 @@ def assert_punctual(bench: Bench, since: float) -> None:
     nothing to do but advertise: the machine may be busy."""
     ours, late = lateness(bench, bench.a, since)
     control, usual = lateness(bench, bench.b, since)
-    assert abs(ours - control) < 0.05 * control, (ours, control)
+    assert abs(ours - control) <= max(5, 0.05 * control), (ours, control)
     assert late < max(4 * QUICK, usual + 2 * QUICK), (late, usual)
 
 
@@ -79,27 +92,51 @@ def control(bench: Bench) -> Vrrpkit:
     return ours
 
 
-def test_a_script_that_hangs_delays_no_advert(bench: Bench, control: Vrrpkit) -> None:
+def test_a_minute_of_scripts_and_mail_servers_that_hang_delays_no_advert(
+    bench: Bench, control: Vrrpkit
+) -> None:
+    """One server accepts connections and says nothing, one is away, and one does not run."""
     log = bench.a.directory / "log"
     hanging = script(bench.a.directory, f"echo $$ $3 >> {log}\nwhile :; do sleep 1000; done")
-    ours = notifying(bench.a, scripts=scripts(hanging, flush=0.5))
+    bench.watch.python("-c", SILENT)
+    wait_until(lambda: ":25 " in bench.watch.run(["ss", "-Hltn"]), 10, "the silent server")
+    ours = notifying(
+        bench.a,
+        scripts=scripts(hanging, timeout=600, flush=0.5),
+        silent=letters(bench.watch.address),
+        away=letters("192.0.2.99"),
+        refusing=letters(bench.watch.address, port=26),
+    )
     ours.start()
     mastered(ours, VIP4)
-    wait_until(log.exists, 5, "the script")
-    since = time.monotonic()
-    time.sleep(WATCHED)
-    assert_punctual(bench, since)
-    assert lateness(bench, bench.a, since)[0] > 0.9 * WATCHED / QUICK
+    wait_until(log.exists, 10, "the script")
+
+    def half_a_minute() -> None:
+        since = time.monotonic()
+        time.sleep(WATCHED / 2)
+        assert_punctual(bench, since)
+        assert lateness(bench, bench.a, since)[0] > 0.8 * WATCHED / 2 / QUICK
+
+    half_a_minute()
+    # More to tell, which is merged: the servers are tried again and again meanwhile.
+    bench.a.unplug()
+    wait_until(lambda: ours.state() == "FAULT", 5, "FAULT")
+    bench.a.plug()
+    mastered(ours, VIP4)
+    half_a_minute()
     # It hangs on the first word, and only the newest state waits for its turn.
     pid, state = log.read_text().split()
     assert state == "BACKUP"
     assert os.path.exists(f"/proc/{pid}")
     leaving = time.monotonic()
-    ours.stop()
+    ours.stop(30)
     # Limited, and with the script and what it had started.
-    assert 0.4 < time.monotonic() - leaving < 5
+    assert 0.4 < time.monotonic() - leaving < 15
+    assert not ours.owns(VIP4)
     assert not os.path.exists(f"/proc/{pid}")
     assert "sleep 1000" not in bench.a.run(["ps", "-e", "-o", "args"])
+    # BACKUP, MASTER and FAULT, each once however often, and the end.
+    assert ours.log().count("4 letters were not delivered within 1 s") == 3
 
 
 def test_many_words_and_scripts_that_fail_delay_no_advert(bench: Bench, control: Vrrpkit) -> None:
@@ -148,7 +185,7 @@ def test_scripts_run_in_order_as_another_user_with_a_clean_environment(bench: Be
         "special.sh",
     )
     states = {state: [special, state] for state in ("master", "backup", "fault", "stop")}
-    ours = notifying(bench.a, scripts=scripts(generic, user="nobody", **states))
+    ours = notifying(bench.a, 0.2, scripts=scripts(generic, user="nobody", **states))
     os.environ["SECRET"] = "of the program"
     try:
         ours.start()
@@ -297,22 +334,19 @@ def test_a_reader_that_does_not_read_delays_no_advert(bench: Bench, control: Vrr
     # Open, and stopped: the pipe holds 64 KiB, and that is soon full.
     reader = bench.a.popen(["cat", str(fifo)], log=bench.a.directory / "lines")
     reader.send_signal(signal.SIGSTOP)
-    since = time.monotonic()
     for number in range(2500):
         ours.do("priority", priority=100 + number % 2)
+    wait_until(lambda: "nobody reads" in ours.log(), 20, "a full pipe")
+    since = time.monotonic()
+    time.sleep(2)
+    assert_punctual(bench, since)
     ours.do("priority", priority=150)
     wait_until(lambda: ours.report()["priority"] == 150, 20, "the last priority")
-    assert "nobody reads" in ours.log()
-    time.sleep(1)
-    assert_punctual(bench, since)
     reader.send_signal(signal.SIGCONT)
+    # Not the last line perhaps: on a machine that is too busy a change of state may follow.
     wait_until(
-        lambda: (
-            (bench.a.directory / "lines")
-            .read_text()
-            .endswith('INSTANCE "vip" MASTER_PRIORITY 150\n')
-        ),
-        5,
+        lambda: "_PRIORITY 150\n" in (bench.a.directory / "lines").read_text(),
+        15,
         "the newest line",
     )
     ours.stop()

@@ -146,7 +146,12 @@ def test_they_move_with_the_addresses(bench: Bench) -> None:
 
 
 DELETIONS = {
-    "-4": ["route del 10.0.0.0/8", "route del 10.1.0.0/16", "route flush table 100"],
+    "-4": [
+        "route del 10.0.0.0/8",
+        "route del 10.1.0.0/16",
+        "route replace 10.2.0.0/16 via 192.0.2.253",
+        "route flush table 100",
+    ],
     "-6": ["route del 2001:db8:1::/48", "rule del priority 1001"],
 }
 
@@ -160,11 +165,12 @@ def test_what_others_remove_comes_back(bench: Bench) -> None:
     since = time.monotonic()
     for family, commands in DELETIONS.items():
         bench.a.run(["ip", family, "-batch", "-"], stdin="\n".join(commands) + "\n")
-    lost = [ROUTES[0], ROUTES[1], ROUTES[3], ROUTES[4]]
+    lost = ROUTES[:5]
     wanted = {f"route {route}" for route in lost} | {f"rule {RULES[1]}"}
     wait_until(lambda: len(ours.events("RouteLost")) >= len(wanted), 2, "RouteLost")
     count(bench.a, ALL)
     assert sorted(ours_in(bench.a)) == before
+    assert "10.2.0.0/16 via 192.0.2.253" in bench.a.ip("route")
     assert {line["action"] for line in ours.events("RouteLost")} == {"reinstated"}
     assert {line["route"] for line in ours.events("RouteLost")} == wanted
     assert ours.transitions(since) == [] and goodbyes(bench, since) == []

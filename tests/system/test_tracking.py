@@ -21,7 +21,8 @@ needs_keepalived = pytest.mark.skipif(
 )
 
 EARLY = 0.002
-LATE = 2.5 * INTERVAL
+#: What a busy machine may add.
+LATE = 5 * INTERVAL
 #: Moves the higher one below the lower one.
 ENOUGH = -60
 
@@ -118,7 +119,7 @@ def test_a_master_whose_priority_drops_serves_until_the_other_ones_timer_ends(
     assert DOWN - EARLY < took - accepted < DOWN + LATE
     # Until then it served, and repeated its lower priority, which nobody accepts.
     kept = [a for a in bench.wire.adverts(VRID, lowered.time) if a.source == bench.a.address]
-    assert len(kept) >= 3
+    assert len(kept) >= 2
     assert {a.priority for a in kept} == {HIGH + ENOUGH}
     wait_until(lambda: not high.owns(VIP4), 2, "the retreat")
     wait_until(lambda: (high.state(), low.state()) == ("BACKUP", "MASTER"), 5, "roles changed")
@@ -209,9 +210,9 @@ def test_rise_and_fall_are_counted_as_keepalived_does(lab: Lab) -> None:
     for runs, (script, peer) in zip(counted, ((one, ours), (other, theirs)), strict=True):
         runs.append(script.until(lambda p=peer: p.state() != "FAULT", "no FAULT"))
     assert counted == [[7, 11], [7, 11]]
+    # A run that begins late does not put off the next one.
     gaps = [later - earlier for earlier, later in pairwise(one.runs)]
-    assert all(0.8 < gap < 1.2 for gap in gaps), gaps
-    assert 0.98 < sum(gaps) / len(gaps) < 1.02
+    assert 0.9 < sum(gaps) / len(gaps) < 1.1, gaps
 
 
 def test_runs_never_overlap_and_one_that_traps_sigterm_fails(lab: Lab) -> None:

@@ -367,10 +367,10 @@ class TestFiles:
         lines = path.read_text().splitlines()
         number = next(n for n, line in enumerate(lines) if "state" in json.loads(line))
         form = json.loads(lines[number])
-        form["state"]["_last_sent"] = 7.25
+        form["state"]["_ready_at"] = 7.25
         lines[number] = json.dumps(form)
         path.write_text("\n".join([*lines, ""]))
-        with pytest.raises(ReplayMismatch, match=r"_last_sent was recorded as 7\.25"):
+        with pytest.raises(ReplayMismatch, match=r"_ready_at was recorded as 7\.25"):
             replay(path)
 
     def test_an_earlier_recording_is_kept_beside(self, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vrrpkit import ConfigError
+from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.file import TrackFile
 
 
@@ -44,7 +45,33 @@ def test_missing_is_not_known_where_asked(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_one_that_cannot_be_watched_is_read_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(path: str, changed: object) -> None:
+        raise OSError(24, "raise fs.inotify.max_user_instances")
+
+    monkeypatch.setattr("vrrpkit.tracking.file.watch", none)
+    path = tmp_path / "value"
+
+    @virtual_time()
+    async def main() -> None:
+        signals = TrackFile(path).signals()
+        found = [await anext(signals)]
+        path.write_text("3")
+        found.append(await anext(signals))
+        await signals.aclose()
+        assert found == [0, 3]
+
+    main()
+    assert "is read every 1 s, for it cannot be watched" in caplog.text
+    assert "raise fs.inotify.max_user_instances" in caplog.text
+
+
 def test_bad_values_are_refused() -> None:
+    for missing in ("x", True, 1.5):
+        with pytest.raises(ConfigError, match=r"missing .* must be a whole number or None"):
+            TrackFile("/run/value", missing=missing)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="empty"):
         TrackFile("")
     assert TrackFile("/run/value").label == "file /run/value"

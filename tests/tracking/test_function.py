@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from vrrpkit import ConfigError
+from vrrpkit import ConfigError, MemoryBus, VRRPInstance
 from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.function import TrackFunction
 from vrrpkit.vrrp.tracker import Signal
@@ -75,6 +75,44 @@ async def test_an_async_iterator_gives_every_signal() -> None:
 
 
 @virtual_time()
+async def test_rise_and_fall_count_for_the_items_of_an_iterator_too() -> None:
+    async def items() -> AsyncIterator[Signal]:
+        for item in (True, False, 5, False, True, True):
+            yield item
+
+    found = await told(TrackFunction(items, rise=2, fall=2), 6)
+    assert [signal for _, signal in found] == [True, True, 5, False, False, True]
+
+
+@virtual_time()
+async def test_an_iterator_is_ended_before_it_is_begun_anew() -> None:
+    counts: list[int] = []
+    running = [0]
+
+    async def items() -> AsyncIterator[Signal]:
+        running[0] += 1
+        counts.append(running[0])
+        try:
+            yield True
+            yield "well"  # type: ignore[misc]
+        finally:
+            await asyncio.sleep(10)
+            running[0] -= 1
+
+    async with VRRPInstance(
+        "a",
+        MemoryBus().interface("192.0.2.1"),
+        vrid=1,
+        vips=["192.0.2.10/24"],
+        track=[TrackFunction(items)],
+    ) as a:
+        assert a.faults == {"items"}
+        await asyncio.sleep(29)
+    assert counts == [1, 1]
+    assert running == [0]
+
+
+@virtual_time()
 async def test_what_is_no_coroutine_function_says_so() -> None:
     with pytest.raises(ConfigError, match="async def"):
         await told(TrackFunction(lambda: True), 1)  # type: ignore[arg-type, return-value]
@@ -84,7 +122,7 @@ def test_bad_values_are_refused() -> None:
     ask = answers(True)
     with pytest.raises(ConfigError, match="takes a function"):
         TrackFunction(3)  # type: ignore[arg-type]
-    for changes in ({"interval": 0}, {"timeout": 0}, {"rise": 0}, {"fall": 0}):
+    for changes in ({"interval": 0}, {"interval": "1"}, {"timeout": 0}, {"rise": 0}, {"fall": 0}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
             TrackFunction(ask, **changes)  # type: ignore[arg-type]
     assert TrackFunction(ask).label == "ask"

@@ -41,6 +41,10 @@ async def test_an_address_must_be_there() -> None:
 def test_bad_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="empty"):
         TrackInterface("")
+    with pytest.raises(ConfigError, match="interface 7 must be the name of one"):
+        TrackInterface(7)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="netns 7 must be the name of one"):
+        TrackInterface("eth0", netns=7)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no IPv4 or IPv6 address"):
         TrackInterface("eth0", address="here")
     with pytest.raises(ConfigError, match="netns"):

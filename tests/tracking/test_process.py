@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from vrrpkit import ConfigError
 from vrrpkit.host import processes
 from vrrpkit.host.processes import Process, Processes, changed_by
+from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.process import TrackProcess
 from vrrpkit.vrrp.tracker import Signal
 
@@ -117,7 +119,7 @@ def test_without_the_kernels_word_an_end_is_seen_at_once(
 
 
 def test_quorum_and_arguments(way: str, program: Path) -> None:
-    tracker = TrackProcess(program.name, quorum=2, quorum_max=2, arguments=["x"], match="partial")
+    tracker = TrackProcess(program.name, quorum=2, quorum_max=2, arguments=["x"], match="contains")
 
     async def main() -> None:
         async with Watching(tracker) as watching:
@@ -171,10 +173,22 @@ def test_who_fits() -> None:
     assert not TrackProcess("nginx").fits(process)
     assert TrackProcess("haproxy", arguments=["-f", "a.cfg", "-W"]).fits(process)
     assert not TrackProcess("haproxy", arguments=["-f", "a.cfg"]).fits(process)
-    assert TrackProcess("haproxy", arguments=["-f", "a.cfg"], match="initial").fits(process)
-    assert not TrackProcess("haproxy", arguments="-W", match="initial").fits(process)
-    assert TrackProcess("haproxy", arguments="-W", match="partial").fits(process)
-    assert not TrackProcess("haproxy", arguments="-x", match="partial").fits(process)
+    assert not TrackProcess("haproxy", arguments=[]).fits(process)
+    assert TrackProcess("haproxy", arguments=[]).fits(Process(7, "haproxy", ("haproxy",)))
+    for arguments, match, fits in (
+        (["-f", "a.cfg"], "partial", True),
+        (["-f", "a"], "partial", False),
+        ("-W", "partial", False),
+        ([], "partial", True),
+        (["-f", "a"], "initial", True),
+        (["-", "a.cfg"], "initial", False),
+        (["-f", "a.cfg", "-W", "-"], "initial", False),
+        ([], "initial", True),
+        (["-W", "-f"], "contains", True),
+        ("-x", "contains", False),
+    ):
+        tracker = TrackProcess("haproxy", arguments=arguments, match=match)  # type: ignore[arg-type]
+        assert tracker.fits(process) is fits, (arguments, match)
     renamed = Process(7, "a-name-that-is-", ("python3", "server.py"))
     assert TrackProcess("a-name-that-is-too-long").fits(renamed)
     assert TrackProcess("kthreadd").fits(Process(2, "kthreadd", ()))
@@ -189,6 +203,227 @@ def test_a_zombie_is_no_process(program: Path) -> None:
     me = Process.read(os.getpid())
     assert me is not None
     assert me.pid == os.getpid()
+
+
+class FakeProc:
+    """A /proc of processes that do not exist, read as the real one, on a kernel that does not
+    tell."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.reads: list[int] = []
+        self.broken = False
+        monkeypatch.setattr(processes, "PROC", str(directory))
+        monkeypatch.setattr(processes, "_connector", self._none)
+        read = Process.read
+
+        def counted(pid: int) -> Process | None:
+            self.reads.append(pid)
+            if self.broken:
+                raise OSError(24, "Too many open files")
+            return read(pid)
+
+        monkeypatch.setattr(Process, "read", counted)
+
+    def _none(self) -> socket.socket:
+        raise OSError("not here")
+
+    def put(self, pid: int, name: str, *arguments: str, state: str = "S") -> None:
+        directory = self.directory / str(pid)
+        directory.mkdir(exist_ok=True)
+        (directory / "stat").write_text(f"{pid} ({name}) {state} 1 2 3")
+        (directory / "cmdline").write_text("".join(f"{part}\0" for part in (name, *arguments)))
+
+    def remove(self, pid: int) -> None:
+        for file in (self.directory / str(pid)).iterdir():
+            file.unlink()
+        (self.directory / str(pid)).rmdir()
+
+    def taken(self) -> list[int]:
+        """What was read since the last time."""
+        reads, self.reads = self.reads, []
+        return reads
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProc:
+    return FakeProc(tmp_path, monkeypatch)
+
+
+@contextlib.contextmanager
+def following(*programs: str) -> Generator[dict[str, set[int]]]:
+    """What of some programs runs."""
+    found: dict[str, set[int]] = {program: set() for program in programs}
+
+    def listener(program: str) -> Callable[[Mapping[int, Process | None]], None]:
+        tracker = TrackProcess(program)
+
+        def take(changed: Mapping[int, Process | None]) -> None:
+            for pid, process in changed.items():
+                if process is not None and tracker.fits(process):
+                    found[program].add(pid)
+                else:
+                    found[program].discard(pid)
+
+        return take
+
+    stops = [Processes.current().listen(listener(program)) for program in programs]
+    try:
+        yield found
+    finally:
+        for stop in stops:
+            stop()
+
+
+def test_a_look_through_many_processes_is_cheap_and_in_pieces(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in range(1, 2001):
+        proc.put(pid, "idle")
+    proc.put(2001, "web")
+    turns: list[int] = []
+    go_on = Processes._go_on
+
+    def counted(self: Processes) -> None:
+        before = len(proc.reads)
+        go_on(self)
+        turns.append(len(proc.reads) - before)
+
+    monkeypatch.setattr(Processes, "_go_on", counted)
+
+    @virtual_time()
+    async def main() -> None:
+        with following("web", "db") as found:
+            assert found == {"web": {2001}, "db": set()}
+            # All who listen share what was read.
+            assert len(proc.taken()) == 2001
+            await asyncio.sleep(processes.YOUNG + 2.5)
+            proc.taken()
+            turns.clear()
+            proc.put(2002, "db")
+            proc.remove(2001)
+            await asyncio.sleep(1)
+            assert found == {"web": set(), "db": {2002}}
+            assert sum(turns) == len(proc.taken()) < 250
+            assert 0 < max(turns) <= processes.SLICE
+
+    main()
+
+
+def test_one_that_turns_into_another_program_is_found(proc: FakeProc) -> None:
+    for pid in range(1, 1001):
+        proc.put(pid, "idle")
+
+    @virtual_time()
+    async def main() -> None:
+        with following("web") as found:
+            await asyncio.sleep(1.5)
+            proc.put(2000, "sh")
+            await asyncio.sleep(2)
+            # A new one soon, an old one in its turn, of which all have one within ten looks.
+            proc.put(2000, "web")
+            await asyncio.sleep(1)
+            assert found == {"web": {2000}}
+            await asyncio.sleep(10)
+            proc.put(7, "web")
+            proc.put(990, "web")
+            await asyncio.sleep(10)
+            assert found == {"web": {7, 990, 2000}}
+            proc.put(7, "web", state="Z")
+            await asyncio.sleep(10)
+            assert found == {"web": {990, 2000}}
+
+    main()
+
+
+def test_a_second_listener_knows_what_has_begun_since_the_last_look(proc: FakeProc) -> None:
+    proc.put(1, "web")
+
+    @virtual_time()
+    async def main() -> None:
+        with following("web") as first:
+            proc.put(2, "web")
+            with following("web") as second:
+                assert first == second == {"web": {1, 2}}
+
+    main()
+
+
+def test_what_cannot_be_read_has_not_ended(
+    proc: FakeProc, caplog: pytest.LogCaptureFixture
+) -> None:
+    proc.put(1, "web")
+
+    @virtual_time()
+    async def main() -> None:
+        with following("web") as found:
+            proc.broken = True
+            proc.put(2, "web")
+            await asyncio.sleep(5)
+            assert found == {"web": {1}}
+            proc.broken = False
+            await asyncio.sleep(2)
+            assert found == {"web": {1, 2}}
+            proc.broken = True
+            proc.put(3, "db")
+            with pytest.raises(OSError, match="Too many open files"), following("db"):
+                pass
+
+    main()
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.message for record in warned] == [
+        "processes cannot be looked at: [Errno 24] Too many open files"
+    ]
+
+
+def test_a_storm_of_processes(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells of more than is read in time: then all is looked through, but not at once,
+    and not for every loss."""
+    proc.put(1, "web")
+    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    lost = [0]
+
+    class Lossy:
+        """A netlink socket that may overflow."""
+
+        fileno = ours.fileno
+        close = ours.close
+
+        def recv(self, size: int) -> bytes:
+            if lost[0]:
+                lost[0] -= 1
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            return ours.recv(size)
+
+    monkeypatch.setattr(processes, "_connector", Lossy)
+
+    async def main() -> None:
+        with following("web") as found:
+            assert Processes.current().told
+            proc.put(2, "web")
+            kernel.send(message(processes.EXEC, 2, 2))
+            async with asyncio.timeout(10):
+                while found["web"] != {1, 2}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                proc.put(3, "web")
+                proc.remove(1)
+                lost[0] = 300
+                for pid in range(100, 150):
+                    # They ended before anybody could look.
+                    kernel.send(message(processes.FORK, 1, 1, pid, pid))
+                while lost[0]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                while found["web"] != {2, 3}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            # Once for all losses, and nothing goes on after it.
+            assert proc.taken().count(2) == 2
+            await asyncio.sleep(0.7)
+            assert proc.taken() == []
+
+    monkeypatch.setattr(processes, "POLL", 0.5)
+    with ours, kernel:
+        asyncio.run(main())
 
 
 def message(what: int, *numbers: int) -> bytes:
@@ -224,6 +459,9 @@ def test_bad_values_are_refused() -> None:
         {"match": "some"},
         {"fork_delay": -1},
         {"terminate_delay": 4000},
+        {"terminate_delay": "1"},
+        {"arguments": [1]},
+        {"program": 7},
     ):
         with pytest.raises(ConfigError, match="TrackProcess"):
             TrackProcess(**({"program": "x"} | changes))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vrrpkit import ConfigError
+from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.errors import Untrusted
 from vrrpkit.process import Command, Finished
 from vrrpkit.testing import virtual_time
@@ -148,8 +148,48 @@ def test_stopping_ends_a_run_that_is_under_way(tmp_path: Path) -> None:
     assert not os.path.exists(f"/proc/{pid.read_text().strip()}")
 
 
+def test_one_that_vanishes_has_failed_and_is_found_again(tmp_path: Path) -> None:
+    program = tmp_path / "fit"
+
+    def install() -> None:
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+
+    async def main() -> None:
+        bus = MemoryBus()
+        track = [TrackScript([str(program)], interval=0.05)]
+        program.unlink()
+        async with VRRPInstance(
+            "a",
+            bus.interface("192.0.2.1"),
+            vrid=1,
+            vips=["192.0.2.10/24"],
+            interval=0.02,
+            track=track,
+        ) as a:
+            assert a.faults == {"script fit"}
+            async with asyncio.timeout(20):
+                for _ in range(2):
+                    install()
+                    await a.wait_for(State.MASTER)
+                    program.unlink()
+                    await a.wait_for(State.FAULT)
+                    assert a.signals == {"script fit": False}
+
+    install()
+    asyncio.run(main())
+
+
 def test_bad_values_are_refused() -> None:
-    for changes in ({"interval": 0}, {"timeout": 0}, {"rise": 0}, {"fall": 0}):
+    for changes in (
+        {"interval": 0},
+        {"interval": "1"},
+        {"interval": float("nan")},
+        {"timeout": 0},
+        {"rise": 0},
+        {"fall": 0},
+        {"initially": 1},
+    ):
         with pytest.raises(ConfigError, match=next(iter(changes))):
             TrackScript("true", **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="install it"):

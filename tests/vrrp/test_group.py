@@ -352,4 +352,4 @@ class AnyEvents(RuleBasedStateMachine):
 
 
 TestAnyEvents = AnyEvents.TestCase
-TestAnyEvents.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestAnyEvents.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -2,8 +2,92 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+from typing import Any, get_args
+
+import pytest
+
 from vrrpkit.values import State
-from vrrpkit.vrrp.notices import Transition, TransitionReason
+from vrrpkit.vrrp import notices
+from vrrpkit.vrrp.notices import Anomaly, Transition, TransitionReason
+from vrrpkit.vrrp.packet import RejectReason
+
+PEER = IPv4Address("192.0.2.2")
+VIP = IPv4Address("192.0.2.10")
+REJECTED = {"reason": RejectReason.INTERVAL_MISMATCH, "peer": PEER}
+UNUSUAL = {"anomaly": Anomaly.INTERVAL, "peer": PEER}
+
+SAID: list[tuple[type[Any], dict[str, Any], str]] = [
+    (
+        notices.MasterChanged,
+        {"previous": None, "master": PEER, "priority": 90},
+        "follows 192.0.2.2, priority 90",
+    ),
+    (
+        notices.MasterChanged,
+        {"previous": VIP, "master": PEER, "priority": 90},
+        "follows 192.0.2.2, priority 90, no longer 192.0.2.10",
+    ),
+    (
+        notices.AnotherMaster,
+        {"peer": PEER, "priority": 90},
+        "192.0.2.2 is MASTER too, with priority 90",
+    ),
+    (
+        notices.AdvertRejected,
+        REJECTED,
+        "rejected an advert from 192.0.2.2: interval-mismatch",
+    ),
+    (
+        notices.AdvertRejected,
+        REJECTED | {"got": "2 s", "want": "1 s", "count": 7},
+        "rejected an advert from 192.0.2.2: interval-mismatch, got 2 s, want 1 s (7 times)",
+    ),
+    (
+        notices.AdvertAnomaly,
+        UNUSUAL | {"got": "2 s", "want": "1 s"},
+        "accepted an advert from 192.0.2.2: interval, got 2 s, want 1 s",
+    ),
+    (notices.PriorityChanged, {"previous": 100, "priority": 80}, "priority 80, no longer 100"),
+    (notices.FaultsChanged, {"faults": frozenset({"b", "a"})}, "faults: a, b"),
+    (notices.FaultsChanged, {"faults": frozenset()}, "faults: none"),
+    (notices.Stalled, {"seconds": 1.23456}, "this process stood still for 1.23 s"),
+    (notices.Deaf, {}, "the kernel dropped adverts; all deadlines start again"),
+    (
+        notices.AddressLost,
+        {"address": VIP, "action": "reinstated"},
+        "somebody removed 192.0.2.10: reinstated",
+    ),
+    (
+        notices.RouteLost,
+        {"route": "route default via 192.0.2.2", "action": "ignored"},
+        "somebody removed route default via 192.0.2.2: ignored",
+    ),
+    (
+        notices.AddressesRefused,
+        {"failures": ("a: no", "b: no"), "retry_in": 5.0},
+        "the kernel refused a: no; b: no; tries again in 5 s",
+    ),
+    (
+        notices.SendFailed,
+        {"error": "Network is down", "count": 3},
+        "an advert could not be sent: Network is down (3 times)",
+    ),
+    (
+        notices.ClockSkew,
+        {"peer": PEER, "seconds": -3.0},
+        "the clock of 192.0.2.2 differs by -3 s: its signed adverts are soon refused",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "words"), SAID)
+def test_in_words(kind: type[Any], fields: dict[str, Any], words: str) -> None:
+    assert str(kind(router="web", at=1.0, **fields)) == f"web: {words}"
+
+
+def test_every_event_has_words() -> None:
+    assert all("__str__" in vars(kind) for kind in get_args(notices.Notice))
 
 
 def test_a_transition_in_words() -> None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from typing import Any
 
 import pytest
 
-from vrrpkit import ConfigError, MemoryBus, NotEligible, State, VRRPInstance, VRRPKitError
+from vrrpkit import (
+    Closed,
+    ConfigError,
+    MemoryBus,
+    NotEligible,
+    State,
+    Transition,
+    VRRPInstance,
+    VRRPKitError,
+)
 from vrrpkit.notify.hooks import FINISH, Hook
 from vrrpkit.testing import virtual_time
+from vrrpkit.vrrp.instance import life_of
 from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
 
@@ -64,6 +75,38 @@ async def test_both_links_move_when_one_is_pulled_and_come_back_together() -> No
         await asyncio.sleep(1)
         assert (one.states, two_.states) == ([State.MASTER] * 2, [State.BACKUP] * 2)
     assert one.states + two_.states == [State.INIT] * 4
+
+
+@virtual_time()
+async def test_a_start_with_a_cable_out_is_a_fault_and_nothing_else() -> None:
+    one, _ = two()
+    told: list[str] = []
+    one.buses[1].unplug(one.address)
+    for member in one.members:
+        member.on_transition(lambda change: told.append(f"{change.router} {change.state}"))
+    async with one.group:
+        assert sorted(told) == ["in1 FAULT", "out1 FAULT"]
+        assert one.group.state is State.FAULT
+
+
+@virtual_time()
+async def test_callbacks_may_command_the_group() -> None:
+    one, other = two()
+
+    def aside(change: Transition) -> None:
+        if change.state is State.MASTER:
+            one.group.demote(10)
+            assert one.states == [State.MASTER] * 2
+
+    one.members[0].on_transition(aside)
+    async with one.group, other.group:
+        await other.group.wait_for(State.MASTER)
+        await asyncio.sleep(1)
+        assert (one.states, other.states) == ([State.BACKUP] * 2, [State.MASTER] * 2)
+        assert one.group.why_not_master() == (
+            "in1 was demoted, and follows 192.0.2.2, whose priority is 100 (its own is 1); "
+            "out1 was demoted, and follows 192.0.2.2, whose priority is 100 (its own is 1)"
+        )
 
 
 @virtual_time()
@@ -135,8 +178,115 @@ async def test_a_member_is_entered_by_its_group_alone() -> None:
     with pytest.raises(VRRPKitError, match="entered before"):
         async with one.group:
             pass
+    with pytest.raises(VRRPKitError, match="has ended: make a new SyncGroup"):
+        one.group.demote(1)
     with pytest.raises(VRRPKitError, match="is not running"):
         two()[0].group.demote(1)
+
+
+@virtual_time()
+async def test_entering_a_second_time_leaves_the_first_alone() -> None:
+    one, _ = two()
+
+    async def enter() -> None:
+        async with one.group:
+            await one.group.wait_for(State.MASTER)
+
+    first = asyncio.create_task(enter())
+    await asyncio.sleep(0)
+    with pytest.raises(VRRPKitError, match="entered before"):
+        await enter()
+    await first
+    assert first.exception() is None
+
+
+class TestCancellation:
+    """Cancelled at every turn of the loop, once or twice, a group leaves nothing behind."""
+
+    @staticmethod
+    def tied(buses: tuple[MemoryBus, MemoryBus]) -> Gateway:
+        return Gateway(1, *buses, notify=[Hook(lambda _: asyncio.sleep(0.3))])
+
+    async def cancelled(self, *, leaving: bool, turns: int, again: int | None) -> bool:
+        buses = (MemoryBus(), MemoryBus())
+        gateway, leave = self.tied(buses), asyncio.Event()
+
+        async def life() -> None:
+            async with gateway.group:
+                await leave.wait()
+
+        task = asyncio.create_task(life())
+        if leaving:
+            await gateway.group.wait_for(State.MASTER)
+            leave.set()
+        for wait in (turns, again):
+            for _ in range(wait or 0):
+                await asyncio.sleep(0)
+            if wait is not None:
+                task.cancel()
+        await asyncio.wait([task])
+        assert gateway.states == [State.INIT] * 2
+        assert not any(bus.owners(vip) for bus in buses for vip in ("192.0.2.100", "192.0.2.200"))
+        # Neither a place on the interfaces, nor somebody who waits, nor a task.
+        if turns or leaving:
+            for each in (gateway.group, *gateway.members):
+                with pytest.raises(Closed):
+                    await each.wait_for(State.MASTER)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        async with self.tied(buses).group:
+            pass
+        return task.cancelled()
+
+    @pytest.mark.parametrize("again", [None, 0, 1, 2, 4])
+    @pytest.mark.parametrize("leaving", [False, True], ids=["entering", "leaving"])
+    @virtual_time()
+    async def test_nothing_is_left(self, leaving: bool, again: int | None) -> None:
+        for turns in range(25):
+            if not await self.cancelled(leaving=leaving, turns=turns, again=again):
+                break
+        assert turns > 2
+
+
+@virtual_time()
+async def test_a_bug_while_entering_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = two()
+    inside = one.buses[0].interface(one.address)
+    claim = inside.claim
+
+    def claimed(key: Hashable) -> None:
+        claim(key)
+        driver = life_of(one.members[0]).driver
+        assert driver is not None
+        asyncio.get_running_loop().call_soon(driver.fail, ZeroDivisionError())
+
+    monkeypatch.setattr(inside, "claim", claimed)
+    with pytest.raises(ZeroDivisionError):
+        async with one.group:
+            raise AssertionError("it was entered")
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+    assert one.states == [State.INIT] * 2
+
+
+@virtual_time()
+async def test_a_member_tells_what_the_group_waits_for() -> None:
+    one, other = two()
+    inside, outside = other.members
+    async with one.group, other.group:
+        await one.group.wait_for(State.MASTER)
+        await asyncio.sleep(2)
+        one.buses[0].cut(one.address, other.address)
+        await asyncio.sleep(5)
+        waits = "out2 follows 192.0.2.1, whose priority is 150 (its own is 100)"
+        assert other.group.why_not_master() == waits
+        assert inside.why_not_master() == (
+            f"waits for the other members of its sync group: {waits}"
+        )
+        other.buses[1].unplug(other.address)
+        assert outside.why_not_master() == "in FAULT: interface-down"
+        assert inside.why_not_master() == "with its sync group in FAULT: out2 (interface-down)"
+    assert other.group.why_not_master() == inside.why_not_master() == "has ended"
 
 
 def test_bad_groups_are_refused() -> None:
@@ -145,8 +295,6 @@ def test_bad_groups_are_refused() -> None:
     def router(name: str, vrid: int) -> VRRPInstance:
         return VRRPInstance(name, bus.interface("192.0.2.1"), vrid=vrid, vips=["192.0.2.10/24"])
 
-    with pytest.raises(ConfigError, match="2 or more"):
-        SyncGroup("alone", [router("a", 1)])
     with pytest.raises(ConfigError, match="two members 'a'"):
         SyncGroup("twice", [router("a", 1), router("a", 2)])
 
@@ -160,6 +308,8 @@ async def test_a_running_router_cannot_join() -> None:
     async with a:
         with pytest.raises(ConfigError, match="runs already"):
             SyncGroup("late", [a, b])
+    with pytest.raises(ConfigError, match="a was entered before: make a new VRRPInstance"):
+        SyncGroup("later", [a, b])
 
 
 @virtual_time()
@@ -172,6 +322,9 @@ async def test_a_member_that_cannot_start_leaves_nothing_behind() -> None:
     with pytest.raises(VRRPKitError, match=r"192\.0\.2\.77"):
         async with group:
             pass
+    for each in (group, good, bad):
+        with pytest.raises(Closed):
+            await each.wait_for(State.MASTER)
     async with VRRPInstance("c", interface, vrid=1, vips=["192.0.2.10/24"]) as again:
         assert again.state is State.BACKUP
 

@@ -12,7 +12,7 @@ from vrrpkit.vrrp.tracker import (
     Tracker,
     check,
     effective_priority,
-    too_small,
+    shortfalls,
 )
 
 
@@ -93,6 +93,13 @@ def test_weights_beyond_253_can_never_matter() -> None:
             Tracker(weight=weight)  # type: ignore[arg-type]
 
 
+def test_values_of_another_kind_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Tracker: reverse 1 must be True or False"):
+        Tracker(reverse=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Tracker: name 1 must be text"):
+        Tracker(name=1)  # type: ignore[arg-type]
+
+
 def test_contradictions_are_refused() -> None:
     check([Tracker(), Tracker(name="other")], 100, "web")
     check([Tracker()], 255, "web")
@@ -102,11 +109,45 @@ def test_contradictions_are_refused() -> None:
         check([Tracker(weight=-10)], 255, "web")
 
 
+def short(base: int, other: int, *pairs: tuple[int, Signal]) -> list[tuple[int, int, bool]]:
+    """Weight, what would be enough, and whether it only adds."""
+    known = [(Tracker(weight=weight, name=str(weight)), signal) for weight, signal in pairs]
+    found = shortfalls(known, base, other)
+    return [(each.tracker.weight, each.enough, each.adds) for each in found]
+
+
 def test_a_weight_must_bridge_the_gap() -> None:
-    small, enough, fault = Tracker(weight=-50), Tracker(weight=-51), Tracker()
-    assert too_small([small, enough, fault], 150, 100) == [(small, 51)]
-    assert too_small([small], 100, 150) == []
-    assert too_small([small], 100, 100) == []
+    assert short(150, 100, (-50, True), (-51, True), (0, True)) == [(-50, 51, False)]
+    # It need not be good now.
+    assert short(150, 100, (-50, False)) == [(-50, 51, False)]
+    # The others have the addresses anyway.
+    assert short(100, 150, (-50, True)) == []
+    assert short(100, 100, (-50, True)) == []
+
+
+def test_a_weight_that_is_added_takes_nothing_off_the_configured_priority() -> None:
+    assert short(100, 110, (60, True)) == []
+    assert short(100, 90, (60, True)) == [(60, 11, True)]
+    # Signs change with reverse.
+    reverse = Tracker(weight=-60, reverse=True)
+    assert [each.adds for each in shortfalls([(reverse, True)], 100, 90)] == [True]
+    assert shortfalls([(Tracker(weight=60, reverse=True), False)], 100, 90) == []
+
+
+def test_what_the_other_trackers_add_counts_as_well() -> None:
+    assert short(100, 150, (80, True), (-20, True)) == [(-20, 31, False)]
+    assert short(100, 150, (80, False), (-31, True)) == []
+    # Both are below what the other one has when either fails.
+    assert short(100, 150, (40, True), (40, True)) == []
+    # What is above 254 is 254.
+    assert short(250, 240, (250, True), (-253, True)) == [(250, 11, True), (-253, 261, False)]
+
+
+def test_numbers_are_not_judged_and_neither_is_what_is_not_known() -> None:
+    assert short(150, 100, (1, 0), (1, -60), (-20, None)) == []
+    # But what they add now counts.
+    assert short(150, 100, (1, -30), (-30, True)) == []
+    assert short(150, 100, (1, 30), (-60, True)) == [(-60, 81, False)]
 
 
 def test_labels() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import attrs
 
 from vrrpkit.bfd.session import SessionConfig
@@ -77,6 +79,13 @@ class BFDSettings:
             LEAST_IDLE_TX,
             "a session that is not up must not send faster than once a second",
         )
+        for name in ("passive", "multihop"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{who}: {name} {getattr(self, name)!r} must be True or False")
+        if self.interface is not None and not isinstance(cast(object, self.interface), str):
+            raise ConfigError(
+                f"{who}: interface {self.interface!r} must be the name of one, such as 'eth1'"
+            )
         if self.interface == "":
             raise ConfigError(
                 f"{who}: the name of the interface is empty; leave it out, or name it"
@@ -132,6 +141,8 @@ class BFDOptions(BFDSettings):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         who = self.who
+        if not isinstance(cast(object, self.name), str):
+            raise ConfigError(f"{who}: name {self.name!r} must be text")
         _unicast(who, "neighbor", self.neighbor)
         if self.source is not None and self.source.version != self.neighbor.version:
             raise ConfigError(

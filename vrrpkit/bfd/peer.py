@@ -1,51 +1,28 @@
-"""BFDSession: one BFD session, as users see it. ``session.py`` decides."""
+"""BFDSession: one BFD session, as users see it. ``run.py`` runs it, ``session.py`` decides."""
 
 from __future__ import annotations
 
 import logging
 import random as randomness
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import assert_never
 
-from vrrpkit.bfd.notices import BFDNotice, BFDRejected, BFDSendFailed, BFDTransition
+from vrrpkit.bfd.notices import BFDNotice, BFDTransition
 from vrrpkit.bfd.options import BFDOptions, timers
-from vrrpkit.bfd.packet import (
-    BFDDiagnostic,
-    BFDRejectReason,
-    BFDState,
-    ControlPacket,
-    encode,
-)
+from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
+from vrrpkit.bfd.run import Run
 from vrrpkit.bfd.session import Session
-from vrrpkit.bfd.speaker import Seat, Speaker
+from vrrpkit.bfd.speaker import Speaker
 from vrrpkit.bfd.statistics import BFDStatistics, Rate
-from vrrpkit.bfd.vocabulary import (
-    AdminDown,
-    AdminUp,
-    Effect,
-    Event,
-    PacketReceived,
-    PacketsLost,
-    Publish,
-    Retimed,
-    SendPacket,
-    Start,
-    Stop,
-    TimerFired,
-)
-from vrrpkit.errors import Closed, ConfigError, DecodeError
+from vrrpkit.bfd.vocabulary import AdminDown, AdminUp, Event, Retimed, Start
+from vrrpkit.errors import Closed, ConfigError
 from vrrpkit.events import EventsLost, Hub
-from vrrpkit.host.deadlines import Deadline
 from vrrpkit.host.memory import MemoryInterface
 from vrrpkit.values import IPAddress
 
 __all__ = ["BFDSession"]
 
 log = logging.getLogger(__name__)
-
-_TIMER_FIRED = TimerFired()
 
 
 class BFDSession:
@@ -129,14 +106,11 @@ class BFDSession:
         self._timers = self.options.session_config().timers
         self._held_down = False
         self._hub: Hub[BFDNotice] = Hub()
+        # Callbacks outlive a run; streams, and those who wait, end with it.
+        self._transitions: Hub[BFDTransition] = Hub()
         self._rate = Rate()
         self._users = 0
-        self._speaker: Speaker | None = None
-        self._seat: Seat | None = None
-        self._session: Session | None = None
-        self._deadline: Deadline | None = None
-        self._queue: deque[Event] = deque()
-        self._feeding = False
+        self._run: Run | None = None
 
     def __repr__(self) -> str:
         return f"<BFDSession {self.name!r} {self.state}>"
@@ -178,31 +152,45 @@ class BFDSession:
             self._end()
 
     def _begin(self) -> None:
-        speaker = Speaker.current(self._memory or self._netns)
-        self._seat = speaker.enter(self)
-        self._speaker = speaker
-        self._deadline = speaker.deadlines.new(self._due)
-        self._session = Session(
-            self.options.session_config(), self._seat.discriminator, self._random.random
+        run = Run(
+            self.options,
+            Speaker.current(self._memory or self._netns),
+            self.statistics,
+            self._rate,
+            self._publish,
+            self._random.random,
         )
+        self._run = run
         if self._hub.closed:
             self._hub = Hub()
-        if self._timers != self._session.timers:
-            self._feed(Retimed(self._timers))
-        self._feed(Start())
+        if self._timers != run.session.timers:
+            run.feed(Retimed(self._timers))
+        run.feed(Start())
         if self._held_down:
-            self._feed(AdminDown())
+            run.feed(AdminDown())
 
     def _end(self) -> None:
-        seat, deadline = self._seat, self._deadline
-        assert seat is not None
-        assert deadline is not None
-        # At once, also when a callback of this session asks for it.
-        self._step(Stop())
-        self._session = self._seat = self._deadline = self._speaker = None
-        deadline.set(None)
-        seat.leave()
+        assert self._run is not None
+        self._run.end()
+        self._run = None
         self._hub.close()
+
+    @property
+    def _session(self) -> Session | None:
+        return None if self._run is None else self._run.session
+
+    def _feed(self, event: Event) -> None:
+        if self._run is not None:
+            self._run.feed(event)
+
+    def _publish(self, notice: BFDNotice) -> None:
+        self._hub.publish(notice)
+        if isinstance(notice, BFDTransition):
+            self.statistics.ups += notice.state is BFDState.UP
+            self.statistics.downs += notice.previous is BFDState.UP
+            log.info("BFD to %s", notice)
+            # Last, for they may do anything.
+            self._transitions.publish(notice)
 
     # --- what it is ------------------------------------------------------------------------------
 
@@ -271,13 +259,12 @@ class BFDSession:
         return self._hub.stream(limit)
 
     def on_transition(self, callback: Callable[[BFDTransition], None]) -> Callable[[], None]:
-        """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
-        what ends it.
+        """Call ``callback`` on each change of state, on the event loop, also when the session is
+        entered again; it must not block. Returns what ends it.
 
         An exception in it is logged and changes nothing for the session.
         """
-
-        return self._hub.on(BFDTransition, callback)
+        return self._transitions.subscribe(callback)
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` when a neighbour that was Up has not been heard for the Detection Time:
@@ -324,100 +311,3 @@ class BFDSession:
             now.multiplier if multiplier is None else multiplier,
         )
         self._feed(Retimed(self._timers))
-
-    # --- what comes in (vrrpkit.bfd.speaker.Tenant) ----------------------------------------------
-
-    def received(self, packet: ControlPacket, at: float) -> None:
-        """A packet of this session passed every check."""
-        self.statistics.packets_received += 1
-        self._feed(PacketReceived(packet=packet, at=at))
-
-    def rejected(self, problem: DecodeError, source: IPAddress) -> None:
-        """A packet from the neighbour was dropped."""
-        reason = BFDRejectReason(problem.reason)
-        self.statistics.rejected[reason] += 1
-        now = self._now
-        count = self._rate.report(reason, now)
-        if count:
-            self._hub.publish(
-                BFDRejected(
-                    session=self.name,
-                    at=now,
-                    reason=reason,
-                    source=source,
-                    got=None if problem.got is None else str(problem.got),
-                    want=None if problem.want is None else str(problem.want),
-                    count=count,
-                )
-            )
-
-    def deaf(self) -> None:
-        """Packets were lost on this host."""
-        self.statistics.losses += 1
-        self._feed(PacketsLost())
-
-    def _due(self) -> None:
-        self._feed(_TIMER_FIRED)
-
-    # --- the choke point -------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> float:
-        assert self._speaker is not None
-        return self._speaker.deadlines.now()
-
-    def _feed(self, event: Event) -> None:
-        """Give the session one event and carry out its effects. Called from within a callback, it
-        waits its turn."""
-        self._queue.append(event)
-        if self._feeding:
-            return
-        self._feeding = True
-        try:
-            while self._queue:
-                self._step(self._queue.popleft())
-        finally:
-            self._queue.clear()
-            self._feeding = False
-
-    def _step(self, event: Event) -> None:
-        session, deadline = self._session, self._deadline
-        if session is None or deadline is None:
-            return
-        now = self._now
-        for effect in session.handle(event, now):
-            self._carry_out(effect, now)
-            if self._session is not session:
-                # A callback ended it.
-                return
-        deadline.set(session.deadline)
-
-    def _carry_out(self, effect: Effect, now: float) -> None:
-        match effect:
-            case SendPacket():
-                self._send(effect.packet, now)
-            case Publish():
-                self._publish(effect.notice)
-            case _:
-                assert_never(effect)
-
-    def _send(self, packet: ControlPacket, now: float) -> None:
-        assert self._seat is not None
-        try:
-            self._seat.send(encode(packet))
-        except OSError as problem:
-            self.statistics.send_errors += 1
-            count = self._rate.report("send", now)
-            if count:
-                self._hub.publish(
-                    BFDSendFailed(session=self.name, at=now, error=str(problem), count=count)
-                )
-        else:
-            self.statistics.packets_sent += 1
-
-    def _publish(self, notice: BFDNotice) -> None:
-        if isinstance(notice, BFDTransition):
-            self.statistics.ups += notice.state is BFDState.UP
-            self.statistics.downs += notice.previous is BFDState.UP
-            log.info("BFD to %s", notice)
-        self._hub.publish(notice)

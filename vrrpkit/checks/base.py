@@ -18,6 +18,15 @@ WEIGHT_LIMIT = 2**31 - 1
 """The kernel keeps the weight of a real server in a signed 32-bit number."""
 
 
+def flag(instance: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+    """An attrs validator: ``True`` or ``False``, and nothing that only counts as one of them."""
+    given = cast(object, value)
+    if not isinstance(given, bool):
+        raise ConfigError(
+            f"{type(instance).__name__}: {attribute.name} {value!r} must be True or False"
+        )
+
+
 @attrs.frozen
 class Weight:
     """A healthy server, and how much of the load it should get.
@@ -30,7 +39,7 @@ class Weight:
     """
 
     value: int
-    relative: bool = False
+    relative: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
         low = -WEIGHT_LIMIT if self.relative else 0
@@ -167,9 +176,18 @@ def _optional(value: str | IPAddress | None, what: str) -> IPAddress | None:
     return parse_address(value, what)
 
 
-def _is_name(value: object) -> bool:
-    # IFNAMSIZ is 16 in linux/if.h, with the NUL at the end.
-    return isinstance(value, str) and 0 < len(value.encode()) < 16 and "\0" not in value
+def link_name(what: str, value: object) -> None:
+    """Refuse what cannot be the name of a network interface; ``None`` is none.
+
+    :raises ConfigError: it is something else.
+    """
+    # IFNAMSIZ is 16 in linux/if.h, with the NUL at the end. No octets stand for a lone surrogate,
+    # which is not printable either.
+    named = isinstance(value, str) and value.isprintable() and 0 < len(value.encode()) < 16
+    if value is not None and not named:
+        raise ConfigError(
+            f"{what} {value!r} must be the name of a network interface, 1 to 15 octets as in 'eth0'"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -199,11 +217,7 @@ class NetworkChecker(Checker):
             if value is not None:
                 whole_number(f"{what}: {name}", value, 1, 65535, "leave it out for the usual one")
         whole_number(f"{what}: fwmark", self.fwmark, 0, 2**32 - 1, "0 is no mark")
-        if self.interface is not None and not _is_name(self.interface):
-            raise ConfigError(
-                f"{what}: interface {self.interface!r} must be the name of a network interface, 1 "
-                "to 15 octets as in 'eth0'"
-            )
+        link_name(f"{what}: interface", self.interface)
 
     needs_port = True
     """Whether a target without a port cannot be checked."""

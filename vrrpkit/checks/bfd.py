@@ -13,7 +13,7 @@ from vrrpkit.bfd.notices import BFDTransition
 from vrrpkit.bfd.options import BFDSettings
 from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
 from vrrpkit.bfd.peer import BFDSession
-from vrrpkit.checks.base import Checker, times
+from vrrpkit.checks.base import Checker, flag, link_name, times
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, HostError
 from vrrpkit.host.memory import MemoryInterface
@@ -79,14 +79,16 @@ class BFDChecker(Checker):
     min_rx: float = 0.1
     idle_tx: float = 1.0
     multiplier: int = 5
-    passive: bool = False
-    multihop: bool = False
+    passive: bool = attrs.field(default=False, validator=flag)
+    multihop: bool = attrs.field(default=False, validator=flag)
     max_hops: int | None = None
     ttl: int = 255
     retry: int = attrs.field(default=0, validator=times(0))
 
     def __attrs_post_init__(self) -> None:
         interface = self.interface
+        if not isinstance(interface, MemoryInterface):
+            link_name("BFDChecker: interface", interface)
         BFDSettings(
             source=self.source,
             interface=interface.name if isinstance(interface, MemoryInterface) else interface,

@@ -13,16 +13,13 @@ from typing import Protocol
 
 from vrrpkit.checks.base import Report
 from vrrpkit.checks.poller import Poller
-from vrrpkit.checks.target import Way
+from vrrpkit.checks.target import Way, leads_back
 from vrrpkit.errors import CheckFailed
 
 __all__ = ["Conversation", "connect"]
 
 CHUNK = 16384
 """Octets read in one turn of the loop: a server that sends without end keeps nobody waiting."""
-
-EPHEMERAL = 32768
-"""The lowest port that the kernel by default gives to a connection that asks for none."""
 
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _ENDING = select.EPOLLRDHUP | _BROKEN
@@ -98,7 +95,7 @@ class _Connection:
         way = self._way
         poller = Poller.current(loop)
         sock = self._socket = way.socket(socket.SOCK_STREAM)
-        number = sock.connect_ex(way.destination)
+        number = sock.connect_ex(way.sockaddr)
         if number not in (0, errno.EINPROGRESS):
             raise OSError(number, os.strerror(number))
         poller.watch(sock.fileno(), self._ready)
@@ -128,7 +125,7 @@ class _Connection:
                 why = os.strerror(number)
                 self.finish(CheckFailed(f"cannot connect to {self._way}: {why}"))
                 return
-            if self._to_itself(sock):
+            if leads_back(self._way, sock):
                 self.finish(CheckFailed(f"cannot connect to {self._way}: nobody listens there"))
                 return
             self._open = True
@@ -141,12 +138,6 @@ class _Connection:
             return
         if what & _READABLE:
             self._read(bool(what & _ENDING))
-
-    def _to_itself(self, sock: socket.socket) -> bool:
-        # Where nobody listens on a port of this machine, the kernel may pick that very port for our
-        # end, and a TCP socket that connects to itself succeeds.
-        port = self._way.port or 0
-        return port >= EPHEMERAL and sock.getsockname()[:2] == self._way.destination
 
     def _read(self, ending: bool) -> None:
         sock, talk = self._socket, self._conversation

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from vrrpkit.checks.base import Report
 from vrrpkit.checks.poller import Poller
-from vrrpkit.checks.target import Way
+from vrrpkit.checks.target import Way, leads_back
 from vrrpkit.errors import CheckFailed
 
 __all__ = ["Heard", "ask"]
@@ -100,7 +100,10 @@ class _Attempt:
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-        sock.connect(self._way.destination)
+        sock.connect(self._way.sockaddr)
+        if leads_back(self._way, sock):
+            # Its own question would be the answer.
+            raise OSError(errno.ECONNREFUSED, "nobody listens there")
         poller.watch(sock.fileno(), self._ready)
         self._poller = poller
         sock.send(question)

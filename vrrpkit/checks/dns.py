@@ -12,7 +12,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.checks import dns_records
-from vrrpkit.checks.base import DirectChecker, Report, Weight, times
+from vrrpkit.checks.base import DirectChecker, Report, Weight, flag, times
 from vrrpkit.checks.connection import connect
 from vrrpkit.checks.datagram import ask
 from vrrpkit.checks.dns_message import ANY, RCODES, TYPES, Answer, answer, encode_name, query
@@ -66,7 +66,9 @@ def _number(kind: str) -> int:
 
 
 def _codes(value: Codes) -> frozenset[int]:
-    several: Iterable[object] = (value,) if isinstance(value, str | int) else value
+    several: Iterable[object] = (value,)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        several = value
     found = frozenset(map(_code, several))
     if not found:
         raise ConfigError("DNSChecker: rcode must name at least one; write 'NOERROR'")
@@ -136,8 +138,8 @@ class DNSChecker(DirectChecker):
     )
     expect: tuple[str, ...] = attrs.field(default=None, kw_only=True, converter=_several)
     min_answers: int = attrs.field(default=0, kw_only=True)
-    recursion: bool = attrs.field(default=True, kw_only=True)
-    tcp: bool = attrs.field(default=False, kw_only=True)
+    recursion: bool = attrs.field(default=True, kw_only=True, validator=flag)
+    tcp: bool = attrs.field(default=False, kw_only=True, validator=flag)
     retry: int = attrs.field(default=3, kw_only=True, validator=times(0))
     _encoded: bytes = attrs.field(init=False, repr=False, eq=False)
     _number: int = attrs.field(init=False, repr=False, eq=False)

@@ -56,20 +56,20 @@ def expected(kind: int, value: str | IPv4Address | IPv6Address) -> str:
         numbers = len(_BEFORE_NAME[kind]) - 1
         shape = "10 mail.example.net" if numbers == 1 else "0 5 5060 sip.example.net"
         if len(words) != numbers + 1 or not all(map(_number, words[:-1])):
-            raise ConfigError(f"DNS answer {given!r} must be of the form '{shape}'")
+            raise ConfigError(f"DNSChecker: expect {given!r} must be of the form '{shape}'")
         return " ".join([*(str(int(word)) for word in words[:-1]), _name(words[-1])])
     if kind == TYPES["SOA"]:
         if len(words) != 7 or not all(map(_number, words[2:])):
             raise ConfigError(
-                f"DNS answer {given!r} must be of the form 'ns.example.net admin.example.net 2024 "
-                "7200 3600 1209600 300'"
+                f"DNSChecker: expect {given!r} must be of the form 'ns.example.net "
+                "admin.example.net 2024 7200 3600 1209600 300'"
             )
         return " ".join([*map(_name, words[:2]), *(str(int(word)) for word in words[2:])])
     found = _GENERIC.fullmatch(given.strip())
     if found is None:
         raise ConfigError(
-            f"DNS answer {given!r}: records of this type are compared as octets; write their "
-            "hexadecimal digits"
+            f"DNSChecker: expect {given!r}: records of this type are compared as octets; write "
+            "their hexadecimal digits"
         )
     return _octets(bytes.fromhex(found[1]))
 
@@ -83,7 +83,7 @@ def _address(kind: int, given: str) -> str:
         return str(_ADDRESSES[kind](given))
     except ValueError:
         version = 4 if kind == TYPES["A"] else 6
-        raise ConfigError(f"DNS answer {given!r} must be an IPv{version} address") from None
+        raise ConfigError(f"DNSChecker: expect {given!r} must be an IPv{version} address") from None
 
 
 def _name(given: str) -> str:

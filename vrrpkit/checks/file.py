@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import attrs
 
-from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight
+from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight, flag
+from vrrpkit.checks.paths import as_path
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.values import whole_number
@@ -49,11 +50,6 @@ def read_number(path: str) -> int:
         raise CheckFailed(f"{path} holds {what}") from None
 
 
-def as_path(value: str | os.PathLike[str]) -> str:
-    """The text of a path; an attrs converter."""
-    return os.fspath(value)
-
-
 @attrs.frozen
 class FileChecker(Checker):
     """Lets the whole number in a file decide: healthy or not, or how much weight::
@@ -70,12 +66,12 @@ class FileChecker(Checker):
     :param weight: -2147483647 to 2147483647 (``weight``).
     :param reverse: the sign of the product changes; with ``weight=0``, healthy while the number is
         not 0 (``reverse``).
-    :raises ConfigError: the weight is out of range, or the path is empty.
+    :raises ConfigError: a value is unusable.
     """
 
     path: str = attrs.field(converter=as_path)
     weight: int = attrs.field(default=0, kw_only=True)
-    reverse: bool = attrs.field(default=False, kw_only=True)
+    reverse: bool = attrs.field(default=False, kw_only=True, validator=flag)
 
     def __attrs_post_init__(self) -> None:
         if not self.path:

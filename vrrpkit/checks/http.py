@@ -6,11 +6,11 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report, Weight
+from vrrpkit.checks.base import DirectChecker, Report, Weight, flag
 from vrrpkit.checks.connection import Conversation, connect
 from vrrpkit.checks.http_options import (
     body_pattern,
@@ -19,12 +19,14 @@ from vrrpkit.checks.http_options import (
     host_name,
     http_version,
     method_name,
+    no_match_pattern,
     server_name,
     spelled,
     status_codes,
     without_port,
 )
 from vrrpkit.checks.http_rules import SUCCESS, URL, Question, Rules, compose
+from vrrpkit.checks.paths import pem_file
 from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import whole_number
@@ -36,9 +38,16 @@ __all__ = ["URL", "HTTPChecker", "HTTPSChecker"]
 
 
 def _urls(value: str | URL | Iterable[str | URL]) -> tuple[URL, ...]:
-    several = (value,) if isinstance(value, str | URL) else tuple(value)
+    try:
+        # Octets are a sequence too, of numbers.
+        several = (value,) if isinstance(value, str | bytes | URL) else tuple(value)
+    except TypeError:
+        several = ()
     if not several:
-        raise ConfigError("an HTTP check needs at least one URL; write '/'")
+        raise ConfigError(
+            f"urls {value!r} must be a path, a URL, or at least one of them in a sequence; write "
+            "'/', or ['/', URL('/version', regex='^4')]"
+        )
     return tuple(item if isinstance(item, URL) else URL(item) for item in several)
 
 
@@ -82,7 +91,7 @@ class HTTPChecker(DirectChecker):
         default=None, kw_only=True, converter=body_pattern
     )
     no_match: re.Pattern[bytes] | None = attrs.field(
-        default=None, kw_only=True, converter=body_pattern
+        default=None, kw_only=True, converter=no_match_pattern
     )
     host: str | None = attrs.field(default=None, kw_only=True, converter=host_name)
     method: str = attrs.field(default="GET", kw_only=True, converter=method_name)
@@ -130,7 +139,7 @@ class HTTPChecker(DirectChecker):
         # h11 is loaded when something is checked, not when vrrpkit is imported.
         from vrrpkit.checks.http_exchange import Exchange
 
-        authority = str(way if way.port != self.usual_port else Way(way.address, None))
+        authority = way.authority(self.usual_port)
         return Exchange(question, authority, self.header_limit, self.body_limit)
 
 
@@ -164,8 +173,16 @@ class _Tour:
         self._close()
 
 
-def _file(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value)
+def _ca(value: str | Path | None) -> Path | None:
+    return pem_file("ca", value)
+
+
+def _cert(value: str | Path | None) -> Path | None:
+    return pem_file("cert", value)
+
+
+def _key(value: str | Path | None) -> Path | None:
+    return pem_file("key", value)
 
 
 @attrs.frozen
@@ -193,10 +210,10 @@ class HTTPSChecker(HTTPChecker):
     :raises ConfigError: a value is unusable, or a file is not what it should be.
     """
 
-    verify: bool = attrs.field(default=True, kw_only=True)
-    ca: Path | None = attrs.field(default=None, kw_only=True, converter=_file)
-    cert: Path | None = attrs.field(default=None, kw_only=True, converter=_file)
-    key: Path | None = attrs.field(default=None, kw_only=True, converter=_file)
+    verify: bool = attrs.field(default=True, kw_only=True, validator=flag)
+    ca: Path | None = attrs.field(default=None, kw_only=True, converter=_ca)
+    cert: Path | None = attrs.field(default=None, kw_only=True, converter=_cert)
+    key: Path | None = attrs.field(default=None, kw_only=True, converter=_key)
     password: str | None = attrs.field(default=None, kw_only=True, repr=False)
     server_name: str | None = attrs.field(default=None, kw_only=True, converter=server_name)
     _context: ssl.SSLContext = attrs.field(init=False, eq=False, repr=False)
@@ -211,6 +228,8 @@ class HTTPSChecker(HTTPChecker):
             )
         if self.cert is None and (self.key is not None or self.password is not None):
             raise ConfigError("HTTPSChecker: key and password need a cert; give cert=, a file")
+        if not isinstance(cast(object, self.password), str | None):
+            raise ConfigError("HTTPSChecker: password must be text; write str(...)")
         # ssl is loaded when something needs it, not when vrrpkit is imported.
         from vrrpkit.checks.tls import context
 
@@ -222,5 +241,5 @@ class HTTPSChecker(HTTPChecker):
     def _conversation(self, way: Way, question: Question) -> Conversation:
         from vrrpkit.checks.tls import Encrypted
 
-        name = self.server_name or without_port(question.host or "") or str(way.address)
+        name = self.server_name or without_port(question.host or "") or way.host
         return Encrypted(self._context, name, super()._conversation(way, question))

@@ -15,6 +15,8 @@ SHOWN = 40
 """Octets of what is no HTTP that the failure's text quotes."""
 
 _BEGINNING = b"HTTP/"
+_HEAD_TOO_LONG = 431
+"""What h11 would have a server answer to a request with such a head (RFC 6585 section 5)."""
 _END = h11.EndOfMessage()
 
 
@@ -76,7 +78,11 @@ class Exchange:
             self._parser.receive_data(data)
             self._read()
         except h11.RemoteProtocolError as problem:
-            raise self._failed(f"the answer is broken: {problem}") from None
+            if problem.error_status_hint == _HEAD_TOO_LONG:
+                why = f"the answer has a head of more than {self._header_limit} octets"
+            else:
+                why = f"the answer is broken: {problem}"
+            raise self._failed(why) from None
         except CheckFailed as problem:
             raise self._failed(str(problem)) from None
         if self._left < 0 and not self.passed:

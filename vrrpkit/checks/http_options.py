@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from vrrpkit.errors import ConfigError
 
@@ -108,9 +108,10 @@ def digest_digits(value: str | None) -> str | None:
     return value.lower()
 
 
-def body_pattern(value: PatternLike | None) -> re.Pattern[bytes] | None:
+def body_pattern(value: PatternLike | None, option: str = "regex") -> re.Pattern[bytes] | None:
     """A compiled expression over octets.
 
+    :param option: what messages call it.
     :raises ConfigError: it is no regular expression.
     """
     if value is None:
@@ -124,7 +125,12 @@ def body_pattern(value: PatternLike | None) -> re.Pattern[bytes] | None:
     try:
         return re.compile(source.encode() if isinstance(source, str) else source, flags)
     except (re.error, TypeError, ValueError) as problem:
-        raise ConfigError(f"{value!r} is no regular expression: {problem}") from None
+        raise ConfigError(f"{option} {value!r} is no regular expression: {problem}") from None
+
+
+def no_match_pattern(value: PatternLike | None) -> re.Pattern[bytes] | None:
+    """As :func:`body_pattern`, for ``no_match``."""
+    return body_pattern(value, "no_match")
 
 
 def request_path(value: str) -> str:
@@ -189,13 +195,19 @@ def method_name(value: str) -> str:
 
 
 def header_lines(
-    value: Mapping[str, str] | tuple[tuple[str, str], ...],
+    value: Mapping[str, str] | Iterable[tuple[str, str]],
 ) -> tuple[tuple[str, str], ...]:
     """Headers that can stand in a request.
 
     :raises ConfigError: one cannot, or is not the user's to set.
     """
-    pairs = value if isinstance(value, tuple) else tuple(value.items())
+    try:
+        given = cast(Mapping[str, str], value).items() if isinstance(value, Mapping) else value
+        pairs = tuple((name, content) for name, content in given)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"headers {value!r} must be a mapping of names to values; write {{'X-Probe': '1'}}"
+        ) from None
     for name, content in pairs:
         if not _is(name, _TOKEN):
             raise ConfigError(f"header name {name!r} is none; write it as 'X-Probe'")

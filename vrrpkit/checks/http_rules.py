@@ -16,6 +16,7 @@ from vrrpkit.checks.http_options import (
     body_pattern,
     digest_digits,
     host_name,
+    no_match_pattern,
     request_path,
     spelled,
     status_codes,
@@ -59,7 +60,7 @@ class URL:
         default=None, kw_only=True, converter=body_pattern
     )
     no_match: re.Pattern[bytes] | None = attrs.field(
-        default=None, kw_only=True, converter=body_pattern
+        default=None, kw_only=True, converter=no_match_pattern
     )
     host: str | None = attrs.field(default=None, kw_only=True, converter=host_name)
 
@@ -74,7 +75,7 @@ class Rules:
     status: frozenset[int] = attrs.field(default=SUCCESS, converter=status_codes, repr=spelled)
     digest: str | None = attrs.field(default=None, converter=digest_digits)
     regex: re.Pattern[bytes] | None = attrs.field(default=None, converter=body_pattern)
-    no_match: re.Pattern[bytes] | None = attrs.field(default=None, converter=body_pattern)
+    no_match: re.Pattern[bytes] | None = attrs.field(default=None, converter=no_match_pattern)
 
     @property
     def need_body(self) -> bool:

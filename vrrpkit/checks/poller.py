@@ -27,16 +27,20 @@ BATCH = 64
 IDLE = 30.0
 """Seconds without a socket after which the epoll is closed."""
 
-_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = weakref.WeakKeyDictionary()
+# A poller is held by its loop, which calls it, and by the attempts that use it, never from here: so
+# it goes when the loop is closed, and keeps none alive.
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Poller]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Poller:
     """The sockets of one event loop.
 
-    It needs no closing: it goes when nothing was watched for half a minute, or with the loop.
+    It needs no closing: it goes when nothing was watched for half a minute, or when the loop is
+    closed.
     """
 
-    # The loop is not kept here: the table above would then keep it alive for ever.
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
@@ -54,9 +58,11 @@ class Poller:
         """
         if loop is None:
             loop = asyncio.get_running_loop()
-        poller = _pollers.get(loop)
+        known = _pollers.get(loop)
+        poller = None if known is None else known()
         if poller is None:
-            poller = _pollers[loop] = cls()
+            poller = cls()
+            _pollers[loop] = weakref.ref(poller)
         return poller
 
     def watch(self, descriptor: int, ready: Ready) -> None:
@@ -91,7 +97,8 @@ class Poller:
             loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._owners.clear()
-            if _pollers.get(loop) is self:
+            known = _pollers.get(loop)
+            if known is not None and known() is self:
                 del _pollers[loop]
 
     def _wake(self) -> None:

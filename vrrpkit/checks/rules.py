@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.errors import VRRPKitError
 
 __all__ = ["Outcome", "judged", "period", "text_of", "worst_case"]
 
@@ -27,18 +28,25 @@ def period(checker: Checker) -> float:
 
 
 def text_of(problem: BaseException) -> str:
-    """Why a check failed, for people."""
+    """Why a check failed, for people, in one line."""
     name = type(problem).__name__
     try:
-        text = str(problem) or name
+        text = str(problem)
     except Exception:
         # Not even a broken __str__ may end the scheduler.
         return name
-    return _bounded(text)
+    if not text:
+        return name
+    # What the checker or the system says speaks for itself; 'port' alone, of a KeyError, does not.
+    return _bounded(text if isinstance(problem, VRRPKitError | OSError) else f"{name}: {text}")
 
 
 def _bounded(text: str) -> str:
-    return text if len(text) <= TEXT_LIMIT else f"{text[:TEXT_LIMIT]}..."
+    shown = text if len(text) <= TEXT_LIMIT else f"{text[:TEXT_LIMIT]}..."
+    if shown.isprintable():
+        return shown
+    # A server may have put it there, to write lines of its own into somebody's log.
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in shown)
 
 
 def judged(checker: Checker, outcome: object) -> tuple[bool, Weight | None, str]:

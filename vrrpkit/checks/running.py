@@ -1,22 +1,17 @@
-"""One check that runs again and again: attempts, time limits, results.
-
-Tasks otherwise live in task groups. Here each belongs to its :class:`Check`, which makes it, takes
-its outcome and waits for its end in :meth:`Check.stop`: ten thousand checks that are idle hold no
-task, and a group of their own would be one task each.
-"""
+"""One check that runs again and again: when its attempts begin, how long they may take, and what
+follows from their outcomes."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable
-from functools import partial
 
 import attrs
 
-from vrrpkit.checks.base import Checker, DirectChecker, Weight
+from vrrpkit.checks.attempts import Attempts
+from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.health import Health, Step
 from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.rules import Outcome, judged, period
@@ -40,48 +35,32 @@ STEP = 0.005
 """Seconds. On a real clock a check may begin early by a twentieth of its pause and at most this, at
 a multiple of it, so that one wake-up of the process serves many checks: it costs more than they."""
 
-PATIENCE = 10.0
-"""Seconds that :meth:`Check.stop` waits for a cancelled attempt before it cancels it again: ending
-a process may take a few, and a second cancellation would cut that short."""
-
-
-def _nothing() -> None:
-    """Abandons no attempt."""
-
 
 class Check:
     """One server, checked by one checker, again and again; made by :meth:`Scheduler.add`."""
 
     __slots__ = (
         "__weakref__",
-        "_abandon",
         "_again",
-        "_attempt",
         "_attempts",
         "_began",
         "_deadline",
         "_deadlines",
         "_detach",
-        "_direct",
         "_due",
         "_final",
         "_forget",
         "_health",
         "_late",
-        "_loop",
         "_on_result",
         "_on_stuck",
         "_paused",
-        "_queued",
         "_random",
-        "_running",
         "_since",
         "_slack",
-        "_slots",
         "_stopped",
         "_stuck_at",
-        "_task",
-        "_wanted",
+        "_tries",
         "checker",
         "count",
         "last",
@@ -118,34 +97,28 @@ class Check:
         """Seconds from one result to the next at the latest, jitter aside."""
         self._on_result = on_result
         self._on_stuck = on_stuck
-        self._loop = asyncio.get_running_loop()
         self._deadlines = deadlines
         self._deadline = deadlines.new(self._fire)
-        self._slots = slots
+        self._attempts = Attempts(
+            checker,
+            self.target,
+            slots,
+            begun=self._begun,
+            ended=self._attempted,
+            lost=self._abandoned,
+        )
         self._random = random
         self._forget = forget
         self._health = Health(
             rise=checker.rise, fall=checker.fall, retry=checker.retry, alpha=alpha
         )
-        # A subclass that has a check() of its own means that one to be called.
-        self._direct = (
-            checker
-            if isinstance(checker, DirectChecker) and type(checker).check is DirectChecker.check
-            else None
-        )
-        self._attempt = 0
-        self._attempts = 0
+        self._tries = 0
         self._began = 0.0
         self._final = False
         self._late = False
-        self._running = False
-        self._queued = False
-        self._wanted = False
         self._again = False
         self._stopped = False
         self._paused = paused
-        self._task: asyncio.Task[Weight | None] | None = None
-        self._abandon: Callable[[], object] = _nothing
         self._since = deadlines.now()
         self._due: float | None = None
         self._slack = 0.0
@@ -169,7 +142,7 @@ class Check:
     @property
     def running(self) -> bool:
         """Whether an attempt is being made."""
-        return self._running
+        return self._attempts.running
 
     @property
     def paused(self) -> bool:
@@ -195,9 +168,9 @@ class Check:
     def soon(self) -> None:
         """Check at the next turn of the event loop, or again right after the attempt that is being
         made; the interval counts from there. Without effect while paused."""
-        if self._paused or self._stopped or self._queued or self._wanted:
+        if self._paused or self._stopped or self._attempts.waiting:
             return
-        if self._running:
+        if self._attempts.running:
             self._again = True
         else:
             self._due = self._deadlines.now()
@@ -218,21 +191,7 @@ class Check:
         """End, as :meth:`close` does, and wait until an attempt that was being made has ended. May
         be called again."""
         self.close()
-        warned = False
-        while (task := self._task) is not None:
-            ended, _running = await asyncio.wait({task}, timeout=PATIENCE)
-            if ended:
-                continue
-            if not warned:
-                warned = True
-                log.warning(
-                    "%s of %s was cancelled %g seconds ago and still runs: its check() must let "
-                    "asyncio.CancelledError pass",
-                    self.checker,
-                    self.target,
-                    PATIENCE,
-                )
-            task.cancel()
+        await self._attempts.settle()
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -258,34 +217,23 @@ class Check:
         # The callback that was told may have paused this.
         if due is None or now < due - self._slack:
             self._arm()
-        elif self._running:
+        elif self._attempts.running:
             self._out_of_time(now, due)
         else:
             self._due = None
-            if self._task is None:
-                self._enter()
-            else:
-                # The attempt before was cancelled and does not end: two at a time never run.
-                self._wanted = True
-            if self._wanted or self._queued:
+            self._attempts.start()
+            if self._attempts.waiting:
                 self._arm()
 
     # --- one attempt ----------------------------------------------------------------------------
 
-    def _enter(self) -> None:
-        self._queued = True
-        self._slots.enter(self, self._begin)
-
-    def _begin(self) -> None:
+    def _begun(self) -> None:
         checker = self.checker
         now = self._deadlines.now()
-        self._queued = self._again = self._late = False
-        self._running = True
-        self._attempt += 1
-        number = self._attempt
-        if not self._attempts:
+        self._again = self._late = False
+        if not self._tries:
             self._began = now
-        self._attempts += 1
+        self._tries += 1
         due = now + checker.timeout
         self._final = False
         if checker.deadline is not None and self._began + checker.deadline < due:
@@ -293,59 +241,10 @@ class Check:
             self._final = True
         self._due = due
         self._arm()
-        try:
-            if self._direct is not None:
-                report = partial(self._reported, number)
-                abandon = self._direct.begin(self.target, report, self._loop)
-                if self._running and self._attempt == number:
-                    self._abandon = abandon
-                return
-            work: object = checker.check(self.target)
-            if not asyncio.iscoroutine(work):
-                raise TypeError(
-                    f"the check() of {type(checker).__name__} is no coroutine function: write it "
-                    "with 'async def'"
-                )
-        except Exception as problem:
-            self._reported(number, problem)
-            return
-        self._task = self._loop.create_task(work, name=f"{checker} check of {self.target}")
-        self._task.add_done_callback(self._ended)
-        self._abandon = self._task.cancel
-
-    def _reported(self, number: int, outcome: Outcome) -> None:
-        if self._running and self._attempt == number:
-            self._running = False
-            self._attempted(outcome)
-            self._slots.leave()
-
-    def _ended(self, task: asyncio.Task[Weight | None]) -> None:
-        self._task = None
-        outcome: Outcome
-        if task.cancelled():
-            outcome = asyncio.CancelledError()
-        else:
-            outcome = task.exception()
-            if outcome is None:
-                outcome = task.result()
-        self._abandon = _nothing
-        if self._running:
-            self._running = False
-            foreign = task.cancelled() and task.cancelling()
-            if foreign or isinstance(outcome, KeyboardInterrupt | SystemExit):
-                # The program is ending, or somebody cancels all tasks: that says nothing about the
-                # server, and must not take it out of service.
-                self._abandoned()
-            else:
-                self._attempted(outcome)
-        self._slots.leave()
-        if self._wanted:
-            self._wanted = False
-            self._enter()
 
     def _out_of_time(self, now: float, due: float) -> None:
-        if self._task is not None and self._task.done():
-            # It was in time: the event loop is about to say so.
+        if self._attempts.done:
+            # It was in time.
             self._due = None
             self._arm()
             return
@@ -354,33 +253,21 @@ class Check:
             self._due = now + LATE
             self._arm()
             return
-        self._running = False
-        self._abandon()
         checker = self.checker
         if self._final:
             text = f"no result within the deadline of {checker.deadline:g} s"
         else:
             text = f"no answer within {checker.timeout:g} s"
-        self._attempted(CheckFailed(text))
-        if self._task is None:
-            self._slots.leave()
+        self._attempts.fail(CheckFailed(text))
 
     def _drop(self) -> None:
         """Forget what is going on; nothing of it counts."""
         self._due = self._stuck_at = None
         self._deadline.set(None)
-        self._wanted = self._again = False
-        self._attempts = 0
+        self._again = False
+        self._tries = 0
         self._health.restart()
-        if self._queued:
-            self._queued = False
-            self._slots.withdraw(self)
-        if not self._running:
-            return
-        self._running = False
-        self._abandon()
-        if self._task is None:
-            self._slots.leave()
+        self._attempts.drop()
 
     # --- the end of an attempt, and of a check --------------------------------------------------
 
@@ -393,7 +280,7 @@ class Check:
         return checker.interval * (1 + checker.jitter * self._random.uniform(-1, 1))
 
     def _abandoned(self) -> None:
-        self._attempts = 0
+        self._tries = 0
         self._health.restart()
         self._due = self._deadlines.now() + self._pause_between()
         self._arm()
@@ -409,7 +296,7 @@ class Check:
             self._due = now + wait
             self._arm()
             return
-        attempts, self._attempts = self._attempts, 0
+        tries, self._tries = self._tries, 0
         self.count += 1
         if passed:
             self.weight = weight
@@ -423,7 +310,7 @@ class Check:
             changed=step is Step.CHANGED,
             weight=weight,
             text=text,
-            attempts=attempts,
+            attempts=tries,
             duration=now - self._began,
             at=time.time(),
             count=self.count,

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.checks.base import Checker, Weight, flag
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.process import Command, group_names, words
+from vrrpkit.process import Command, group_names, variables, words
 
 __all__ = ["ScriptChecker"]
 
@@ -52,8 +52,10 @@ class ScriptChecker(Checker):
     groups: Iterable[str | int] | None = attrs.field(
         default=None, kw_only=True, converter=group_names
     )
-    dynamic: bool = attrs.field(default=False, kw_only=True)
-    environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
+    dynamic: bool = attrs.field(default=False, kw_only=True, validator=flag)
+    environment: Mapping[str, str] = attrs.field(
+        factory=dict[str, str], kw_only=True, hash=False, converter=variables
+    )
     _command: Command = attrs.field(init=False, eq=False, repr=False)
     _arguments: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report
+from vrrpkit.checks.base import DirectChecker, Report, flag
 from vrrpkit.checks.connection import Conversation, connect
 from vrrpkit.checks.http_options import server_name
+from vrrpkit.checks.paths import pem_file
 from vrrpkit.checks.smtp_session import Session
 from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import ConfigError
@@ -34,8 +35,8 @@ _LITERAL = re.compile(r"\[[!-Z^-~]+\]")
 _LONGEST = 255
 
 
-def _file(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value)
+def _ca(value: str | Path | None) -> Path | None:
+    return pem_file("ca", value)
 
 
 def _valid(name: object) -> bool:
@@ -80,10 +81,10 @@ class SMTPChecker(DirectChecker):
     """
 
     helo_name: str | None = attrs.field(default=None, converter=_helo)
-    esmtp: bool = True
-    starttls: bool = False
-    verify: bool = True
-    ca: Path | None = attrs.field(default=None, converter=_file)
+    esmtp: bool = attrs.field(default=True, validator=flag)
+    starttls: bool = attrs.field(default=False, validator=flag)
+    verify: bool = attrs.field(default=True, validator=flag)
+    ca: Path | None = attrs.field(default=None, converter=_ca)
     server_name: str | None = attrs.field(default=None, converter=server_name)
     _context: ssl.SSLContext | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
@@ -132,7 +133,7 @@ class SMTPChecker(DirectChecker):
         if self._context is not None:
             from vrrpkit.checks.tls import Encrypted
 
-            encrypted = partial(Encrypted, self._context, self.server_name or str(way.address))
+            encrypted = partial(Encrypted, self._context, self.server_name or way.host)
         return connect(way, Session(name, esmtp=self.esmtp, encrypted=encrypted), report, loop)
 
 

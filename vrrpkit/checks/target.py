@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from vrrpkit.errors import PermissionMissing
+from vrrpkit.errors import ConfigError, PermissionMissing
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
 if TYPE_CHECKING:
     from vrrpkit.checks.base import Checker
 
-__all__ = ["Target", "Way"]
+__all__ = ["EPHEMERAL", "Target", "Way", "leads_back"]
+
+EPHEMERAL = 32768
+"""The lowest port that the kernel by default gives to a connection that asks for none."""
 
 
 def _mark(sock: socket.socket, fwmark: int) -> None:
@@ -82,9 +85,44 @@ class Way:
         """The address and the port, as ``connect`` takes them."""
         return str(self.address), self.port or 0
 
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """As :attr:`destination`, with the number of the link that a link-local address names. The
+        name alone would not do: to find its number is a look-up, which sockets leave out.
+
+        :raises OSError: there is no such link.
+        """
+        if isinstance(self.address, IPv6Address) and (link := self.address.scope_id) is not None:
+            number = int(link) if link.isdecimal() else socket.if_nametoindex(link)
+            return self.host, self.port or 0, 0, number
+        return self.destination
+
+    @property
+    def host(self) -> str:
+        """The address as the other side knows it: which link of ours it is on means nothing there
+        (RFC 6874 section 4)."""
+        return str(self.address).partition("%")[0]
+
+    def authority(self, usual_port: int) -> str:
+        """The address and the port, unless that is the usual one, as a server is told them."""
+        host = f"[{self.host}]" if self.address.version == 6 else self.host
+        return host if self.port == usual_port else f"{host}:{self.port}"
+
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         return host if self.port is None else f"{host}:{self.port}"
+
+
+def leads_back(way: Way, sock: socket.socket) -> bool:
+    """Whether a connected socket is connected to itself: where nobody listens on a port of this
+    machine, the kernel may pick that very port for our end, and to connect succeeds."""
+    if (way.port or 0) < EPHEMERAL and way.source_port is None:
+        return False
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        # It is connected no more.
+        return False
 
 
 def _address(value: str | IPAddress) -> IPAddress:
@@ -111,6 +149,9 @@ class Target:
     puts it here."""
 
     def __attrs_post_init__(self) -> None:
+        name = cast(object, self.name)
+        if not isinstance(name, str):
+            raise ConfigError(f"target: name {name!r} must be text; write str(...)")
         if self.port is not None:
             whole_number("target: port", self.port, 0, 65535, "leave it out where there is none")
 
@@ -132,7 +173,7 @@ class Target:
         way = self.way
         sock = way.socket(socket.SOCK_STREAM)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, way.destination)
+            await asyncio.get_running_loop().sock_connect(sock, way.sockaddr)
             return await asyncio.open_connection(sock=sock)
         except BaseException:
             sock.close()

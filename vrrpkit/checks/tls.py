@@ -156,7 +156,8 @@ class Encrypted:
     def _why(self, problem: ssl.SSLError) -> str:
         if isinstance(problem, ssl.SSLCertVerificationError):
             return f"certificate not accepted: {self._unverified(problem)}"
-        if isinstance(problem, ssl.SSLEOFError) or problem.reason == "UNEXPECTED_EOF_WHILE_READING":
+        closed = isinstance(problem, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        if closed or problem.reason == "UNEXPECTED_EOF_WHILE_READING":
             if self._shaken:
                 return "the server broke the TLS connection off"
             return "closed during the TLS handshake"

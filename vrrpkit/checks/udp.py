@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report, seconds
+from vrrpkit.checks.base import DirectChecker, Report, flag, seconds
 from vrrpkit.checks.datagram import ask
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
@@ -95,7 +95,7 @@ class UDPChecker(DirectChecker):
 
     payload: bytes = attrs.field(default=b"", converter=_payload)
     reply: bytes | str | None = attrs.field(default=None, converter=_pattern)
-    require_reply: bool = False
+    require_reply: bool = attrs.field(default=False, validator=flag)
     min_reply_length: int = 0
     max_reply_length: int = 255
     patience: float | None = attrs.field(

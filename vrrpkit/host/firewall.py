@@ -6,6 +6,9 @@ that it lives by an abstract socket (see :mod:`vrrpkit.host.leftovers`), so that
 that was killed is found and removed by the next. Deleted by somebody else, as by
 ``nft flush ruleset``, it is put back.
 
+What a process keeps for the next one goes to a table of its own, ``vrrpkit-kept-NAME-...``, which
+stays whoever lives, until it is discarded by its name.
+
 Rules may rely on kernel settings. What those were before is noted in the comment of the table, for
 whoever is the last to need them.
 """
@@ -14,19 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
 
-from vrrpkit.errors import ConfigError, HostError, Untrusted
+from vrrpkit.errors import HostError
 from vrrpkit.host import capabilities
 from vrrpkit.host.leftovers import Liveness
 from vrrpkit.host.netns import Identity, Namespace, identity
 from vrrpkit.host.nfnetlink import TableWatch
+from vrrpkit.host.nft import ask, carry_out, program
 from vrrpkit.host.sysctl import Sysctls
 from vrrpkit.process import Command
 
@@ -35,18 +40,15 @@ __all__ = ["Chain", "Firewall", "Rules"]
 log = logging.getLogger(__name__)
 
 KIND = "vrrpkit-firewall"
-PATIENCE = 10.0
-"""Seconds that the program may take; with 10,000 addresses it takes a tenth of one."""
-OUTPUT = 65536
+KEPT = "vrrpkit-kept"
 PAUSE = 1.0
 """Seconds between two attempts to put back the table that somebody deletes."""
 
-UNSUPPORTED = ("Operation not supported", "Protocol not supported")
-"""How ``nft`` tells that the kernel was built without what it asks for."""
-
 NEEDED = {"CAP_NET_ADMIN": "changing the rules of nftables"}
 
-_TABLE = re.compile(rf"^table inet ({KIND}-(\d+)-([0-9a-f]+))\b", re.MULTILINE)
+_TABLE = re.compile(
+    rf"^table inet ({KIND}-(\d+)-([0-9a-f]+)|{KEPT}-[\w.-]+)$", re.MULTILINE | re.ASCII
+)
 _NOTED = re.compile(r"(\S+)=(-?\d+)")
 _COMMENT = re.compile(r'^\s*comment "([^"]*)"', re.MULTILINE)
 
@@ -83,7 +85,7 @@ class _Opened:
     liveness: Liveness
     sysctls: Sysctls
     nft: Command
-    noted: Mapping[str, int]
+    noted: dict[str, int]
     resources: contextlib.ExitStack
 
     @property
@@ -93,6 +95,12 @@ class _Opened:
 
 def _table(liveness: Liveness) -> str:
     return liveness.name.replace("/", "-")
+
+
+def _kept(name: str) -> str:
+    # Readable for operators, and different for different names.
+    readable = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:40]
+    return f"{KEPT}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 # Held by their users, never from here: see vrrpkit.host.host.
@@ -176,10 +184,51 @@ class Firewall:
                 if self._wishes:
                     await self._write(opened)
                 else:
-                    await _run(opened.nft, _removal(opened.table))
-                _give_back(opened, wish.borrowed, await _needed_by_others(opened))
+                    await carry_out(opened.nft, _removal(opened.table))
+                if wish.borrowed:
+                    _give_back(opened, wish.borrowed, await _needed_by_others(opened))
             except HostError as problem:
                 log.warning("rules and settings of nftables stay behind: %s", problem)
+            finally:
+                self._close_if_unused()
+
+    async def keep(self, holder: object, name: str) -> None:
+        """Release one holder, but leave its rules and settings in force until :meth:`discard`,
+        also when this process is gone. Without effect if it has none."""
+        async with self._lock:
+            wish = self._wishes.pop(holder, None)
+            opened = self._opened
+            if wish is None or opened is None:
+                return
+            kept = _kept(name)
+            others = self._wishes.values()
+            own = self._render(opened, opened.table, others) if others else ""
+            lines = [_removal(kept), self._render(opened, kept, [wish])]
+            lines += [_removal(opened.table), own]
+            try:
+                await carry_out(opened.nft, "".join(lines))
+            except HostError as problem:
+                log.warning("rules of nftables may be gone after this program: %s", problem)
+            finally:
+                _give_back(opened, wish.borrowed, set(wish.borrowed))
+                self._close_if_unused()
+
+    async def discard(self, name: str) -> None:
+        """Remove what :meth:`keep` has left under a name, here or in an earlier run, and put its
+        settings back unless somebody needs them. What goes wrong is logged."""
+        kept = _kept(name)
+        async with self._lock:
+            try:
+                opened = self._opened
+                if opened is None:
+                    opened = self._opened = await self._open()
+                if kept in await _tables(opened.nft):
+                    before = await _note(opened.nft, kept)
+                    stale, self._stale = self._stale, set()
+                    await carry_out(opened.nft, "".join(map(_removal, sorted({kept, *stale}))))
+                    _restore(opened, opened.noted | before, await _needed_by_others(opened))
+            except HostError as problem:
+                log.warning("rules of nftables that were kept stay behind: %s", problem)
             finally:
                 self._close_if_unused()
 
@@ -204,9 +253,9 @@ class Firewall:
                         "were killed: %s",
                         ", ".join(sorted(self._stale)),
                     )
-                    await _run(opened.nft, "".join(map(_removal, sorted(self._stale))))
+                    await carry_out(opened.nft, "".join(map(_removal, sorted(self._stale))))
                     self._stale = set()
-                    _restore(opened, await _needed_by_others(opened))
+                    _restore(opened, opened.noted, await _needed_by_others(opened))
             except HostError as problem:
                 log.warning("rules of nftables that were left behind stay: %s", problem)
             finally:
@@ -228,7 +277,7 @@ class Firewall:
 
     async def _open(self) -> _Opened:
         capabilities.require(NEEDED)
-        nft = _program(self._netns)
+        nft = program(self._netns)
         with contextlib.ExitStack() as stack:
             namespace = Namespace(self._netns)
             stack.callback(namespace.close)
@@ -242,7 +291,8 @@ class Firewall:
             living = liveness.others()
             watch = TableWatch(namespace, _table(liveness), self._deleted)
             stack.callback(watch.close)
-            self._stale = {table for table, owner in found.items() if owner not in living}
+            dead = (table for table, owner in found.items() if owner and owner not in living)
+            self._stale = set(dead)
             return _Opened(namespace, liveness, Sysctls(namespace), nft, noted, stack.pop_all())
         raise AssertionError("an exit stack swallows nothing")
 
@@ -269,18 +319,24 @@ class Firewall:
             log.warning("rules of nftables are not put back: %s", problem)
 
     async def _write(self, opened: _Opened) -> None:
+        lines = [*map(_removal, sorted(self._stale)), _removal(opened.table)]
+        lines.append(self._render(opened, opened.table, self._wishes.values()))
+        await carry_out(opened.nft, "".join(lines))
+        self._stale = set()
+
+    @staticmethod
+    def _render(opened: _Opened, table: str, wishes: Iterable[_Wish]) -> str:
+        """A table with the rules of these wishes, and the note of what they borrow."""
         chains: dict[Chain, list[str]] = {}
         borrowed: dict[str, int | None] = {}
-        for wish in self._wishes.values():
+        for wish in wishes:
             for chain, rules in wish.rules.items():
                 chains.setdefault(chain, []).extend(rules)
             borrowed |= {name: opened.sysctls.before(name) for name in wish.borrowed}
         note = " ".join(f"{name}={value}" for name, value in borrowed.items() if value is not None)
-        lines = [*map(_removal, sorted(self._stale)), _removal(opened.table)]
-        lines += [f"table inet {opened.table} {{\n", f'  comment "{note}"\n' if note else ""]
+        lines = [f"table inet {table} {{\n", f'  comment "{note}"\n' if note else ""]
         lines += [chain.render(rules) for chain, rules in chains.items()]
-        await _run(opened.nft, "".join([*lines, "}\n"]))
-        self._stale = set()
+        return "".join([*lines, "}\n"])
 
 
 def _borrow(opened: _Opened, settings: Mapping[str, int]) -> tuple[str, ...]:
@@ -300,9 +356,9 @@ def _give_back(opened: _Opened, names: Sequence[str], needed: set[str]) -> None:
         opened.sysctls.give_back(name, restore=name not in needed)
 
 
-def _restore(opened: _Opened, needed: set[str]) -> None:
-    """Put back what only the dead had changed."""
-    for name, before in opened.noted.items():
+def _restore(opened: _Opened, noted: Mapping[str, int], needed: set[str]) -> None:
+    """Put back what only those had changed who are gone."""
+    for name, before in noted.items():
         now = opened.sysctls.read(name)
         if now is not None:
             opened.sysctls.borrow(name, now, before)
@@ -310,25 +366,27 @@ def _restore(opened: _Opened, needed: set[str]) -> None:
 
 
 async def _needed_by_others(opened: _Opened) -> set[str]:
-    """The settings that other living processes have noted."""
+    """The settings that other living processes have noted, or that are kept."""
     living = opened.liveness.others()
-    if not living:
-        return set()
     found = await _tables(opened.nft)
-    notes = [await _note(opened.nft, table) for table, owner in found.items() if owner in living]
-    return {name for note in notes for name in note}
+    needed = [table for table, owner in found.items() if not owner or owner in living]
+    return {name for table in needed for name in await _note(opened.nft, table)}
 
 
 async def _tables(nft: Command) -> dict[str, str]:
-    """The tables of all processes of this library, and the sign of life of each one's owner."""
-    output = await _nft(nft, "list", "tables", "inet")
-    return {table: f"{KIND}/{pid}/{token}" for table, pid, token in _TABLE.findall(output)}
+    """The tables of all processes of this library, and the sign of life of each one's owner; of one
+    that is kept, nothing."""
+    output = await ask(nft, "list", "tables", "inet")
+    return {
+        table: f"{KIND}/{pid}/{token}" if pid else ""
+        for table, pid, token in _TABLE.findall(output)
+    }
 
 
 async def _note(nft: Command, table: str) -> dict[str, int]:
     """What settings were before the owner of a table changed them."""
     try:
-        found = _COMMENT.search(await _nft(nft, "--terse", "list", "table", "inet", table))
+        found = _COMMENT.search(await ask(nft, "--terse", "list", "table", "inet", table))
     except HostError:
         # Its owner has removed it meanwhile.
         return {}
@@ -338,46 +396,3 @@ async def _note(nft: Command, table: str) -> dict[str, int]:
 def _removal(table: str) -> str:
     # Deleting what is not there would make the whole transaction fail.
     return f"add table inet {table}\ndelete table inet {table}\n"
-
-
-def _program(netns: str | None) -> Command:
-    try:
-        nft = Command(["nft"], timeout=PATIENCE, output_limit=OUTPUT)
-    except ConfigError as problem:
-        raise HostError(
-            f"changing the packet filter needs the program nft: {problem}. It comes with the "
-            "package 'nftables'."
-        ) from None
-    if netns is None:
-        return nft
-    try:
-        words = ["nsenter", f"--net=/run/netns/{netns}", nft.program]
-        return Command(words, timeout=PATIENCE, output_limit=OUTPUT)
-    except ConfigError as problem:
-        raise HostError(
-            f"running nft in network namespace {netns!r} needs the program nsenter: {problem}. It "
-            "comes with the package 'util-linux'."
-        ) from None
-
-
-async def _run(nft: Command, transaction: str) -> None:
-    await _nft(nft, "-f", "-", input=transaction)
-
-
-async def _nft(nft: Command, *words: str, input: str = "") -> str:
-    try:
-        finished = await nft.run(*words, input=input.encode())
-    except (OSError, Untrusted) as problem:
-        raise HostError(f"{nft} cannot be run: {problem}") from None
-    output = finished.output.decode(errors="replace")
-    if finished.ok:
-        return output
-    # The first line names the problem; those after it point at the place.
-    first = output.strip().partition("\n")[0]
-    how = str(finished) if finished.timed_out or not first else first
-    if how.endswith(UNSUPPORTED):
-        raise HostError(
-            f"this kernel has no nftables for IPv4 and IPv6: {nft} answers {how!r}. Load it with "
-            "'modprobe nf_tables' as root, or use a kernel with CONFIG_NF_TABLES_INET."
-        )
-    raise HostError(f"{nft} {' '.join(words)} failed: {how}")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from ipaddress import ip_interface
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from vrrpkit.host.addresses import GONE
 from vrrpkit.host.interface import KernelInterface
+from vrrpkit.host.messages import delete_address, set_index
 from vrrpkit.host.monitor import Removal
 from vrrpkit.host.netns import Identity, identity
-from vrrpkit.host.notices import AddressKey
+from vrrpkit.host.notices import AddressKey, to_address
 from vrrpkit.host.parts import Parts
+from vrrpkit.host.sweep import Users
+from vrrpkit.values import VIP
 
 __all__ = ["Host"]
+
+log = logging.getLogger(__name__)
 
 # Hosts are held by their interfaces, never from here: a Host in use knows its loop, and would keep
 # it alive for ever.
@@ -75,9 +83,37 @@ class Host:
         """The addresses on the interface ``name`` that any virtual router of this Host holds."""
         return {key for opened in self._opened.values() for key in opened.held(name)}
 
+    def sweep(self) -> None:
+        """Have what a killed run left behind removed, unless that was begun."""
+        if self._parts is not None:
+            self._parts.sweep.begin(Users(self.held, self._carries))
+
+    def _carries(self, name: str) -> bool:
+        interface = self._interfaces.get(name)
+        return interface is not None and interface.carried
+
     def _removed(self, removals: list[Removal]) -> None:
+        self._take_off([removal for removal in removals if removal.ifindex])
         for interface in list(self._opened.values()):
             interface.removed(removals)
+
+    def _take_off(self, strays: list[Removal]) -> None:
+        """Remove what went away with an interface that was renamed: under its new name nobody would
+        look for it, and it must not stay when another router takes over."""
+        parts = self._parts
+        if parts is None:
+            return
+        for name, key, ifindex in strays:
+            record = parts.monitor.address(ifindex, key)
+            if record is None or not parts.monitor.mine(record) or key not in self.held(name):
+                continue
+            vip = VIP(ip_interface((to_address(key[0]), key[1])))
+            log.warning("%s has another name now: removing %s from it", name, vip)
+            request = delete_address(vip)
+            set_index(request, ifindex)
+            (problem,) = parts.netlink.exchange([request])
+            if problem is not None and problem.errno not in GONE:
+                log.warning("%s stays there: %s", vip, problem)
 
     def _usable(self, name: str, key: AddressKey) -> None:
         for interface in list(self._opened.values()):

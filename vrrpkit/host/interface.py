@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
@@ -13,7 +12,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from vrrpkit.errors import Closed, HostError
-from vrrpkit.host import messages, notices
+from vrrpkit.host import notices
 from vrrpkit.host.addresses import Addresses, key_of
 from vrrpkit.host.announcer import FrameSender
 from vrrpkit.host.announcing import Announcer
@@ -27,10 +26,8 @@ from vrrpkit.host.base import (
     RouteHold,
 )
 from vrrpkit.host.guard import Place
-from vrrpkit.host.leftovers import SETTLE
 from vrrpkit.host.macvlan import Macvlan, default_name, virtual_mac
 from vrrpkit.host.monitor import Removal
-from vrrpkit.host.netlink import CHUNK
 from vrrpkit.host.notices import AddressKey
 from vrrpkit.host.parts import Parts
 from vrrpkit.host.reconciler import Reconciler
@@ -188,6 +185,11 @@ class KernelInterface(Interface):
             raise
         self._macvlan, self._silence = macvlan, silence
 
+    @property
+    def carried(self) -> bool:
+        """Whether it is one with a virtual MAC address that was made, or adopted, here."""
+        return self._macvlan is not None
+
     async def refuse(self, vips: Sequence[VIP]) -> Ban:
         return await self._required.parts.guard.refuse(
             Place(vip.address, vip.dev or self.name) for vip in vips
@@ -214,8 +216,8 @@ class KernelInterface(Interface):
                 vip.address for vip in (*kept, *vips) if vip.dev in (None, self.name)
             )
         self._advise(vips)
-        for name in {self.name, *map(opened.addresses.device, vips)}:
-            self._note_leftovers(name)
+        opened.parts.routing.sweep()
+        self._host.sweep()
         hold = await opened.reconciler.hold(vips, announcements, listener, lease)
         self._holds[hold] = _Held(tuple(vips), announcements)
         return hold
@@ -223,7 +225,9 @@ class KernelInterface(Interface):
     def hold_routes(
         self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
     ) -> RouteHold:
-        return self._required.parts.routing.hold(routes, rules, lost)
+        routing = self._required.parts.routing
+        self._host.sweep()
+        return routing.hold(routes, rules, lost)
 
     def held(self, name: str) -> set[AddressKey]:
         """The addresses on the interface ``name`` that virtual routers here hold."""
@@ -239,7 +243,7 @@ class KernelInterface(Interface):
         if self._open is None:
             return
         devices = {vip.dev for held in list(self._holds.values()) for vip in held.vips}
-        for name, (octets, prefix) in removals:
+        for name, (octets, prefix), _ifindex in removals:
             for dev in {None, name} if name == self.name else {name}:
                 if dev in devices:
                     address = notices.to_address(octets)
@@ -283,40 +287,3 @@ class KernelInterface(Interface):
                 else " and it stays when the interface's own address goes (sysctl "
                 "promote_secondaries is 0)",
             )
-
-    # --- leftovers (see leftovers.py)
-
-    def _note_leftovers(self, name: str) -> None:
-        parts = self._required.parts
-        if name in parts.swept:
-            return
-        parts.swept.add(name)
-        monitor = parts.monitor
-        noted = {
-            key for key, record in monitor.addresses(name).items() if monitor.mine(record)
-        } - self._host.held(name)
-        if noted:
-            deadline = parts.deadlines.new(lambda: self._sweep(parts, name, noted))
-            deadline.set(parts.deadlines.now() + SETTLE)
-
-    def _sweep(self, parts: Parts, name: str, noted: set[AddressKey]) -> None:
-        link = parts.monitor.record(name)
-        noted = (noted & parts.monitor.addresses(name).keys()) - self._host.held(name)
-        if link is None or not noted:
-            return
-        if not parts.liveness.alone():
-            log.info("addresses on %s may be another process's: none is removed", name)
-            return
-        vips = [VIP(ip_interface((notices.to_address(key[0]), key[1]))) for key in sorted(noted)]
-        requests = [messages.delete_address(vip) for vip in vips]
-        for request in requests:
-            messages.set_index(request, link.ifindex)
-        log.warning(
-            "removing %s from %s, left behind by a run that was killed",
-            ", ".join(map(str, vips)),
-            name,
-        )
-        for start in range(0, len(requests), CHUNK):
-            for problem in parts.netlink.exchange(requests[start : start + CHUNK]):
-                if problem is not None and problem.errno != errno.EADDRNOTAVAIL:
-                    log.warning("%s: %s", name, problem)

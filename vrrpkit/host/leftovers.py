@@ -1,4 +1,4 @@
-"""Addresses that a killed run left behind, and how runs know of each other.
+"""What a killed run left behind, and how runs know of each other.
 
 A run that was killed leaves its addresses on the interface, marked by their IFA_PROTO value. The
 next run with the same configuration finds them among its own. After a change of configuration
@@ -7,10 +7,12 @@ they belong to nobody, and are removed when it is certain that no live process h
 * Every process shows that it lives by an abstract unix socket ``vrrpkit/PID/...`` in the network
   namespace. It is bound before the process touches any address, and the kernel removes it when the
   process dies, however that happens; a stopped process keeps it.
-* The first hold on an interface notes the marked addresses that are there already. One second
-  later, when the other virtual routers of the program have made their holds too, those that still
-  nobody holds are removed, unless another process lives. An address that appears in between is not
-  among those noted. The look at the sockets and the removal follow each other without a pause.
+* The first hold of a program notes the marked addresses that are there already, on all interfaces.
+  One second later, when the other virtual routers of the program have made their holds too, those
+  that still nobody holds are removed, unless another process lives. An address that appears in
+  between is not among those noted. The look at the sockets and the removal follow each other
+  without a pause.
+* Likewise interfaces with a virtual MAC address, known by their alias, and routes and rules.
 """
 
 from __future__ import annotations

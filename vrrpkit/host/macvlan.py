@@ -18,7 +18,8 @@ Decisions, and why:
   the virtual address (``arp_ignore``, ``arp_filter``). Nor may the base interface ask for a
   client's address with the virtual one as sender, from which the client would learn the host's MAC
   (``arp_announce``). The base interface gets its old settings back; until then they stand in the
-  macvlan's alias, where the run after one that was killed finds them.
+  macvlan's alias, where the run after one that was killed finds them. (By the alias it also knows
+  the macvlan.)
 * *Groups.* What the kernel would report of the macvlan's memberships is dropped, and the parent is
   a member itself (see :mod:`vrrpkit.host.guard`).
 """
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from vrrpkit.errors import HostError, KernelRefused
 from vrrpkit.host import messages
@@ -38,7 +39,7 @@ from vrrpkit.host.notices import IFF_UP, LinkRecord
 from vrrpkit.host.solicited import SolicitedNodes
 from vrrpkit.host.sysctl import Sysctls
 
-__all__ = ["Macvlan", "default_name", "virtual_mac"]
+__all__ = ["Macvlan", "default_name", "settings_left", "virtual_mac", "was_ours"]
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ BELOW = {
     "ipv4/conf/{}/arp_filter": 1,
     "ipv4/conf/{}/arp_announce": 2,
 }
+KIND = "macvlan"
 ALIAS = "vrrpkit:"
 RP_FILTER = "ipv4/conf/all/rp_filter"
 
@@ -87,6 +89,17 @@ def _remembered(alias: str) -> dict[str, int]:
             if key == name.rpartition("/")[2] and value.isdecimal():
                 values[name] = int(value)
     return values
+
+
+def was_ours(link: LinkRecord) -> bool:
+    """Whether a link is a macvlan that a run of this library made or adopted."""
+    return link.kind == KIND and link.alias.split()[:1] == [ALIAS]
+
+
+def settings_left(alias: str, parent: str) -> Iterator[tuple[str, int, int]]:
+    """The settings of the parent that the run was using: name, its value, the value before."""
+    for name, before in _remembered(alias).items():
+        yield name.format(parent), BELOW[name], before
 
 
 class Macvlan:
@@ -150,16 +163,21 @@ class Macvlan:
         for unwatch in self._unwatch:
             unwatch()
         self._unwatch.clear()
-        there = self._monitor.record(self.name)
-        if self._index and there is not None and there.ifindex == self._index:
-            try:
-                self._netlink.request(messages.delete_link(self._index))
-            except OSError as problem:
-                if problem.errno != errno.ENODEV:
-                    log.warning("macvlan %s stays: %s", self.name, problem.strerror)
-        self._index = 0
+        self._delete()
         self.solicited.close()
         self._give_back()
+
+    def _delete(self) -> None:
+        """Remove it, also under another name that somebody gave it."""
+        index, self._index = self._index, 0
+        there = self._monitor.at(index)
+        if there is None or (there.kind, there.mac) != (KIND, self.mac):
+            return
+        try:
+            self._netlink.request(messages.delete_link(index))
+        except OSError as problem:
+            if problem.errno != errno.ENODEV:
+                log.warning("macvlan %s stays: %s", there.name, problem.strerror)
 
     def _set_up(self, parent: LinkRecord) -> None:
         existing = self._monitor.record(self.name)
@@ -186,7 +204,7 @@ class Macvlan:
 
     def _check_fit(self, existing: LinkRecord, parent: LinkRecord) -> None:
         differs: list[str] = []
-        if existing.kind != "macvlan":
+        if existing.kind != KIND:
             differs.append(f"is a {existing.kind or 'hardware'} interface, not a macvlan")
         elif existing.parent != parent.ifindex:
             differs.append(f"is not on {self.parent}")
@@ -202,6 +220,7 @@ class Macvlan:
     def _borrow(self, link: LinkRecord) -> None:
         self._give_back()
         if self.mac[4] != virtual_mac(0, 4)[4]:
+            self._netlink.request(messages.set_alias(link.ifindex, ALIAS))
             return
         remembered = _remembered(link.alias)
         before = {
@@ -237,11 +256,13 @@ class Macvlan:
             self._raised = True
 
     def _check(self) -> None:
-        """Follow the parent to its new index, and repair what somebody removed."""
-        if self._monitor.record(self.parent) is None:
+        """Follow the parent to its new index, and repair what somebody removed or renamed."""
+        parent = self._monitor.record(self.parent)
+        if parent is None:
             return
         there = self._monitor.record(self.name)
-        if there is not None and (self._raised or there.flags & IFF_UP):
+        strayed = there is not None and there.parent != parent.ifindex
+        if there is not None and not strayed and (self._raised or there.flags & IFF_UP):
             return
         now = self._deadlines.now()
         if now < self._not_before:
@@ -249,9 +270,11 @@ class Macvlan:
             return
         self._not_before = now + PATIENCE
         try:
-            if there is not None and there.ifindex == self._index:
+            if there is not None and there.ifindex == self._index and not strayed:
                 self._raise()
             else:
+                self._delete()
+                self._monitor.drain()
                 self.ensure()
         except (HostError, OSError) as problem:
             log.warning("%s", problem)

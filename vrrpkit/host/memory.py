@@ -12,269 +12,15 @@ Each interface stands for a machine of its own, so that it can also be paused an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_interface
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, VRRPKitError
-from vrrpkit.host.announcing import Announcer
-from vrrpkit.host.base import (
-    AddressHold,
-    AddressListener,
-    Announcements,
-    Ban,
-    Interface,
-    Link,
-    RouteHold,
-)
-from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.memory_parts import (
-    IPInterface,
-    MemoryAddresses,
-    MemoryBan,
-    MemoryRoutes,
-    PausableAlarm,
-)
-from vrrpkit.host.reconciler import Reconciler
-from vrrpkit.transport.memory import RECORD, Conditions, Crossing, Segment, Station
-from vrrpkit.values import VIP, IPAddress, parse_address
-
-if TYPE_CHECKING:
-    from vrrpkit.host.routes import Entry, Route, Rule
+from vrrpkit.host.memory_interface import MemoryInterface, own_address
+from vrrpkit.host.memory_parts import IPInterface
+from vrrpkit.transport.memory import RECORD, Conditions, Crossing, Segment
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["MemoryBus", "MemoryInterface"]
-
-PREFIXES = {4: 24, 6: 64}
-"""Prefix length of an interface's own address that was given without one."""
-
-VIRTUAL_MACS = {4: "00005e0001", 6: "00005e0002"}
-"""RFC 9568 section 7.3, without the VRID."""
-
-
-class MemoryInterface(Interface):
-    """One network interface in memory; made by :meth:`MemoryBus.interface`."""
-
-    def __init__(
-        self, name: str, ifindex: int, mac: bytes, own: Sequence[IPInterface], station: Station
-    ) -> None:
-        super().__init__(name)
-        self.manager = MemoryAddresses(self._removed, self._changed)
-        """Its addresses; a test may slow it down or make it refuse some."""
-        self.routing = MemoryRoutes(self.manager, self._hear)
-        """The routes and rules of its machine; a test may make it refuse some."""
-        self.transport = station
-        self.station = station
-        self.carrier = True
-        """Whether the link is up, as this machine sees it."""
-        self._ifindex = ifindex
-        self._mac = mac
-        self._users = 0
-        self._watchers: dict[object, Callable[[], None]] = {}
-        self._virtual: dict[tuple[int, int], MemoryInterface] = {}
-        self._unheard: deque[Callable[[], None]] = deque()
-        self._bans: list[MemoryBan] = []
-        # As a set that keeps its order.
-        self._alarms: WeakKeyDictionary[PausableAlarm, None] = WeakKeyDictionary()
-        self._announcer: Announcer | None = None
-        self._reconciler: Reconciler | None = None
-        self.paused = False
-        for address in own:
-            self.manager.put(address, None, ours=False)
-
-    async def open(self) -> None:
-        self._users += 1
-        if self._users > 1:
-            return
-        self.deadlines = Deadlines(self.alarm())
-        self.deadlines.drains[self.station] = self.station.drain
-        self._announcer = Announcer(self.deadlines, self._announce)
-        self._reconciler = Reconciler(self.manager, self._announcer, self.deadlines)
-        if not self.paused:
-            self.manager.start()
-
-    async def close(self) -> None:
-        if self._users == 0:
-            return
-        self._users -= 1
-        if self._users or self._reconciler is None or self._announcer is None:
-            return
-        self.resume()
-        reconciler, self._reconciler = self._reconciler, None
-        try:
-            await reconciler.close()
-        finally:
-            self._announcer.close()
-            self.deadlines.close()
-
-    @property
-    def link(self) -> Link:
-        return Link(
-            name=self.name,
-            ifindex=self._ifindex,
-            up=self.carrier,
-            mac=self._mac,
-            addresses=tuple((a.ip, a.network.prefixlen) for a in self.manager.table),
-        )
-
-    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        key = object()
-        self._watchers[key] = changed
-
-        def unwatch() -> None:
-            self._watchers.pop(key, None)
-
-        return unwatch
-
-    async def hold(
-        self,
-        vips: Sequence[VIP],
-        announcements: Announcements,
-        listener: AddressListener,
-        lease: float | None = None,
-    ) -> AddressHold:
-        if self._reconciler is None:
-            raise VRRPKitError(f"{self.name} is not open; await open() before hold()")
-        return await self._reconciler.hold(vips, announcements, listener, lease)
-
-    def hold_routes(
-        self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
-    ) -> RouteHold:
-        return self.routing.hold(routes, rules, lost)
-
-    @property
-    def routes(self) -> list[Route]:
-        """The routes that are in place on its machine, in the order in which they came."""
-        from vrrpkit.host.routes import Route
-
-        return [entry for entry in self.routing.table if isinstance(entry, Route)]
-
-    @property
-    def rules(self) -> list[Rule]:
-        """The rules that are in place on its machine, in the order in which they came."""
-        from vrrpkit.host.routes import Rule
-
-        return [entry for entry in self.routing.table if isinstance(entry, Rule)]
-
-    async def refuse(self, vips: Sequence[VIP]) -> Ban:
-        ban = MemoryBan(tuple(vips), self._bans)
-        self._bans.append(ban)
-        return ban
-
-    @property
-    def refused(self) -> frozenset[IPAddress]:
-        """The addresses that its machine accepts no packets to, though it may hold them."""
-        bans = [ban for each in self.family() for ban in each._bans]
-        return frozenset(vip.address for ban in bans for vip in ban.vips)
-
-    async def virtual(self, vrid: int, family: int, name: str | None) -> MemoryInterface:
-        key = (vrid, family)
-        interface = self._virtual.get(key)
-        if interface is None:
-            mac = bytes.fromhex(VIRTUAL_MACS[family]) + bytes([vrid])
-            index = self._ifindex * 1000 + vrid + (500 if family == 6 else 0)
-            interface = MemoryInterface(name or f"vrrp.{vrid}", index, mac, (), self.station)
-            interface.carrier = self.carrier
-            self._virtual[key] = interface
-        return interface
-
-    def add(self, address: str, *, ours: bool = False) -> None:
-        """Put an address on, as somebody else would.
-
-        :param address: ``"192.0.2.10/24"``.
-        :param ours: make it look as if a killed run had left it behind.
-        """
-        self.manager.put(_own(address), None, ours=ours)
-        self._changed()
-
-    def delete(self, address: str | IPAddress) -> None:
-        """Take an address off, as somebody else would. Without effect when it is not there."""
-        wanted = parse_address(address, "address")
-        for interface in self.family():
-            for entry in [entry for entry in interface.manager.table if entry.ip == wanted]:
-                interface.manager.remove(entry)
-                interface._changed()
-
-    def delete_route(self, entry: str | Entry) -> None:
-        """Remove a route or a rule (as text: a route), as somebody else would. Without effect when
-        it is not there."""
-        from vrrpkit.host.routes import Route, Rule
-
-        self.routing.delete(entry if isinstance(entry, Rule) else Route.of(entry))
-
-    def holds(self, address: IPAddress) -> bool:
-        """Whether the address is on this interface now, or on one with a virtual MAC on top."""
-        return any(entry.ip == address for each in self.family() for entry in each.manager.table)
-
-    def alarm(self) -> PausableAlarm:
-        """An alarm for whatever else the process behind this interface does: it is silent while
-        that is stopped."""
-        alarm = PausableAlarm()
-        if self.paused:
-            alarm.pause()
-        self._alarms[alarm] = None
-        return alarm
-
-    def family(self) -> list[MemoryInterface]:
-        """This interface, and those with a virtual MAC on top of it."""
-        return [self, *self._virtual.values()]
-
-    def set_carrier(self, up: bool) -> None:
-        """Lose the carrier, or get it back."""
-        for interface in self.family():
-            interface.carrier = up
-            interface._changed()
-
-    def pause(self) -> None:
-        """Stop the process, as SIGSTOP does. What arrives waits; leases run out all the same."""
-        self.station.frozen = True
-        for interface in self.family():
-            interface.paused = True
-            interface.manager.running.clear()
-            for alarm in list(interface._alarms):
-                alarm.pause()
-
-    def resume(self) -> None:
-        """Let it go on: first it hears what it missed, then its overdue timers fire."""
-        self.station.frozen = False
-        self.station.drain()
-        for interface in self.family():
-            if not interface.paused:
-                continue
-            interface.paused = False
-            interface.manager.running.set()
-            while interface._unheard:
-                interface._unheard.popleft()()
-            for alarm in list(interface._alarms):
-                alarm.resume()
-
-    def _removed(self, address: IPInterface) -> None:
-        def tell() -> None:
-            if self._reconciler is not None:
-                self._reconciler.removed(address.ip, address.network.prefixlen)
-
-        self._hear(tell)
-
-    def _hear(self, tell: Callable[[], None]) -> None:
-        if self.paused:
-            self._unheard.append(tell)
-        else:
-            tell()
-
-    def _changed(self) -> None:
-        if self.paused:
-            if self._tell_watchers not in self._unheard:
-                self._unheard.append(self._tell_watchers)
-        else:
-            self._tell_watchers()
-
-    def _tell_watchers(self) -> None:
-        for key, changed in list(self._watchers.items()):
-            if key in self._watchers:
-                changed()
-
-    def _announce(self, vips: Sequence[VIP]) -> None:
-        self.station.announce(vip.address for vip in vips)
 
 
 class MemoryBus:
@@ -324,7 +70,7 @@ class MemoryBus:
         :param name: what to call it; by default ``mem1``, ``mem2`` and so on.
         :raises ConfigError: an address is none, or belongs to another interface.
         """
-        own = [_own(each) for each in (address, *more)]
+        own = [own_address(each) for each in (address, *more)]
         found = self._interfaces.get(own[0].ip)
         if found is not None:
             return found
@@ -409,7 +155,7 @@ class MemoryBus:
     def _find(self, address: str) -> MemoryInterface:
         found = self._names.get(address)
         if found is None:
-            found = self._interfaces.get(_own(address).ip)
+            found = self._interfaces.get(own_address(address).ip)
         if found is None:
             raise InterfaceMissing(address)
         return found
@@ -421,16 +167,6 @@ class MemoryBus:
         interface = self._find(address)
         interface.station.plugged = plugged
         interface.set_carrier(plugged)
-
-
-def _own(text: str) -> IPInterface:
-    if "/" not in text:
-        address = parse_address(text, "address")
-        return ip_interface((address, PREFIXES[address.version]))
-    try:
-        return ip_interface(text)
-    except ValueError as problem:
-        raise ConfigError(f"{text!r} is not of the form 'ADDRESS/PREFIX': {problem}") from None
 
 
 def _link_local(mac: bytes) -> IPInterface:

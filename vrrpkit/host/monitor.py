@@ -34,10 +34,12 @@ MARKS_SINCE = (5, 18)
 
 
 class Removal(NamedTuple):
-    """An address that was on the interface ``name`` and is gone."""
+    """An address that was on the interface ``name`` and is gone from there."""
 
     name: str
     key: AddressKey
+    ifindex: int = 0
+    """Where it still is, for the interface was given another name; 0 is nowhere."""
 
 
 class LinkMonitor:
@@ -106,9 +108,21 @@ class LinkMonitor:
             self._seen[name] = self._describe(name)
         return self._seen[name]
 
+    def links(self) -> list[LinkRecord]:
+        """All links."""
+        return list(self._links.values())
+
+    def at(self, ifindex: int) -> LinkRecord | None:
+        """The link of that index, whatever its name is now."""
+        return self._links.get(ifindex)
+
     def addresses(self, name: str) -> dict[AddressKey, AddressRecord]:
         """The addresses on the link of that name."""
         return self._addresses.get(self._indexes.get(name, 0), {})
+
+    def address(self, ifindex: int, key: AddressKey) -> AddressRecord | None:
+        """An address on the link of that index."""
+        return self._addresses.get(ifindex, {}).get(key)
 
     def mine(self, record: AddressRecord) -> bool:
         """Whether the address was put there by this library, as far as the kernel lets us know."""
@@ -213,6 +227,8 @@ class LinkMonitor:
             return
         if before is not None and before.name != link.name:
             self._forget_name(before)
+            for key in self._addresses.get(link.ifindex, ()):
+                self._removals.append(Removal(before.name, key, link.ifindex))
         self._links[link.ifindex] = link
         self._indexes[link.name] = link.ifindex
         self._dirty.add(link.name)
@@ -264,11 +280,12 @@ class LinkMonitor:
         """Read everything anew, and find out what has changed."""
         links = self._netlink.dump(notices.RTM_GETLINK, bytes(16))
         addresses = self._netlink.dump(notices.RTM_GETADDR, bytes(8))
-        old, self._addresses = self._addresses, {}
         left = set(self._links)
+        # With the old addresses, of which a link with another name has taken some along.
         for message in links:
             self._take(message)
             left.discard(_index(message))
+        old, self._addresses = self._addresses, {}
         for message in addresses:
             self._take(message)
         for index, records in old.items():

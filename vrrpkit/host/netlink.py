@@ -85,6 +85,8 @@ class Message(NamedTuple):
     flags: int
     sequence: int
     payload: bytes
+    port: int = 0
+    """Of a notice: the socket by which what it tells was done, as far as the kernel says."""
 
 
 class Overrun(Exception):
@@ -107,10 +109,10 @@ def attributes(payload: bytes, start: int) -> Attributes:
 def _messages(datagram: bytes) -> Generator[Message]:
     start, end = 0, len(datagram)
     while start + 16 <= end:
-        length, kind, flags, sequence, _port = HEADER.unpack_from(datagram, start)
+        length, kind, flags, sequence, port = HEADER.unpack_from(datagram, start)
         if length < 16 or start + length > end:
             return
-        yield Message(kind, flags, sequence, datagram[start + 16 : start + length])
+        yield Message(kind, flags, sequence, datagram[start + 16 : start + length], port)
         start += (length + 3) & ~3
 
 
@@ -154,6 +156,8 @@ class Netlink:
         if strict:
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self.port: int = self._socket.getsockname()[0]
+        """Which socket this is, in notices of what is done by it."""
         self._sequence = 0
 
     async def batch(self, messages: Sequence[bytearray]) -> list[OSError | None]:

@@ -19,6 +19,7 @@ from vrrpkit.host.netlink import Netlink
 from vrrpkit.host.netns import Namespace
 from vrrpkit.host.notices import AddressKey
 from vrrpkit.host.routing import Routing
+from vrrpkit.host.sweep import Sweep
 from vrrpkit.host.sysctl import Sysctls
 from vrrpkit.host.timerfd import TimerfdAlarm
 from vrrpkit.transport.raw import RawTransport
@@ -44,8 +45,7 @@ class Parts:
     transport: RawTransport
     routing: Routing
     guard: Guard
-    swept: set[str]
-    """The interfaces that were searched for leftovers."""
+    sweep: Sweep
     resources: contextlib.ExitStack
 
     @classmethod
@@ -76,6 +76,7 @@ class Parts:
             stack.callback(deadlines.close)
             transport = RawTransport(now=deadlines.now, sockets=namespace.socket)
             stack.callback(transport.close)
+            sysctls = Sysctls(namespace)
             routing = Routing(namespace, netlink, monitor, deadlines, liveness)
             stack.callback(routing.close)
             # Links before adverts: that an interface is down explains a silence.
@@ -86,12 +87,12 @@ class Parts:
                 liveness=liveness,
                 netlink=netlink,
                 monitor=monitor,
-                sysctls=Sysctls(namespace),
+                sysctls=sysctls,
                 deadlines=deadlines,
                 transport=transport,
                 routing=routing,
                 guard=Guard(Firewall.current(netns)),
-                swept=set(),
+                sweep=Sweep(netlink, monitor, sysctls, deadlines, liveness),
                 resources=stack.pop_all(),
             )
         raise AssertionError("an exit stack swallows nothing")

@@ -3,18 +3,23 @@
 Where the kernel tells of them (the process connector, in the first network namespace and with
 CAP_NET_ADMIN), nothing is missed. Elsewhere /proc is looked through at intervals, and the end of a
 process that matters is seen at once all the same, by its pidfd.
+
+To read what one process is takes some 40 microseconds, so all who listen share what was read, and
+a look through /proc is spread over turns of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import errno
 import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -39,16 +44,26 @@ EXIT = 0x80000000
 SOL_NETLINK = 270
 SO_RCVBUFFORCE = 33
 BUFFER = 1 << 20
+PROC = "/proc"
+
 POLL = 1.0
-"""Seconds between two looks through /proc, where the kernel does not tell."""
+"""Seconds from one look through /proc to the next, where the kernel does not tell."""
+YOUNG = 5
+"""Looks during which a new process is read again: most become what they are to be soon."""
+SHARE = 200
+"""Older processes that are read again at each look, or a tenth of them if that is more: all have
+had their turn after ten looks."""
+SLICE = 50
+"""Processes that are read in one turn of the event loop."""
+NAMES = 500
+"""Entries of /proc that are listed in one turn."""
+BATCH = 64
+"""Messages of the kernel that are read in one turn."""
 
 _HEADER = struct.Struct("=IHHII")
 _CONNECTOR = struct.Struct("=IIIIHH")
 _EVENT = struct.Struct("=IIQ")
 _IDS = struct.Struct("=IIII")
-
-Listener: TypeAlias = "Callable[[Iterable[int] | None], None]"
-"""Called with the processes that changed, or ``None``: any may have."""
 
 
 @attrs.frozen
@@ -63,21 +78,23 @@ class Process:
 
     @classmethod
     def read(cls, pid: int) -> Process | None:
-        """The process ``pid``, or ``None`` if there is none (any more), or it is a zombie."""
+        """The process ``pid``, or ``None`` if there is none (any more), or it is a zombie.
+
+        :raises OSError: nothing can be known now, for want of file descriptors for example.
+        """
         try:
-            status = read_proc(f"/proc/{pid}/stat")
-            command = read_proc(f"/proc/{pid}/cmdline")
-        except OSError:
+            status = read_proc(f"{PROC}/{pid}/stat")
+            command = read_proc(f"{PROC}/{pid}/cmdline")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             return None
         name, _, rest = status.partition("(")[2].rpartition(")")
-        if rest.split()[:1] in (["Z"], ["X"]):
+        if rest.split(maxsplit=1)[:1] in (["Z"], ["X"]):
             return None
         return cls(pid, name, tuple(command.split("\0")[:-1]))
 
-    @staticmethod
-    def everyone() -> list[int]:
-        """The ids of all processes that can be seen."""
-        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+Listener: TypeAlias = Callable[[Mapping[int, Process | None]], None]
+"""Called with processes that are new or changed, and ``None`` for those that have ended."""
 
 
 class Processes:
@@ -85,9 +102,15 @@ class Processes:
 
     def __init__(self) -> None:
         self._listeners: dict[object, Listener] = {}
+        self._known: dict[int, Process] = {}
         self._socket: socket.socket | None = None
-        self._poll: asyncio.TimerHandle | None = None
         self._ends: dict[int, int] = {}
+        self._look: Iterator[None] | None = None
+        self._next: asyncio.Handle | None = None
+        self._missed = False
+        self._complained = False
+        self._young: deque[set[int]] = deque(maxlen=YOUNG)
+        self._last = 0
 
     @classmethod
     def current(cls) -> Processes:
@@ -104,11 +127,24 @@ class Processes:
         return self._socket is not None
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call ``listener`` when processes change; returns what ends it."""
+        """Call ``listener`` with all processes, now, and later with those that change; returns what
+        ends it.
+
+        :raises OSError: /proc cannot be read.
+        """
         key = object()
-        if not self._listeners:
-            self._open()
+        try:
+            if not self._listeners:
+                self._open()
+            # What has begun since the last look is to be known now.
+            for _ in self._through(again=False):
+                pass
+        except BaseException:
+            if not self._listeners:
+                self._close()
+            raise
         self._listeners[key] = listener
+        listener(self._known)
 
         def stop() -> None:
             if self._listeners.pop(key, None) is not None and not self._listeners:
@@ -127,7 +163,7 @@ class Processes:
 
     def _ended(self, pid: int) -> None:
         self._forget(pid)
-        self._tell([pid])
+        self._read_now([pid])
 
     def _forget(self, pid: int) -> None:
         descriptor = self._ends.pop(pid, None)
@@ -135,10 +171,64 @@ class Processes:
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
 
-    def _tell(self, pids: Iterable[int] | None) -> None:
-        for key, listener in list(self._listeners.items()):
-            if key in self._listeners:
-                listener(pids)
+    # --- what they are
+
+    def _read(self, pids: Iterable[int]) -> None:
+        """See what processes are now, and tell of those that are not what they were."""
+        changed: dict[int, Process | None] = {}
+        try:
+            for pid in pids:
+                process = Process.read(pid)
+                if process is not None and process != self._known.get(pid):
+                    self._known[pid] = changed[pid] = process
+                elif process is None and self._known.pop(pid, None) is not None:
+                    changed[pid] = None
+        finally:
+            if changed:
+                for key, listener in list(self._listeners.items()):
+                    if key in self._listeners:
+                        listener(changed)
+
+    def _read_now(self, pids: Iterable[int]) -> None:
+        try:
+            self._read(pids)
+        except OSError as problem:
+            self._blind(problem)
+
+    def _through(self, *, again: bool = True) -> Iterator[None]:
+        """Look through /proc, with a pause after each piece of work.
+
+        :param again: also read processes that are known, as far as they may be others by now.
+        """
+        listed: set[int] = set()
+        with os.scandir(PROC) as entries:
+            for count, entry in enumerate(entries, 1):
+                if entry.name.isdigit():
+                    listed.add(int(entry.name))
+                if count % NAMES == 0:
+                    yield
+        gone, new = self._known.keys() - listed, listed - self._known.keys()
+        todo = [*gone, *new]
+        if again:
+            todo += self._perhaps_others(listed & self._known.keys())
+        if again or new:
+            self._young.append(new)
+        for start in range(0, len(todo), SLICE):
+            self._read(todo[start : start + SLICE])
+            yield
+
+    def _perhaps_others(self, known: set[int]) -> set[int]:
+        missed, self._missed = self._missed, False
+        if missed:
+            return known
+        return known & {*self._turn(sorted(known)), *(pid for new in self._young for pid in new)}
+
+    def _turn(self, pids: list[int]) -> list[int]:
+        """Those whose turn it is to be read again."""
+        start = bisect.bisect_right(pids, self._last)
+        turn = [*pids[start:], *pids[:start]][: max(SHARE, -(-len(pids) // 10))]
+        self._last = turn[-1] if turn else 0
+        return turn
 
     # --- how it is known
 
@@ -161,23 +251,58 @@ class Processes:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
-        if self._poll is not None:
-            self._poll.cancel()
-            self._poll = None
+        if self._next is not None:
+            self._next.cancel()
+        self._next = self._look = None
+        self._missed = False
         for pid in list(self._ends):
             self._forget(pid)
+        self._known = {}
+        self._young.clear()
 
     def _look_later(self) -> None:
-        self._poll = asyncio.get_running_loop().call_later(POLL, self._look)
+        self._next = asyncio.get_running_loop().call_later(POLL, self._go_on)
 
-    def _look(self) -> None:
-        self._look_later()
-        self._tell(None)
+    def _go_on(self) -> None:
+        """Do the next piece of a look."""
+        if self._look is None:
+            self._look = self._through()
+        try:
+            next(self._look)
+        except StopIteration:
+            self._look = None
+            self._complained = False
+        except OSError as problem:
+            self._look = None
+            self._blind(problem)
+        if not self._listeners:
+            return
+        if self._look is not None:
+            self._next = asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._socket is None or self._missed:
+            self._look_later()
+        else:
+            self._next = None
+
+    def _blind(self, problem: OSError) -> None:
+        """Something could not be read: all is looked at again a while later."""
+        log.log(
+            logging.DEBUG if self._complained else logging.WARNING,
+            "processes cannot be looked at: %s",
+            problem,
+        )
+        self._complained = True
+        self._miss()
+
+    def _miss(self) -> None:
+        self._missed = True
+        if self._next is None and self._listeners:
+            self._look_later()
 
     def _readable(self) -> None:
         changed: set[int] = set()
         assert self._socket is not None
-        for _ in range(256):
+        for _ in range(BATCH):
             try:
                 datagram = self._socket.recv(4096)
             except BlockingIOError:
@@ -186,13 +311,13 @@ class Processes:
                 if problem.errno != errno.ENOBUFS:
                     raise
                 # Some were missed; which ones, nobody knows.
-                self._tell(None)
+                self._miss()
                 continue
             pid = changed_by(datagram)
             if pid is not None:
                 changed.add(pid)
         if changed:
-            self._tell(changed)
+            self._read_now(changed)
 
 
 _processes: WeakKeyDictionary[asyncio.AbstractEventLoop, Processes] = WeakKeyDictionary()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 from vrrpkit.host.netlink import attributes
@@ -29,6 +29,9 @@ __all__ = [
     "rule_question",
     "rule_record",
 ]
+
+NLM_F_REPLACE = 0x100
+"""In a notice: the route has taken the place of another one, of which nothing is said."""
 
 RTM_NEWROUTE = 24
 RTM_DELROUTE = 25
@@ -83,7 +86,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 
 _LOAD = 0x30
+_JUMP = 0x05
 _JUMP_EQUAL = 0x15
+_JUMP_SET = 0x45
 _RETURN = 0x06
 _ALL: Instruction = (_RETURN, 0, 0, 0xFFFFFFFF)
 _NONE: Instruction = (_RETURN, 0, 0, 0)
@@ -294,19 +299,34 @@ def rule_question(family: int) -> bytes:
     return _RULE.pack(AF_INET if family == 4 else AF_INET6, 0, 0, 0, 0, 0, 0)
 
 
-def notice_filter(protocols: Iterable[int]) -> Sequence[Instruction]:
-    """A program that lets notices of routes through only if they are of these protocols. A router
-    with a million routes would have to read about every change of them otherwise."""
-    accepted = sorted(protocols)
-    kind = 4 if sys.byteorder == "little" else 5
-    count = len(accepted)
+def notice_filter(protocols: Iterable[int], lengths: Iterable[int] = ()) -> list[Instruction]:
+    """A program that lets notices of routes through if they are of these protocols, or tell that a
+    route to a prefix of one of these lengths was replaced. A router with a million routes would
+    have to read about every change of them otherwise."""
+    little = sys.byteorder == "little"
+    replaced = _among(16 + 1, lengths)  # rtm_dst_len
     return [
-        (_LOAD, 0, 0, kind),  # The low octet of nlmsg_type.
+        (_LOAD, 0, 0, 4 if little else 5),  # The low octet of nlmsg_type.
         (_JUMP_EQUAL, 2, 0, RTM_NEWROUTE),
         (_JUMP_EQUAL, 1, 0, RTM_DELROUTE),
         _ALL,
-        (_LOAD, 0, 0, 16 + 5),  # rtm_protocol
-        *((_JUMP_EQUAL, count - place, 0, value) for place, value in enumerate(accepted)),
+        (_LOAD, 0, 0, 7 if little else 6),  # The high octet of nlmsg_flags.
+        (_JUMP_SET, 0, len(replaced), NLM_F_REPLACE >> 8),
+        *replaced,
+        *_among(16 + 5, protocols),  # rtm_protocol
         _NONE,
+    ]
+
+
+def _among(offset: int, values: Iterable[int]) -> list[Instruction]:
+    """Accept a message with one of these octets at ``offset``."""
+    accepted = sorted(values)
+    count = len(accepted)
+    if not count:
+        return []
+    return [
+        (_LOAD, 0, 0, offset),
+        *((_JUMP_EQUAL, count - place, 0, value) for place, value in enumerate(accepted)),
+        (_JUMP, 0, 0, 1),
         _ALL,
     ]

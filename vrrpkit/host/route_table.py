@@ -64,14 +64,41 @@ class RouteTable:
 
         :raises OSError: there is no such interface.
         """
-        indexes: tuple[int, ...] = ()
-        if isinstance(entry, Route):
-            indexes = tuple(self._index(hop.dev) for hop in entry.ways if hop.dev is not None)
+        indexes = self._indexes(entry)
         known = self._prepared.get(entry)
         if known is None or known[0] != indexes:
             known = (indexes, route_messages.addition(entry, self._index))
             self._prepared[entry] = known
         return known[1]
+
+    def _indexes(self, entry: Entry) -> tuple[int, ...]:
+        if isinstance(entry, Rule):
+            return ()
+        return tuple(self._index(hop.dev) for hop in entry.ways if hop.dev is not None)
+
+    def moved(self, entry: Entry) -> bool:
+        """Whether an entry that is in place leads over an interface that has another name now."""
+        try:
+            return self._indexes(entry) != self._prepared[entry][0]
+        except OSError:
+            return True
+
+    def there(self, entry: Entry, protocol: int) -> bool:
+        """Whether a route that was put in place, or used there, is there still.
+
+        What cannot be told counts as there.
+        """
+        if isinstance(entry, Rule):
+            return True
+        if entry.family == 4:
+            query = route_messages.query(self._prepared[entry][1], protocol)
+            (answer,) = self.exchange([query])
+            return answer is None or answer.errno != errno.ENOENT
+        try:
+            found = self._ask(entry, protocol=protocol)
+            return any(self._same(record, entry) for record, _message in found)
+        except OSError:
+            return True
 
     def forget(self, entry: Entry) -> None:
         """Drop what :meth:`prepare` made."""

@@ -9,65 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import errno
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
-from vrrpkit.errors import Closed, KernelRefused
+from vrrpkit.errors import Closed
 from vrrpkit.host import route_notices
 from vrrpkit.host.base import RouteHold
 from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.leftovers import SETTLE, Liveness
+from vrrpkit.host.leftovers import Liveness
 from vrrpkit.host.monitor import LinkMonitor
 from vrrpkit.host.netlink import Message, Netlink, Overrun, Subscription
 from vrrpkit.host.netns import Namespace
 from vrrpkit.host.notices import MARK
-from vrrpkit.host.route_notices import Key, RouteRecord
-from vrrpkit.host.route_table import GONE, Leftover, RouteTable
+from vrrpkit.host.route_items import Item, Items, State
+from vrrpkit.host.route_leftovers import RouteLeftovers
+from vrrpkit.host.route_notices import NLM_F_REPLACE, RouteRecord
+from vrrpkit.host.route_table import RouteTable
 from vrrpkit.host.routes import Entry, Route, Rule
 
 __all__ = ["RETRY", "Routing"]
 
 log = logging.getLogger(__name__)
 
+REMOVED = (route_notices.RTM_DELROUTE, route_notices.RTM_DELRULE)
+
 READS = 1024
 """Datagrams read in one go."""
 
 RETRY = 1.0
 """Seconds between two tries to put a route back whose interface was down."""
-
-
-class _State(enum.Enum):
-    IN_PLACE = enum.auto()
-    WAITING = enum.auto()
-    """The kernel dropped it with its interface; it comes back with that."""
-    LOST = enum.auto()
-    """Somebody else removed it, and its holders are to hear of it."""
-    GONE = enum.auto()
-    """They have heard."""
-
-
-@attrs.define(eq=False)
-class _Item:
-    """One route or rule that is wanted."""
-
-    entry: Entry
-    key: Key
-    protocol: int
-    """Another one than ours: somebody else's, used in place and never removed."""
-    state: _State = _State.IN_PLACE
-    devices: set[int] = attrs.field(factory=set[int])
-    """Indexes of the interfaces that it leads over, as far as the kernel has told."""
-
-    def concerns(self, index: int) -> bool:
-        """Whether it may go when the interface of that index goes."""
-        if isinstance(self.entry, Rule) or self.entry.type != "unicast":
-            return False
-        return not self.devices or index in self.devices
 
 
 class Hold(RouteHold):
@@ -127,19 +101,22 @@ class Routing:
         liveness: Liveness,
     ) -> None:
         self._namespace = namespace
+        self._port = netlink.port
         self._monitor = monitor
         self._deadlines = deadlines
-        self._liveness = liveness
         self._table = RouteTable(netlink, self._index)
         self._opened: _Opened | None = None
-        self._heeded: frozenset[int] = frozenset()
+        self._heeded: tuple[frozenset[int], frozenset[int]] | None = None
         self._holds: dict[Hold, None] = {}
         self._wanting: Counter[Entry] = Counter()
-        self._items: dict[Entry, _Item] = {}
-        self._by_key: dict[Key, list[_Item]] = {}
-        self._leftovers: list[Leftover] = []
-        self._sweep = deadlines.new(self._remove_leftovers)
+        self._items = Items()
+        self._leftovers = RouteLeftovers(
+            self._table, deadlines, liveness, lambda key: bool(self._items.alike(key))
+        )
+        self._swept = False
         self._retrial = deadlines.new(self._retry)
+        self._links_changed = False
+        self._losses: dict[Item, Sequence[Hold]] = {}
 
     def _index(self, name: str) -> int:
         record = self._monitor.record(name)
@@ -161,7 +138,8 @@ class Routing:
             self._open()
         self._holds[hold] = None
         try:
-            self._claim(hold.entries)
+            keys = {route_notices.key_of(entry) for entry in hold.entries}
+            self._leftovers.claim({key for key in keys if not self._items.alike(key)})
         except BaseException:
             self.forget(hold)
             raise
@@ -178,20 +156,21 @@ class Routing:
         """
         if hold not in self._holds:
             raise Closed("the routes were given back; make a new hold")
+        # First, for what was lost before concerns those who had it.
+        self._take_notices()
         if not hold.wanted:
             hold.wanted = True
             self._wanting.update(hold.entries)
-        self._take_notices()
         failures = self._place(hold.routes) + self._place(hold.rules)
         self._learn()
-        if self._opened is not None and self._in(_State.LOST):
-            self._opened.loop.call_soon(self._tell)
+        if self._opened is not None and (self._losses or self._links_changed):
+            self._opened.loop.call_soon(self._readable)
         return failures
 
     def in_place(self, entry: Entry) -> bool:
         """Whether a route or a rule that is wanted is there, as far as the kernel has told."""
         item = self._items.get(entry)
-        return item is not None and item.state is _State.IN_PLACE
+        return item is not None and item.state is State.IN_PLACE
 
     def release(self, hold: Hold) -> None:
         """Remove the rules and the routes of a hold that nobody else wants."""
@@ -213,10 +192,24 @@ class Routing:
         if not self._holds:
             self._close()
 
+    def sweep(self) -> None:
+        """Have what a killed run left behind removed, unless that was begun: for a program that
+        holds no routes itself."""
+        if self._swept or self._opened is not None:
+            return
+        self._swept = True
+        with contextlib.closing(Netlink(self._namespace, strict=True)) as questions:
+            self._table.questions = questions
+            try:
+                self._leftovers.note()
+            finally:
+                self._table.questions = None
+
     def close(self) -> None:
         """Forget every hold."""
         for hold in list(self._holds):
             self.forget(hold)
+        self._leftovers.close()
 
     # --- sockets
 
@@ -227,73 +220,50 @@ class Routing:
             questions = Netlink(self._namespace, strict=True)
             stack.callback(questions.close)
             opened = _Opened(subscription, questions, asyncio.get_running_loop())
-            self._opened, self._heeded = opened, frozenset()
+            self._opened, self._heeded = opened, None
             self._heed()
             self._table.questions = questions
-            self._leftovers = self._table.marked()
+            self._leftovers.note()
             opened.loop.add_reader(subscription.fileno(), self._readable)
             stack.pop_all()
-        if self._leftovers:
-            self._sweep.set(self._deadlines.now() + SETTLE)
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None
         self._table.questions = None
-        self._sweep.set(None)
         self._retrial.set(None)
-        self._leftovers = []
         if opened is not None:
             opened.loop.remove_reader(opened.subscription.fileno())
             opened.subscription.close()
             opened.questions.close()
 
     def _heed(self) -> None:
-        """Hear of routes that are ours, or are used in place."""
-        protocols = frozenset({MARK, *(item.protocol for item in self._items.values())})
-        if self._opened is not None and protocols != self._heeded:
-            self._opened.subscription.heed(route_notices.notice_filter(protocols))
-            self._heeded = protocols
+        """Hear of routes that are ours, or are used in place, and of what may replace one."""
+        heeded = (self._items.protocols, self._items.lengths)
+        if self._opened is not None and heeded != self._heeded:
+            self._opened.subscription.heed(route_notices.notice_filter(*heeded))
+            self._heeded = heeded
 
     # --- changes
 
-    def _in(self, state: _State) -> list[_Item]:
-        return [item for item in self._items.values() if item.state is state]
-
     def _place(self, entries: Sequence[Entry]) -> list[tuple[Entry, OSError]]:
         failures: list[tuple[Entry, OSError]] = []
-        outcomes = self._table.add(entries, self._shared)
+        outcomes = self._table.add(entries, self._items.shared)
         for entry, outcome in zip(entries, outcomes, strict=True):
-            item = self._items.get(entry)
             if not isinstance(outcome, OSError):
-                self._settled(entry, item, outcome.protocol)
-            elif item is None or item.state is not _State.WAITING:
+                if self._items.put(entry, outcome.protocol):
+                    log.info("%s is back", entry.described)
+                continue
+            item = self._items.get(entry)
+            if item is None or item.state is not State.WAITING:
                 failures.append((entry, outcome))
         return failures
-
-    def _settled(self, entry: Entry, item: _Item | None, protocol: int) -> None:
-        if item is None:
-            item = self._items[entry] = _Item(entry, route_notices.key_of(entry), protocol)
-            self._by_key.setdefault(item.key, []).append(item)
-        elif item.state is _State.WAITING:
-            log.info("%s is back", entry.described)
-        item.state, item.protocol = _State.IN_PLACE, protocol
-
-    def _shared(self, entry: Entry) -> bool:
-        """Whether another entry in place has the same identity."""
-        alike = self._by_key.get(route_notices.key_of(entry), ())
-        return any(item.entry != entry for item in alike)
 
     def _remove(self, entries: Sequence[Entry]) -> None:
         """Remove what nobody wants any more."""
         doomed: list[Entry] = []
         for entry in reversed(entries):
-            item = None if self._wanting[entry] else self._items.pop(entry, None)
-            if item is None:
-                continue
-            self._by_key[item.key].remove(item)
-            if not self._by_key[item.key]:
-                del self._by_key[item.key]
-            if item.protocol == MARK:
+            item = None if self._wanting[entry] else self._items.pop(entry)
+            if item is not None and item.protocol == MARK:
                 doomed.append(entry)
         self._table.remove(doomed)
 
@@ -307,7 +277,9 @@ class Routing:
     def _readable(self) -> None:
         # Links and addresses first: that an interface is down explains why a route went.
         self._monitor.drain()
-        if self._take_notices():
+        risen = self._take_notices()
+        moved = self._leave_renamed()
+        if risen or moved:
             self._retry()
         self._tell()
 
@@ -332,104 +304,91 @@ class Routing:
 
     def _take(self, message: Message) -> bool:
         kind, payload = message.kind, message.payload
+        if kind in REMOVED and message.port == self._port:
+            # By ourselves, and perhaps put back since.
+            return False
         if kind in (route_notices.RTM_NEWROUTE, route_notices.RTM_DELROUTE):
             record = route_notices.parse_route(payload)
-            if record is not None:
+            if record is not None and message.flags & NLM_F_REPLACE:
+                self._take_replacement(record)
+            elif record is not None:
                 self._take_route(record, kind == route_notices.RTM_NEWROUTE)
         elif kind in (route_notices.RTM_NEWRULE, route_notices.RTM_DELRULE):
             rule = route_notices.parse_rule(payload)
-            for item in () if rule is None else self._by_key.get(rule[0], ()):
+            for item in () if rule is None else self._items.alike(rule[0]):
                 if rule is not None and item.protocol == rule[1]:
-                    _note(item, there=kind == route_notices.RTM_NEWRULE)
+                    self._note(item, there=kind == route_notices.RTM_NEWRULE)
         else:
             return self._take_link(*route_notices.parse_link_notice(kind, payload))
         return False
 
     def _take_route(self, record: RouteRecord, there: bool) -> None:
-        for item in self._by_key.get(record.key, ()):
-            assert isinstance(item.entry, Route)
-            ways = {b"" if hop.via is None else hop.via.packed for hop in item.entry.ways}
-            # In IPv4, two of ours may differ in their ways only. A blackhole leads nowhere, which
-            # the kernel may express as a way.
-            fits = not ways or ways.issuperset(hop.via for hop in record.hops)
-            if fits and item.protocol == record.protocol:
+        for item in self._items.alike(record.key):
+            if item.fits(record):
                 if there:
                     item.devices |= record.devices
-                _note(item, there=there)
+                self._note(item, there=there)
+
+    def _take_replacement(self, record: RouteRecord) -> None:
+        """Find out which route somebody else has replaced: the kernel tells of the new one only."""
+        for item in self._items.alike(record.key):
+            if item.state is State.IN_PLACE and not self._table.there(item.entry, item.protocol):
+                self._note(item, there=False)
+
+    def _note(self, item: Item, *, there: bool) -> None:
+        item.note(there=there)
+        if item.state is State.LOST:
+            # It is a loss even if it is mended before anybody hears of it.
+            holds = [hold for hold in self._holds if hold.wanted and item.entry in hold.entries]
+            self._losses.setdefault(item, holds)
 
     def _take_link(self, index: int, up: bool) -> bool:
+        self._links_changed = True
         if not up:
             # In IPv4 the kernel says nothing of the routes that go with it.
-            for item in self._in(_State.IN_PLACE):
+            for item in self._items.within(State.IN_PLACE):
                 if item.concerns(index):
-                    item.state = _State.WAITING
-        if not self._in(_State.WAITING):
+                    item.state = State.WAITING
+        if not self._items.within(State.WAITING):
             return False
         if self._retrial.when is None:
             self._retrial.set(self._deadlines.now() + RETRY)
         return up
 
+    def _leave_renamed(self) -> bool:
+        """Take routes off interfaces that have other names now; whether there are such."""
+        changed, self._links_changed = self._links_changed, False
+        items = self._items.within(State.IN_PLACE) if changed else []
+        moved = [item for item in items if self._table.moved(item.entry)]
+        self._table.remove([item.entry for item in moved if item.protocol == MARK])
+        for item in moved:
+            item.state = State.WAITING
+        return bool(moved)
+
     def _retry(self) -> None:
         """Put back what went with its interface, as far as it can be."""
         self._retrial.set(None)
-        self._place([item.entry for item in self._in(_State.WAITING)])
+        self._place([item.entry for item in self._items.within(State.WAITING)])
         self._learn()
-        if self._in(_State.WAITING):
+        if self._items.within(State.WAITING):
             self._retrial.set(self._deadlines.now() + RETRY)
 
     def _look(self) -> None:
         """Find out what is lost without having been told."""
         there = {leftover.key for leftover in self._table.marked()}
-        for item in self._items.values():
-            if item.protocol == MARK:
-                _note(item, there=item.key in there)
+        for item in self._items.ours():
+            self._note(item, there=item.key in there)
 
     def _tell(self) -> None:
-        lost = self._in(_State.LOST)
-        for item in lost:
-            item.state = _State.GONE
-        for item in lost:
-            for hold in list(self._holds):
-                if hold.wanted and item.entry in hold.entries:
+        losses, self._losses = self._losses, {}
+        for item in losses:
+            if item.state is State.LOST:
+                item.state = State.GONE
+        for item, holds in losses.items():
+            for hold in holds:
+                if hold.wanted:
                     try:
                         hold.lost(item.entry)
                     except Exception:
                         # One virtual router's bug must not take the routes of the others down.
                         log.exception("a listener failed in %s", hold.lost)
-
-    # --- leftovers (see leftovers.py)
-
-    def _claim(self, entries: Iterable[Entry]) -> None:
-        """Remove what an earlier run with the same configuration left behind."""
-        keys = {route_notices.key_of(entry) for entry in entries} - self._by_key.keys()
-        mine = [leftover for leftover in self._leftovers if leftover.key in keys]
-        self._leftovers = [leftover for leftover in self._leftovers if leftover.key not in keys]
-        answers = self._table.exchange([leftover.request for leftover in mine])
-        for (key, _request), problem in zip(mine, answers, strict=True):
-            log.info("removing %s, which an earlier run left behind", key)
-            if problem is not None and problem.errno not in GONE:
-                raise KernelRefused(
-                    problem.errno,
-                    f"{key} is left from an earlier run and cannot be removed: {problem.strerror}",
-                )
-
-    def _remove_leftovers(self) -> None:
-        doomed = [leftover for leftover in self._leftovers if leftover.key not in self._by_key]
-        self._leftovers = []
-        if not doomed:
-            return
-        if not self._liveness.alone():
-            log.info("routes may be another process's: none is removed")
-            return
-        names = ", ".join(str(leftover.key) for leftover in doomed)
-        log.warning("removing %s, left behind by a run that was killed", names)
-        for problem in self._table.exchange([leftover.request for leftover in doomed]):
-            if problem is not None and problem.errno not in GONE:
-                log.warning("%s: %s", names, problem)
-
-
-def _note(item: _Item, *, there: bool) -> None:
-    if there and item.state is _State.LOST:
-        item.state = _State.IN_PLACE
-    elif not there and item.state is _State.IN_PLACE:
-        item.state = _State.LOST

@@ -52,8 +52,8 @@ class StaticAddresses:
         ``peer``, ``nodad`` or ``noprefixroute`` as in ``ip address add``; or a
         :class:`vrrpkit.VIP` with ``dev``. Unlike a virtual address, one in text is an ordinary one
         of the host: checked for duplicates (IPv6) and preferred as a source.
-    :param routes: see :class:`vrrpkit.host.routes.Route`; put in place after the addresses.
-    :param rules: see :class:`vrrpkit.host.routes.Rule`; put in place after the routes.
+    :param routes: see :class:`vrrpkit.Route`; put in place after the addresses.
+    :param rules: see :class:`vrrpkit.Rule`; put in place after the routes.
     :param netns: the network namespace in which the interfaces are.
     :param interfaces: interfaces by name, of a :class:`vrrpkit.MemoryBus`, instead of this host's.
     :param wait_for_interface: enter although an interface is not there yet.

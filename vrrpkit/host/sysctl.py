@@ -108,9 +108,20 @@ class Sysctls:
         if not restore:
             return
         now = self.read(name)
-        if now is None or str(now) != loan.value:
-            return
+        if now is not None and str(now) == loan.value:
+            self._restore(name, loan.before)
+
+    def recall(self, name: str, value: int, before: int) -> None:
+        """Put back a setting that a killed run has left at ``value``: now, or when those are done
+        who have borrowed it since."""
+        loan = self._loans.get(name)
+        if loan is not None:
+            loan.before = str(before)
+        elif self.read(name) == value:
+            self._restore(name, str(before))
+
+    def _restore(self, name: str, before: str) -> None:
         try:
-            self.write(name, int(loan.before))
+            self.write(name, int(before))
         except OSError as problem:
-            log.warning("net/%s was %s and cannot be restored: %s", name, loan.before, problem)
+            log.warning("net/%s was %s and cannot be restored: %s", name, before, problem)

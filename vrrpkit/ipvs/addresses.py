@@ -236,6 +236,11 @@ def _address(host: str, what: str, text: str, family: int, *, unicast: bool = Tr
             f"{what} {text!r}: IPv6 addresses stand in brackets, IPv4 addresses do not, and both "
             "ends of a range are of one family: '[2001:db8::1]:80', '192.0.2.10:80'"
         )
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        raise ConfigError(
+            f"{what} {text!r}: {host} is an IPv4 address in the form of IPv6, which no packet "
+            f"carries; write {address.ipv4_mapped}"
+        )
     if unicast:
         _require_unicast(address, what, text)
     return address

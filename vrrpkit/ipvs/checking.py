@@ -15,7 +15,7 @@ from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
-__all__ = ["Checking", "Followed", "require_followed"]
+__all__ = ["Checking", "Followed", "require_followed", "require_scheduler"]
 
 Followed: TypeAlias = VRRPInstance | SyncGroup
 
@@ -27,6 +27,18 @@ def require_followed(what: str, value: object) -> None:
     """
     if not isinstance(value, VRRPInstance | SyncGroup | None):
         raise ConfigError(f"{what}: follows {value!r} must be a VRRPInstance or a SyncGroup")
+
+
+def require_scheduler(what: str, value: object) -> None:
+    """Refuse what cannot run checks; ``what`` begins the message.
+
+    :raises ConfigError: it is neither ``None`` nor a scheduler.
+    """
+    if not isinstance(value, Scheduler | None):
+        raise ConfigError(
+            f"{what}: check_scheduler {value!r} is no Scheduler; write Scheduler(), or leave it "
+            "out for the one that everybody shares"
+        )
 
 
 class Checking:

@@ -14,14 +14,16 @@ from contextlib import AsyncExitStack
 
 from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Scheduler
-from vrrpkit.errors import Closed, ConfigError, HostError, VRRPKitError
+from vrrpkit.errors import Closed, ConfigError, HostError
 from vrrpkit.events import Hub
+from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.checking import Checking, Followed
 from vrrpkit.ipvs.claim import Claim
-from vrrpkit.ipvs.connections import connections, live
+from vrrpkit.ipvs.connections import entries_of, live
+from vrrpkit.ipvs.draining import Draining
 from vrrpkit.ipvs.entries import DestinationKey, ServiceEntry, ServiceKey
 from vrrpkit.ipvs.keeper import Keeper
-from vrrpkit.ipvs.masquerading import Masquerading
+from vrrpkit.ipvs.masquerading import Masquerading, forget_kept
 from vrrpkit.ipvs.mirror import placed
 from vrrpkit.ipvs.notices import (
     CheckOverdue,
@@ -45,12 +47,6 @@ from vrrpkit.leaving import to_the_end
 __all__ = ["Driver"]
 
 log = logging.getLogger(__name__)
-
-LOOK = 1.0
-"""Seconds from one look at the connections of a server that drains to the next."""
-
-PAUSE = 4
-"""The same at least, as a multiple of what the look took."""
 
 
 class Driver:
@@ -92,10 +88,8 @@ class Driver:
         self._roster = options.roster()
         self._record = Record(options.state_file, options.label)
         self._masquerading: Masquerading | None = None
-        self._drains: dict[str, object] = {}
-        """Which call of :meth:`drain` has a server, by name."""
+        self._draining = Draining(options.label)
         self._stack = AsyncExitStack()
-        self._ended = asyncio.Event()
         self._begun = False
 
     # --- life -----------------------------------------------------------------------------------
@@ -119,11 +113,16 @@ class Driver:
         for enlisted in options.enlisted:
             self._roster.enter(enlisted.member)
             # Who serves was seen healthy by an earlier run, and who does not had failed.
-            keys = (placed(enlisted.member.key, service.key) for service in options.entries)
+            member = enlisted.member
+            keys = (placed(member.key, service.key) for service in options.entries)
             alpha = serving.isdisjoint(keys) if serving else enlisted.alpha
             failing = range(len(enlisted.checks)) if alpha else ()
-            self.pool.add(enlisted.member, failing, self._now())
-        await self._begin_masquerading()
+            # With weight 0 it may have connections, which a restart must not cut.
+            held = bool(entries_of(member.key, adopted))
+            self.pool.add(member, failing, self._now(), held=held)
+        await self._begin_masquerading(self.claim)
+        self._stack.callback(self._record.close)
+        self._record.open()
         stale = self._record.inherit(self.claim.services.keys())
         if stale:
             self._publish(
@@ -154,7 +153,7 @@ class Driver:
 
     async def end(self) -> None:
         """Stop the checks and give the table back; a cancellation waits for the end."""
-        self._ended.set()
+        self._draining.end()
         checks = self.checking.close()
         if self._begun and self.options.omega:
             self._feed(self.pool.end(self._now()))
@@ -181,14 +180,21 @@ class Driver:
             log.warning("%s: the kernel kept %s", self.options.label, kept)
         self._record.keep(claim.left)
 
-    async def _begin_masquerading(self) -> None:
+    async def _begin_masquerading(self, claim: Claim) -> None:
+        name = self.options.label
         if not self.options.masquerade:
+            await forget_kept(self._table, name)
             return
         services = [service.key for service in self.options.entries]
-        self._masquerading = Masquerading(self._table, services, self._restored)
-        await self._masquerading.start(self._roster.members)
-        keep = self.options.at_exit == "keep"
-        self._stack.push_async_callback(self._masquerading.end, keep=keep)
+        masquerading = Masquerading(self._table, services, name, self._restored)
+
+        async def end() -> None:
+            kept = self.options.at_exit == "keep" and bool(claim.left)
+            await masquerading.end(keep=kept)
+
+        self._stack.push_async_callback(end)
+        await masquerading.start(self._roster.members)
+        self._masquerading = masquerading
 
     def _restored(self) -> None:
         self.repaired(["the rules for masquerading were gone"])
@@ -204,7 +210,7 @@ class Driver:
                     name,
                     number,
                     healthy=result.healthy,
-                    reason="" if result.healthy else f"{result.checker}: {result.text}",
+                    reason="" if result.passed else f"{result.checker}: {result.text}",
                     weight=None if weight is None else weight.value,
                     relative=weight is not None and weight.relative,
                     at=check.since,
@@ -227,6 +233,10 @@ class Driver:
         )
 
     # --- commands -------------------------------------------------------------------------------
+
+    def present(self) -> list[PoolNotice]:
+        """What who listens from now on must know; nothing before the start and after the end."""
+        return self.pool.present(self._now()) if self.running else []
 
     async def add(self, server: RealServer) -> None:
         """See :meth:`vrrpkit.VirtualServer.add`."""
@@ -267,7 +277,7 @@ class Driver:
         """See :meth:`vrrpkit.VirtualServer.disable` and :meth:`vrrpkit.VirtualServer.enable`."""
         claim = self._claimed
         name = self._sought(server).member.name
-        self._drains.pop(name, None)
+        self._draining.give_up(name)
         self._feed(self.pool.rest(name, rest, self._now()))
         await claim.settled()
 
@@ -276,55 +286,22 @@ class Driver:
         seat = self._sought(server)
         name = seat.member.name
         before = seat.rest
-        if name in self._drains:
-            raise VRRPKitError(f"{name} drains already: wait for that")
-        drain = self._drains[name] = object()
+        call = self._draining.begin(name)
         self._feed(self.pool.rest(name, ServerState.DRAINING, self._now()))
         try:
-            left = await self._drained(seat, drain, timeout)
+            left = await self._draining.over(self._claimed, seat, call, timeout)
         except BaseException:
-            if self.running and self._drains.get(name) is drain:
-                del self._drains[name]
+            if self.running and self._draining.give_up(name, call):
                 self._feed(self.pool.rest(name, before, self._now()))
             raise
         await self._remove(seat, left=left)
         return left
 
-    async def _drained(self, seat: Seat, drain: object, timeout: float | None) -> int:
-        claim = self._claimed
-        name = seat.member.name
-        until = None if timeout is None else self._now() + timeout
-        left: int | None = None
-        await claim.settled()
-        while not self._ended.is_set():
-            began = self._now()
-            found = await self._connections(claim, seat)
-            left = left if found is None else found
-            if self._drains.get(name) is not drain:
-                raise VRRPKitError(f"{name} was enabled, disabled or removed while it drained")
-            wait = max(LOOK, PAUSE * (self._now() - began))
-            if until is not None:
-                wait = min(wait, until - self._now())
-            if left == 0 or wait <= 0:
-                return left or 0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._ended.wait()
-        raise Closed(f"{self.options.label} has ended")
-
-    async def _connections(self, claim: Claim, seat: Seat) -> int | None:
-        """How many connections a server has, ``None`` where nobody can tell now."""
-        try:
-            return connections(seat.member.key, await claim.look())
-        except OSError as problem:
-            log.warning("%s: the table cannot be read: %s", self.options.label, problem)
-            return None
-
     async def _remove(self, seat: Seat, *, left: int | None = None) -> None:
         claim = self._claimed
         name = seat.member.name
         checks = self.checking.drop(name)
-        self._drains.pop(name, None)
+        self._draining.give_up(name)
         self._roster.leave(seat.member)
         self._feed(self.pool.remove(name, self._now(), left=left))
         for check in checks:
@@ -342,6 +319,10 @@ class Driver:
         :raises ConfigError: there is none.
         """
         seat = self.pool.seat(str(server))
+        if seat is None:
+            endpoint = server.endpoint if isinstance(server, RealServer) else str(server)
+            with contextlib.suppress(ConfigError):
+                seat = self.pool.seat_at(destination_key(endpoint))
         if seat is None:
             known = ", ".join(seat.member.name for seat in self.pool.seats)
             raise ConfigError(

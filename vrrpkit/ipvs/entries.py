@@ -9,6 +9,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import ConfigError
+from vrrpkit.ipvs.given import truth
 from vrrpkit.values import IPAddress
 
 __all__ = [
@@ -85,22 +86,32 @@ class Forward(enum.Enum):
 
 
 class TunnelType(enum.Enum):
-    """What the packets of :attr:`Forward.TUN` are wrapped in."""
+    """What the packets of ``forward="tun"`` are wrapped in."""
 
     IPIP = "ipip"
     GUE = "gue"
     GRE = "gre"
 
 
+def _tunnel_type(value: str | TunnelType) -> TunnelType:
+    for kind in TunnelType:
+        if value in (kind, kind.value):
+            return kind
+    known = ", ".join(repr(kind.value) for kind in TunnelType)
+    raise ConfigError(f"tunnel: type {value!r} must be one of {known}")
+
+
 @attrs.frozen(kw_only=True)
 class Tunnel:
-    """Encapsulation of :attr:`Forward.TUN` (ipvsadm: ``--tun-type``, ``--tun-port``, ...)."""
+    """Encapsulation of ``forward="tun"`` (ipvsadm: ``--tun-type``, ``--tun-port``, ...)."""
 
-    type: TunnelType = TunnelType.IPIP
+    type: TunnelType = attrs.field(default=TunnelType.IPIP, converter=_tunnel_type)
+    """Or its text: ``"ipip"``, ``"gue"``, ``"gre"``."""
     port: int = 0
     """UDP port of a GUE tunnel."""
-    checksum: bool = False
-    remote_checksum: bool = False
+    checksum: bool = attrs.field(default=False, validator=truth)
+    """GUE and GRE only: the outer header has a checksum."""
+    remote_checksum: bool = attrs.field(default=False, validator=truth)
     """GUE only: remote checksum offload."""
 
 

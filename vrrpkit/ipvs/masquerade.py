@@ -25,7 +25,7 @@ from vrrpkit.ipvs.entries import Destination, Forward, Protocol, ServiceKey
 from vrrpkit.leaving import to_the_end
 from vrrpkit.values import IPAddress
 
-__all__ = ["CHAIN", "Masquerade", "require_forwarding", "rules"]
+__all__ = ["CHAIN", "Masquerade", "discard", "require_forwarding", "rules"]
 
 CHAIN = Chain(name="ipvs-nat", type="nat", hook="postrouting", priority="srcnat")
 
@@ -49,6 +49,7 @@ class Masquerade:
     :param services: the services; those of firewall marks too.
     :param destinations: the real servers; only those of :attr:`Forward.NAT` matter.
     :param netns: a name in ``/run/netns``; ``None`` is the namespace of the calling thread.
+    :param name: by which :meth:`keep` leaves the rules to the next run, who enters under the same.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Masquerade:
         destinations: Iterable[Destination] = (),
         *,
         netns: str | None = None,
+        name: str = "",
     ) -> None:
         self._services = tuple(services)
         self._rules = rules(self._services, destinations)
         self._netns = netns
+        self._name = name
         self._firewall: Firewall | None = None
 
     async def __aenter__(self) -> Self:
@@ -75,6 +78,9 @@ class Masquerade:
         firewall = Firewall.current(self._netns)
         await firewall.hold(self, {CHAIN: self._rules}, {CONNTRACK: 1})
         self._firewall = firewall
+        if self._name:
+            # Only now: there is no moment without the rules.
+            await firewall.discard(self._name)
         return self
 
     async def __aexit__(
@@ -86,6 +92,12 @@ class Masquerade:
         firewall, self._firewall = self._firewall, None
         if firewall is not None:
             await to_the_end(firewall.release(self), "vrrpkit: ends masquerading")
+
+    async def keep(self) -> None:
+        """Leave, with the rules and the setting in force until somebody enters under this name."""
+        firewall, self._firewall = self._firewall, None
+        if firewall is not None:
+            await to_the_end(firewall.keep(self, self._name), "vrrpkit: masquerading is kept")
 
     async def update(self, destinations: Iterable[Destination]) -> None:
         """Masquerade connections to these real servers from now on; those that are open stay.
@@ -105,6 +117,15 @@ class Masquerade:
         :raises HostError: the program ``nft`` cannot do it.
         """
         return self._firewall is not None and await self._firewall.ensure()
+
+
+async def discard(name: str, netns: str | None = None) -> None:
+    """Remove the rules that :meth:`Masquerade.keep` left under a name."""
+    with closing(Namespace(netns)) as namespace:
+        # Where it is off there are none, and nft need not be asked.
+        on = Sysctls(namespace).read(CONNTRACK)
+    if on:
+        await Firewall.current(netns).discard(name)
 
 
 def require_forwarding(families: Iterable[int], netns: str | None = None) -> None:

@@ -11,22 +11,24 @@ from vrrpkit.ipvs.entries import Destination, ServiceKey
 from vrrpkit.ipvs.pool import Member
 from vrrpkit.ipvs.table import Table
 
-__all__ = ["Masquerading"]
+__all__ = ["Masquerading", "forget_kept"]
 
 log = logging.getLogger(__name__)
-
-# What serves kept connections is held until the process ends.
-_kept: list[object] = []
 
 
 class Masquerading:
     """The masquerading of one virtual server. A table in memory has none, and takes it as done.
 
+    :param name: of the virtual server: what is kept is found again by it.
     :param restored: called when somebody had removed the rules and they are back.
     """
 
     def __init__(
-        self, table: Table, services: Iterable[ServiceKey], restored: Callable[[], None]
+        self,
+        table: Table,
+        services: Iterable[ServiceKey],
+        name: str,
+        restored: Callable[[], None],
     ) -> None:
         # Imported at need: a program that stays in memory never loads netlink.
         from vrrpkit.ipvs.kernel import KernelTable
@@ -34,7 +36,7 @@ class Masquerading:
 
         self._rules: Masquerade | None = None
         if isinstance(table, KernelTable):
-            self._rules = Masquerade(services, netns=table.netns)
+            self._rules = Masquerade(services, netns=table.netns, name=name)
         self._restored = restored
         self._task: asyncio.Task[None] | None = None
 
@@ -61,12 +63,15 @@ class Masquerading:
             self._task = asyncio.create_task(self._ensure(), name="vrrpkit masquerading")
 
     async def end(self, *, keep: bool) -> None:
-        """Stop it; with ``keep`` its rules stay, for the connections that go on."""
+        """Stop it; with ``keep`` its rules stay, for the connections that go on, until the next run
+        under this name."""
         if self._task is not None:
             await asyncio.wait({self._task})
+        if self._rules is None:
+            return
         if keep:
-            _kept.append(self._rules)
-        elif self._rules is not None:
+            await self._rules.keep()
+        else:
             await self._rules.__aexit__(None, None, None)
 
     async def _ensure(self) -> None:
@@ -78,6 +83,16 @@ class Masquerading:
             log.warning("the rules for masquerading cannot be restored: %s", problem)
         finally:
             self._task = None
+
+
+async def forget_kept(table: Table, name: str) -> None:
+    """Remove the rules that an earlier run kept under this name: they are not wanted any more."""
+    from vrrpkit.ipvs.kernel import KernelTable
+
+    if isinstance(table, KernelTable):
+        from vrrpkit.ipvs.masquerade import discard
+
+        await discard(name, table.netns)
 
 
 def _entries(members: Iterable[Member]) -> list[Destination]:

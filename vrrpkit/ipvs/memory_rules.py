@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Set as AbstractSet
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from vrrpkit.ipvs.entries import (
     WEIGHT_LIMIT,
@@ -44,7 +44,7 @@ def unfit_destination(service: ServiceKey, destination: Destination, syncing: bo
         return errno.EINVAL
     if address.is_multicast or address.is_unspecified or address == _BROADCAST:
         return errno.EINVAL
-    if address.version == 6 and address.is_link_local:
+    if isinstance(address, IPv6Address) and (address.is_link_local or address.ipv4_mapped):
         return errno.EINVAL
     if not 0 <= destination.weight <= WEIGHT_LIMIT or destination.lower > destination.upper:
         return errno.ERANGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import attrs
 
@@ -21,6 +22,7 @@ from vrrpkit.ipvs.entries import (
     ServiceKey,
     Tunnel,
 )
+from vrrpkit.ipvs.given import is_number, require_text, several, truth
 from vrrpkit.ipvs.pool import Member
 from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, tunnel_of, usable_tunnel
 from vrrpkit.ipvs.roster import Enlisted, Roster
@@ -31,6 +33,8 @@ __all__ = ["Options"]
 POLL: float | None = 10.0
 LONGEST_POLL = 86400
 
+SERVERS = "['10.0.0.1:8080'], with RealServer('10.0.0.1:8080', weight=2) where one needs more"
+
 LONGEST_PERSISTENCE = 86400 * 31
 """Seconds; the limit of ipvsadm."""
 
@@ -38,25 +42,32 @@ LONGEST_PERSISTENCE = 86400 * 31
 def _servers(values: Iterable[str | RealServer]) -> tuple[RealServer, ...]:
     if isinstance(values, str | RealServer):
         raise ConfigError(f"write servers as a list: [{str(values)!r}]")
-    return tuple(RealServer.of(value) for value in values)
+    return tuple(RealServer.of(value) for value in several("servers", values, SERVERS))
 
 
 def _sorry(value: str | RealServer | None) -> RealServer | None:
-    return None if value is None else RealServer.of(value)
+    return None if value is None else RealServer.of(value, "sorry server")
 
 
 def _flags(values: Iterable[str]) -> frozenset[str]:
     if isinstance(values, str):
         raise ConfigError(f"write scheduler_flags as a list: [{values!r}]")
-    return frozenset(values)
+    found = several("scheduler_flags", values, "['sh-port']")
+    for flag in found:
+        require_text("scheduler_flags: the flag", flag, "'sh-port'")
+    return frozenset(found)
 
 
 def _services(values: str | Iterable[str]) -> tuple[str, ...]:
-    return (values,) if isinstance(values, str) else tuple(values)
+    if isinstance(values, str):
+        return (values,)
+    return several("services", values, "'192.0.2.10:80/tcp', or a list of such texts")
 
 
 def _marks(values: int | Iterable[int]) -> tuple[int, ...]:
-    return (values,) if isinstance(values, int) else tuple(values)
+    if isinstance(values, int):
+        return (values,)
+    return several("fwmark", values, "a number such as 7, or a list of numbers")
 
 
 def _optional_tunnel(value: Tunnel | None) -> Tunnel | None:
@@ -64,8 +75,7 @@ def _optional_tunnel(value: Tunnel | None) -> Tunnel | None:
 
 
 def _poll_interval(value: float | None) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and 0.1 <= value <= LONGEST_POLL):
+    if value is not None and not (is_number(value) and 0.1 <= value <= LONGEST_POLL):
         raise ConfigError(
             f"poll_interval {value!r} must be 0.1 to {LONGEST_POLL} seconds, or None for never"
         )
@@ -73,7 +83,12 @@ def _poll_interval(value: float | None) -> float | None:
 
 
 def _path(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value)
+    if value is None:
+        return None
+    given = cast(object, value)
+    if not isinstance(given, str | Path):
+        raise ConfigError(f"state_file {value!r} is no path; write '/run/web/services.json'")
+    return Path(given)
 
 
 @attrs.frozen(kw_only=True)
@@ -93,16 +108,16 @@ class Options:
     persistence: int | None = None
     granularity: int | None = None
     persistence_engine: str = ""
-    one_packet: bool = False
+    one_packet: bool = attrs.field(default=False, validator=truth)
     check: tuple[Checker, ...] = attrs.field(default=(), converter=checkers)
     quorum: int = 1
     hysteresis: int = 0
     sorry: RealServer | None = attrs.field(default=None, converter=_sorry)
-    sorry_inhibit: bool = False
-    inhibit_on_failure: bool = False
-    alpha: bool = False
-    omega: bool = False
-    masquerade: bool = False
+    sorry_inhibit: bool = attrs.field(default=False, validator=truth)
+    inhibit_on_failure: bool = attrs.field(default=False, validator=truth)
+    alpha: bool = attrs.field(default=False, validator=truth)
+    omega: bool = attrs.field(default=False, validator=truth)
+    masquerade: bool = attrs.field(default=False, validator=truth)
     at_exit: str = "remove"
     state_file: Path | None = attrs.field(default=None, converter=_path)
     poll_interval: float | None = attrs.field(default=POLL, converter=_poll_interval)
@@ -119,6 +134,8 @@ class Options:
     _families: frozenset[int] = attrs.field(init=False, default=frozenset[int]())
 
     def __attrs_post_init__(self) -> None:
+        if self.name is not None:
+            require_text("name", self.name, "name='web', or leave it out")
         keys = service_keys(self.services, fwmark=self.fwmark, family=self.family)
         self._set("label", str(keys[0]) if self.name is None else self.name)
         self._set("_ports", frozenset(key.port for key in keys))

@@ -87,9 +87,9 @@ class Member:
 class Seat:
     """A member of a pool with what is known of it; made by :meth:`Pool.add`."""
 
-    __slots__ = ("configured", "counted", "failing", "member", "rest", "said")
+    __slots__ = ("configured", "counted", "failing", "held", "member", "rest", "said")
 
-    def __init__(self, member: Member, failing: Iterable[int]) -> None:
+    def __init__(self, member: Member, failing: Iterable[int], held: bool) -> None:
         self.member = member
         self.configured = member.weight
         """The weight that the program gave it last."""
@@ -101,6 +101,8 @@ class Seat:
         """DISABLED or DRAINING."""
         self.counted = 0
         """What it contributes to the weight of the pool."""
+        self.held = held and bool(self.failing)
+        """Whether it stays in the table with weight 0 until a check has failed or all passed."""
 
     @property
     def up(self) -> bool:
@@ -190,6 +192,10 @@ class Pool:
         """The member ``name``."""
         return self._seats.get(name)
 
+    def seat_at(self, key: DestinationKey) -> Seat | None:
+        """The member with this address and port."""
+        return self._by_key.get(key)
+
     def wanted(self) -> tuple[Destination, ...]:
         """Everything that should stand in the table."""
         entries = [self._place(seat) for seat in self._seats.values()]
@@ -222,12 +228,27 @@ class Pool:
             notices.append(self._lost(at))
         return notices
 
-    def add(self, member: Member, failing: Iterable[int], at: float) -> list[PoolNotice]:
+    def present(self, at: float) -> list[PoolNotice]:
+        """What who listens from now on must know: which servers are down, and of the quorum."""
+        told: list[PoolNotice] = [
+            ServerDown(virtual_server=self._name, at=at, server=name, reason=seat.reason)
+            for name, seat in self._seats.items()
+            if not seat.up
+        ]
+        if not self.quorate:
+            return [*told, self._lost(at)]
+        return [*told, QuorumUp(virtual_server=self._name, at=at, weight=self.weight)]
+
+    def add(
+        self, member: Member, failing: Iterable[int], at: float, *, held: bool = False
+    ) -> list[PoolNotice]:
         """Take a server in that has another name and key than the others.
 
         :param failing: the checks that must pass before it is up (``alpha``).
+        :param held: an earlier run left it in the table with weight 0, perhaps with connections:
+            it stays there until a check says that it has failed.
         """
-        seat = self._seats[member.name] = self._by_key[member.key] = Seat(member, failing)
+        seat = self._seats[member.name] = self._by_key[member.key] = Seat(member, failing, held)
         self._configured += seat.configured
         told: list[PoolNotice] = [ServerAdded(virtual_server=self._name, at=at, server=member.name)]
         return self._settle(seat, told, at)
@@ -260,20 +281,21 @@ class Pool:
     ) -> list[PoolNotice]:
         """Learn the verdict of one check of a server.
 
+        :param reason: why the check failed; empty if it passed, be it not often enough yet.
         :param weight: what the last check that passed said about the weight, if anything.
         :param relative: it is a difference to the configured weight.
         """
         seat = self._seats[name]
         said = None if weight is None else (weight, relative)
-        if healthy is (check not in seat.failing) and said == seat.said.get(check):
-            if not healthy:
-                seat.failing[check] = reason
-            return []
-        was_up, before = seat.up, seat.weight
+        was_up, before, was_held = seat.up, seat.weight, seat.held
+        known = healthy is (check not in seat.failing) and said == seat.said.get(check)
         if healthy:
             seat.failing.pop(check, None)
         else:
-            seat.failing[check] = reason
+            seat.failing[check] = reason or seat.failing.get(check, UNKNOWN)
+        seat.held = was_held and not seat.up and (healthy or not reason)
+        if known and seat.held is was_held:
+            return []
         if said is None:
             seat.said.pop(check, None)
         else:
@@ -315,7 +337,7 @@ class Pool:
             if seat.up
         ]
         if self.quorate:
-            notices.append(QuorumDown(virtual_server=self._name, at=at, weight=self.weight))
+            notices.append(QuorumDown(virtual_server=self._name, at=at, weight=0))
         return notices
 
     # --- how it decides -------------------------------------------------------------------------
@@ -377,7 +399,8 @@ class Pool:
     def _place(self, seat: Seat) -> Destination | None:
         out = seat.failing or (self._sorry is not None and not self.quorate and not seat.rest)
         if out:
-            return seat.member.destination(0) if seat.member.inhibit_on_failure else None
+            stays = seat.member.inhibit_on_failure or seat.held
+            return seat.member.destination(0) if stays else None
         return seat.member.destination(seat.carries)
 
     def _stand_in(self) -> Destination | None:

@@ -10,6 +10,7 @@ from vrrpkit.checks.base import Checker
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
+from vrrpkit.ipvs.given import require_text, truth
 from vrrpkit.values import whole_number
 
 __all__ = ["RealServer", "checkers", "forward_of", "tunnel_of", "usable_tunnel"]
@@ -39,11 +40,6 @@ def _require(kind: type, value: object) -> None:
             f"check {value!r} is no Checker; write TCPChecker(), HTTPChecker('/healthz'), or "
             "FunctionChecker(function) around a coroutine function; () is none"
         )
-
-
-def _require_text(what: str, value: object, example: str) -> None:
-    if not isinstance(value, str):
-        raise ConfigError(f"{what} {value!r} is no text; write {example}")
 
 
 def _optional_checkers(
@@ -140,14 +136,20 @@ class RealServer:
     tunnel: Tunnel | None = attrs.field(default=None, kw_only=True, converter=_optional_tunnel)
     upper: int = attrs.field(default=0, kw_only=True)
     lower: int = attrs.field(default=0, kw_only=True)
-    inhibit_on_failure: bool | None = attrs.field(default=None, kw_only=True)
-    alpha: bool | None = attrs.field(default=None, kw_only=True)
+    inhibit_on_failure: bool | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(truth)
+    )
+    alpha: bool | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(truth)
+    )
     check: tuple[Checker, ...] | None = attrs.field(
         default=None, kw_only=True, converter=_optional_checkers
     )
 
     def __attrs_post_init__(self) -> None:
-        _require_text("endpoint", self.endpoint, "'10.0.0.1:8080'")
+        require_text("endpoint", self.endpoint, "'10.0.0.1:8080'")
+        if self.name is not None:
+            require_text("name", self.name, "name='web1', or leave it out")
         address = destination_key(self.endpoint).address
         what = f"real server {self}"
         if address.version == 6 and address.is_link_local:
@@ -169,14 +171,14 @@ class RealServer:
             usable_tunnel(self.tunnel, what)
 
     @classmethod
-    def of(cls, value: str | RealServer) -> RealServer:
+    def of(cls, value: str | RealServer, what: str = "real server") -> RealServer:
         """Accept whatever a user may write for a real server.
 
-        :raises ConfigError: it is something else.
+        :raises ConfigError: it is something else; ``what`` begins the message.
         """
         if isinstance(value, RealServer):
             return value
-        _require_text("real server", value, "'10.0.0.1:8080', or a RealServer")
+        require_text(what, value, "'10.0.0.1:8080', or a RealServer")
         return cls(value)
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -12,16 +12,22 @@ from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.errors import Closed, ConfigError, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.ipvs.checking import Followed, require_followed
-from vrrpkit.ipvs.connections import entries_of
+from vrrpkit.ipvs.checking import Followed, require_followed, require_scheduler
 from vrrpkit.ipvs.driver import Driver
-from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceEntry, ServiceKey, Tunnel
+from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceKey, Tunnel
+from vrrpkit.ipvs.given import is_number, several
 from vrrpkit.ipvs.notices import Notice, QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.options import Options
-from vrrpkit.ipvs.pool import Seat, ServerState
+from vrrpkit.ipvs.pool import ServerState
 from vrrpkit.ipvs.realserver import RealServer
-from vrrpkit.ipvs.status import ServerStatus, ServiceStatistics, VirtualServerState
-from vrrpkit.ipvs.table import Table
+from vrrpkit.ipvs.status import (
+    ServerStatus,
+    ServiceStatistics,
+    VirtualServerState,
+    statistics,
+    status,
+)
+from vrrpkit.ipvs.table import Table, require_table
 from vrrpkit.leaving import Body
 from vrrpkit.values import whole_number
 
@@ -157,7 +163,9 @@ class VirtualServer:
         )
         self.name = self.options.label
         require_followed(self.name, follows)
-        self._notify = Attachments(self, notify)
+        require_table(self.name, table)
+        require_scheduler(self.name, check_scheduler)
+        self._notify = Attachments(self, _notifiers(self.name, notify))
         self._follows = follows
         self._table = table
         self._scheduler = check_scheduler
@@ -250,7 +258,15 @@ class VirtualServer:
         if driver is None:
             return ()
         entries = {} if driver.claim is None else dict(driver.claim.entries)
-        return tuple(_status(driver, seat, entries) for seat in driver.pool.seats)
+        return tuple(
+            status(
+                seat,
+                driver.pool.serves(seat),
+                (check.last for check in driver.checking.of(seat.member.name)),
+                entries,
+            )
+            for seat in driver.pool.seats
+        )
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -264,18 +280,10 @@ class VirtualServer:
         """
         driver = self._running
         entries = await driver.look()
-        found: dict[ServiceKey, ServiceStatistics] = {}
         members = [seat.member for seat in driver.pool.seats]
         if self.options.stand_in is not None:
             members.append(self.options.stand_in)
-        for key, entry in entries.items():
-            servers = {
-                member.name: there
-                for member in members
-                for _, there in entries_of(member.key, {key: entry})
-            }
-            found[key] = ServiceStatistics(counters=entry.counters, servers=servers)
-        return found
+        return statistics(members, entries)
 
     # --- what it tells --------------------------------------------------------------------------
 
@@ -299,11 +307,13 @@ class VirtualServer:
         return self._hub.stream(limit)
 
     def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
-        """Tell one more of everything that happens from now on. Returns what ends it.
+        """Tell one more of everything that happens, beginning with the servers that are down now
+        and the quorum. Returns what ends it.
 
         :raises ConfigError: the notifier cannot tell of a virtual server.
         """
-        return self._notify.add(self._hub, notifier, None)
+        present = () if self._driver is None else self._driver.present()
+        return self._notify.add(self._hub, notifier, *present)
 
     def on_server(self, callback: Callable[[ServerUp | ServerDown], None]) -> Callable[[], None]:
         """Call ``callback`` when a real server goes up or down (``notify_up``, ``notify_down``), on
@@ -327,7 +337,8 @@ class VirtualServer:
 
     # --- what it can be told --------------------------------------------------------------------
 
-    # Each of these decides at once; what is waited for is that the table follows.
+    # Each of these decides at once; what is waited for is that the table follows. A server is meant
+    # by its name, its endpoint, or the RealServer that it was described by.
 
     async def add(self, server: str | RealServer) -> None:
         """Take a real server in; returns when the table follows.
@@ -337,9 +348,10 @@ class VirtualServer:
         await self._running.add(RealServer.of(server))
 
     async def remove(self, server: str | RealServer) -> None:
-        """Drop a real server, by its name, at once: its connections are cut, see :meth:`drain`.
+        """Drop a real server, by its name or endpoint, at once: its connections are cut, see
+        :meth:`drain`.
 
-        :raises ConfigError: there is none of that name.
+        :raises ConfigError: there is none such.
         """
         await self._running.remove(server)
 
@@ -355,14 +367,14 @@ class VirtualServer:
         """Send a real server no new connections until :meth:`enable`; those it has stay, and it is
         checked on. It does not count for the quorum.
 
-        :raises ConfigError: there is none of that name.
+        :raises ConfigError: there is none such.
         """
         await self._running.rest(server, ServerState.DISABLED)
 
     async def enable(self, server: str | RealServer) -> None:
         """Let a real server serve again after :meth:`disable`, or give up its draining.
 
-        :raises ConfigError: there is none of that name.
+        :raises ConfigError: there is none such.
         """
         await self._running.rest(server, None)
 
@@ -375,13 +387,22 @@ class VirtualServer:
         is 1. When this is cancelled, or the virtual server ends, the server is as before.
 
         :param timeout: seconds, from 0; ``None`` waits as long as it takes.
-        :raises ConfigError: there is none of that name, or the time is negative.
-        :raises VRRPKitError: it drains already, or somebody enabled or removed it meanwhile.
+        :raises ConfigError: there is none such, or the time is negative.
+        :raises VRRPKitError: it drains already, or somebody enabled, disabled or removed it
+            meanwhile.
         :raises Closed: the virtual server ended before.
         """
-        if timeout is not None and not timeout >= 0:
+        if timeout is not None and not (is_number(timeout) and timeout >= 0):
             raise ConfigError(f"timeout {timeout!r} must be 0 seconds or more, or None")
         return await self._running.drain(server, timeout)
+
+
+def _notifiers(what: str, values: Iterable[Notifier]) -> tuple[Notifier, ...]:
+    found = several("notify", values, "[Mail(...)], or another notifier in a list")
+    for notifier in found:
+        if isinstance(notifier, type) or not callable(getattr(notifier, "attach", None)):
+            raise ConfigError(f"{what}: notify: {notifier!r} is no notifier; see vrrpkit.notify")
+    return found
 
 
 def _of_the_kernel() -> Table:
@@ -389,19 +410,3 @@ def _of_the_kernel() -> Table:
     from vrrpkit.ipvs.kernel import KernelTable
 
     return KernelTable.current()
-
-
-def _status(driver: Driver, seat: Seat, entries: Mapping[ServiceKey, ServiceEntry]) -> ServerStatus:
-    found = entries_of(seat.member.key, entries)
-    return ServerStatus(
-        name=seat.member.name,
-        endpoint=str(seat.member.key),
-        state=seat.state,
-        healthy=seat.up,
-        reason=seat.reason,
-        configured=seat.configured,
-        weight=driver.pool.serves(seat),
-        results=tuple(check.last for check in driver.checking.of(seat.member.name)),
-        active=sum(entry.active for _, entry in found),
-        inactive=sum(entry.inactive for _, entry in found),
-    )

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 
+_on_record: set[tuple[str, str]] = set()
+
 
 class StateFile:
     """The file at ``path``. Its directory is made when it is written first."""
@@ -111,6 +113,29 @@ class Record:
     def __init__(self, path: Path | None, name: str) -> None:
         self._file = None if path is None else StateFile(path)
         self._name = name
+        self._place = str(path and path.absolute()), name
+        self._open = False
+
+    def open(self) -> None:
+        """Be the only one of this program who is on record there under this name.
+
+        :raises HostError: somebody else is.
+        """
+        if self._file is None:
+            return
+        if self._place in _on_record:
+            raise HostError(
+                f"another virtual server of this program is on record in {self._place[0]} as "
+                f"{self._name!r}: give one of them another name, or another state_file"
+            )
+        _on_record.add(self._place)
+        self._open = True
+
+    def close(self) -> None:
+        """Let somebody else be on record; what was written stays."""
+        if self._open:
+            self._open = False
+            _on_record.discard(self._place)
 
     def inherit(self, services: AbstractSet[ServiceKey]) -> set[ServiceKey]:
         """Put these services on record, and return those of an earlier run that are not among

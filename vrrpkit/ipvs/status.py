@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from vrrpkit.checks.notices import CheckResult
-from vrrpkit.ipvs.entries import DestinationEntry, TrafficCounters
-from vrrpkit.ipvs.pool import ServerState
+from vrrpkit.ipvs.connections import entries_of
+from vrrpkit.ipvs.entries import DestinationEntry, ServiceEntry, ServiceKey, TrafficCounters
+from vrrpkit.ipvs.pool import Member, Seat, ServerState
 
-__all__ = ["ServerStatus", "ServiceStatistics", "VirtualServerState"]
+__all__ = ["ServerStatus", "ServiceStatistics", "VirtualServerState", "statistics", "status"]
 
 
 class VirtualServerState(enum.Enum):
@@ -64,3 +65,46 @@ class ServiceStatistics:
     counters: TrafficCounters
     servers: Mapping[str, DestinationEntry]
     """By name: the sorry server too, and only those that stand in the table."""
+
+
+def status(
+    seat: Seat,
+    weight: int,
+    results: Iterable[CheckResult | None],
+    entries: Mapping[ServiceKey, ServiceEntry],
+) -> ServerStatus:
+    """What is known of a real server.
+
+    :param weight: that it serves with.
+    :param results: the last of each of its checks.
+    :param entries: the services, as they were read last.
+    """
+    found = entries_of(seat.member.key, entries)
+    return ServerStatus(
+        name=seat.member.name,
+        endpoint=str(seat.member.key),
+        state=seat.state,
+        healthy=seat.up,
+        reason=seat.reason,
+        configured=seat.configured,
+        weight=weight,
+        results=tuple(results),
+        active=sum(entry.active for _, entry in found),
+        inactive=sum(entry.inactive for _, entry in found),
+    )
+
+
+def statistics(
+    members: Iterable[Member], entries: Mapping[ServiceKey, ServiceEntry]
+) -> dict[ServiceKey, ServiceStatistics]:
+    """What each of the services, and each of these members in it, has carried."""
+    known = tuple(members)
+    found: dict[ServiceKey, ServiceStatistics] = {}
+    for key, entry in entries.items():
+        servers = {
+            member.name: there
+            for member in known
+            for _, there in entries_of(member.key, {key: entry})
+        }
+        found[key] = ServiceStatistics(counters=entry.counters, servers=servers)
+    return found

@@ -15,7 +15,7 @@ import attrs
 from vrrpkit.errors import HostError, VRRPKitError
 from vrrpkit.events import EventsLost, Hub
 from vrrpkit.ipvs.checking import Followed, require_followed
-from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
+from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table, require_table
 from vrrpkit.leaving import to_the_end
 from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.instance import VRRPInstance
@@ -110,6 +110,7 @@ class ConnectionSync:
         table: Table | None = None,
     ) -> None:
         require_followed(f"connection sync on {interface}", follows)
+        require_table(f"connection sync on {interface}", table)
         if id is None:
             id = follows.options.vrid if isinstance(follows, VRRPInstance) else 0
         self._daemons = {

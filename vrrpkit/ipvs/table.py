@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.entries import Operation, ServiceEntry, ServiceKey, Snapshot
+from vrrpkit.ipvs.given import require_text
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
-__all__ = ["MIXED", "ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table"]
+__all__ = ["MIXED", "ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table", "require_table"]
 
 MIXED = (
     "connection sync daemons and real servers of another address family than their service exclude "
@@ -59,6 +60,7 @@ class SyncDaemon:
     ttl: int | None = None
 
     def __attrs_post_init__(self) -> None:
+        require_text("sync daemon: interface", self.interface, "the name of one, as 'eth1'")
         if not self.interface:
             raise ConfigError("sync daemon: interface is empty; name the one between the directors")
         if len(self.interface.encode()) > LONGEST_NAME:
@@ -88,6 +90,7 @@ class ConnectionTimeouts:
     udp: int
 
 
+@runtime_checkable
 class Table(Protocol):
     """An IPVS table: the kernel's, or one in memory. All methods are to be called on one loop."""
 
@@ -157,3 +160,15 @@ class Table(Protocol):
     async def stop_sync_daemon(self, role: SyncRole) -> None:
         """Stop one; without effect when none of that role runs."""
         ...
+
+
+def require_table(what: str, value: object) -> None:
+    """Refuse what is no IPVS table; ``what`` begins the message.
+
+    :raises ConfigError: it is neither ``None`` nor a table.
+    """
+    if value is not None and (isinstance(value, type) or not isinstance(value, Table)):
+        raise ConfigError(
+            f"{what}: table {value!r} is no IPVS table; write MemoryTable(), or leave it out for "
+            "the kernel's"
+        )

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import logging
 import os
-import select
 import stat
 from collections import deque
 
 from vrrpkit.errors import ConfigError, HostError
 from vrrpkit.events import Attachment, Notifier
-from vrrpkit.notify.words import Word, words
+from vrrpkit.notify.words import Word, word_of
 from vrrpkit.values import whole_number
 
 __all__ = ["NotifyFIFO"]
@@ -28,9 +27,13 @@ class NotifyFIFO(Notifier):
         VS [192.0.2.10]:tcp:80 UP
         RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN
 
+    A virtual server of several services is called by its name, ``[web]:0``, as keepalived calls a
+    ``virtual_server_group``; one of a firewall mark ``FWM 7``.
+
     One line after the other, each whole, and all objects share the pipe. Nothing waits for its
     reader: when the pipe is full, at most ``limit`` lines are kept, and then the oldest is dropped
-    and counted. It is made if it is not there, and then removed with its last user.
+    and counted. It is made if it is not there, and then removed with its last user; if somebody
+    replaces it meanwhile, the next line goes to the new one.
 
     :param path: of the pipe.
     :param mode: permissions of a pipe that is made.
@@ -58,10 +61,16 @@ class NotifyFIFO(Notifier):
         self._users = 0
         self._made = False
         self._descriptor = -1
+        self._trouble = ""
         self._waiting: deque[bytes] = deque()
         self._writing = False
         self.dropped = 0
         """Lines that were lost because nobody read."""
+
+    @property
+    def waiting(self) -> int:
+        """Lines that wait because the pipe is full."""
+        return len(self._waiting)
 
     def attach(self, subject: object) -> Attachment:
         """Open the pipe, if it is not open yet.
@@ -79,12 +88,13 @@ class NotifyFIFO(Notifier):
             return
         if self._descriptor < 0:
             return
+        self._follow()
         if len(self._waiting) >= self._limit:
             self._waiting.popleft()
             if not self.dropped:
                 log.warning("nobody reads %s: the oldest lines are dropped", self._path)
             self.dropped += 1
-        self._waiting.append(word.line.encode()[: select.PIPE_BUF - 1] + b"\n")
+        self._waiting.append(f"{word.line}\n".encode())
         self._flush()
 
     def release(self) -> None:
@@ -94,32 +104,60 @@ class NotifyFIFO(Notifier):
             self._close()
 
     def _open(self) -> None:
+        made = False
         try:
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkfifo(self._path, 0o600)
-                self._made = True
+                made = True
                 os.chmod(self._path, self._mode)
-            except FileExistsError:
-                self._made = False
+            # To open something else might do something.
+            if not stat.S_ISFIFO(os.stat(self._path).st_mode):
+                raise HostError(f"{self._path} is no FIFO; remove it, or choose another path")
             # For reading too: so that it can be opened, and written to, while nobody reads.
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            kind = os.fstat(self._descriptor).st_mode
+            descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as problem:
+            if made:
+                self._unlink()
             raise HostError(f"the FIFO {self._path} cannot be used: {problem.strerror}") from None
-        if not stat.S_ISFIFO(kind):
+        if self._descriptor >= 0:
+            self._stop_writing()
             os.close(self._descriptor)
-            self._descriptor = -1
-            raise HostError(f"{self._path} is no FIFO; remove it, or choose another path")
+        self._descriptor = descriptor
+        self._made = made
+        self._trouble = ""
+
+    def _follow(self) -> None:
+        """Open the pipe anew if somebody has put another one in its place, or removed it: what is
+        written into the old one, nobody can read."""
+        if self._in_place():
+            return
+        try:
+            self._open()
+        except HostError as problem:
+            if str(problem) != self._trouble:
+                self._trouble = str(problem)
+                log.warning("%s: what is written meanwhile may be lost", problem)
+
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def _unlink(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
 
     def _close(self) -> None:
         self._stop_writing()
         self.dropped += len(self._waiting)
         self._waiting.clear()
+        # What somebody else has put there since is not ours to remove.
+        ours = self._made and self._in_place()
         os.close(self._descriptor)
         self._descriptor = -1
-        if self._made:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+        if ours:
+            self._unlink()
 
     def _flush(self) -> None:
         while self._waiting:
@@ -149,7 +187,8 @@ class _FIFOAttachment:
         self._open = True
 
     def tell(self, event: object) -> None:
-        for word in words(event, self._subject):
+        word = word_of(event, self._subject)
+        if word is not None:
             self._fifo.write(word)
 
     async def close(self) -> None:

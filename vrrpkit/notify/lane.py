@@ -8,8 +8,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from vrrpkit.values import whole_number
-
 __all__ = ["Lane"]
 
 log = logging.getLogger(__name__)
@@ -28,11 +26,13 @@ class Lane(Generic[T]):
     """Does ``work`` for one item after the other, in order, and never for two at once.
 
     While work is slow, what waits is kept short: a newer item of the same ``kind`` takes the place
-    of an older one and comes last, and beyond ``limit`` the oldest of kind ``None`` is dropped, or
-    if there is none the oldest. A task exists only while there is something to do. What ``work``
-    raises is logged.
+    of an older one and comes last, so that of each kind there is one. A task exists only while
+    there is something to do. What ``work`` raises is logged.
 
     :param kind: what may replace what; items of kind ``None`` all stay.
+    :param limit: items of kind ``None`` that wait; beyond, the oldest of them is dropped.
+    :param kinds: kinds that wait; beyond, the oldest is dropped. Far more than there are, or news
+        of one thing would push out another's.
     """
 
     def __init__(
@@ -42,13 +42,16 @@ class Lane(Generic[T]):
         *,
         kind: Callable[[T], Hashable | None] = lambda _: None,
         limit: int = 100,
+        kinds: int = 10_000,
     ) -> None:
-        whole_number("limit", limit, 1, 1_000_000, "items that may wait")
         self._name = name
         self._work = work
         self._kind = kind
         self._limit = limit
+        self._kinds = kinds
         self._waiting: OrderedDict[Hashable, T] = OrderedDict()
+        self._alone: OrderedDict[Hashable, None] = OrderedDict()
+        """The keys of those of kind ``None``."""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.replaced = 0
@@ -66,19 +69,23 @@ class Lane(Generic[T]):
         if self._closed:
             return
         kind = self._kind(item)
-        key = _Alone() if kind is None else kind
-        if key in self._waiting:
-            del self._waiting[key]
+        if kind is None:
+            kind = _Alone()
+            if len(self._alone) >= self._limit:
+                self._drop(next(iter(self._alone)))
+            self._alone[kind] = None
+        elif kind in self._waiting:
+            del self._waiting[kind]
             self.replaced += 1
-        elif len(self._waiting) >= self._limit:
-            self._drop()
-        self._waiting[key] = item
+        elif len(self._waiting) - len(self._alone) >= self._kinds:
+            self._drop(next(key for key in self._waiting if key not in self._alone))
+        self._waiting[kind] = item
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"vrrpkit: {self._name}")
 
-    def _drop(self) -> None:
-        alone = (key for key in self._waiting if isinstance(key, _Alone))
-        del self._waiting[next(alone, next(iter(self._waiting)))]
+    def _drop(self, key: Hashable) -> None:
+        del self._waiting[key]
+        self._alone.pop(key, None)
         if not self.dropped:
             log.warning("%s is too slow: the oldest that waits is dropped", self._name)
         self.dropped += 1
@@ -86,7 +93,8 @@ class Lane(Generic[T]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                _, item = self._waiting.popitem(last=False)
+                key, item = self._waiting.popitem(last=False)
+                self._alone.pop(key, None)
                 try:
                     await self._work(item)
                 except asyncio.CancelledError:
@@ -100,10 +108,14 @@ class Lane(Generic[T]):
         finally:
             self._task = None
 
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._alone.clear()
+
     def cancel(self) -> None:
         """Take nothing more, and drop what waits; what is being done is cancelled."""
         self._closed = True
-        self._waiting.clear()
+        self._forget()
         if self._task is not None:
             self._task.cancel()
 
@@ -124,6 +136,6 @@ class Lane(Generic[T]):
                     len(self._waiting) + 1,
                 )
                 self.dropped += len(self._waiting) + 1
-                self._waiting.clear()
+                self._forget()
                 task.cancel()
                 await asyncio.wait([task], timeout=PATIENCE)

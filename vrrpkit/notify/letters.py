@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.server import VirtualServer
-from vrrpkit.notify.words import Word, words
+from vrrpkit.notify.words import Word, word_of
 from vrrpkit.values import State
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
@@ -66,10 +66,10 @@ def fields_of(event: object, subject: object, router_id: str, at: float) -> Fiel
         case ServerUp() | ServerDown() | QuorumUp() | QuorumDown() if isinstance(
             subject, VirtualServer
         ):
-            told = words(event, subject)
-            if not told:
+            told = word_of(event, subject)
+            if told is None:
                 return None
-            found = _serving(event, told, subject)
+            found = _serving(event, told)
         case _:
             return None
     time = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
@@ -87,15 +87,8 @@ def _state(kind: str, name: str, state: State, reason: str) -> Fields:
     }
 
 
-def _serving(
-    event: ServerUp | ServerDown | QuorumUp | QuorumDown,
-    told: tuple[Word, ...],
-    subject: VirtualServer,
-) -> Fields:
-    first = told[0]
-    real = first.kind == "RS"
-    # One letter for all services of a virtual server, as keepalived does with a group of them.
-    group = (first.of if real else first.name) if len(told) == 1 else f"[{subject.name}]"
+def _serving(event: ServerUp | ServerDown | QuorumUp | QuorumDown, told: Word) -> Fields:
+    real = told.kind == "RS"
     reason = event.reason if isinstance(event, ServerDown) else ""
     if isinstance(event, QuorumUp | QuorumDown):
         reason = f"weight {event.weight}"
@@ -103,9 +96,9 @@ def _serving(
         reason += f", {event.sorry} stands in"
     return {
         "kind": "Realserver" if real else "Virtualserver",
-        "name": one_line(f"{first.name} of virtual server {group}" if real else group),
-        "state": first.state,
-        "event": first.state,
+        "name": one_line(f"{told.name} of virtual server {told.of}" if real else told.name),
+        "state": told.state,
+        "event": told.state,
         "reason": one_line(reason or "its checks pass"),
         "text": one_line(str(event)),
     }

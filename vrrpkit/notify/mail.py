@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import logging
 import socket
 import time
 from collections.abc import Iterable
-from email.message import EmailMessage
-from email.utils import format_datetime, localtime, make_msgid, parseaddr
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.utils import getaddresses, make_msgid
 from typing import TYPE_CHECKING, Literal
 
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
+from vrrpkit.notify.delivery import Delivery, Post
 from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of, one_line
-from vrrpkit.notify.outbox import Letter, Outbox, pause_before
+from vrrpkit.notify.outbox import Letter, Outbox
 from vrrpkit.values import whole_number
 
 if TYPE_CHECKING:
     from ssl import SSLContext
     from types import TracebackType
-
-    import aiosmtplib
 
 __all__ = ["Mail"]
 
@@ -42,7 +41,9 @@ class Mail(Notifier):
 
     Nothing waits for it. What cannot be delivered is kept, merged with its repetitions, and tried
     again after 5, 10, 20, ... at most 300 seconds, for as long as it takes; a server that refuses a
-    letter for good (SMTP 5xx) is not asked again. Leaving gives what waits ``flush`` seconds.
+    letter for good (SMTP 5xx) is not asked again. That holds for each recipient by itself: who has
+    a letter does not get it again because another one's mailbox is closed for now (SMTP 4xx), as
+    with greylisting. Leaving gives what waits ``flush`` seconds.
 
     :param host: name or address of the SMTP server.
     :param to: one or more addresses (``notification_email``).
@@ -90,49 +91,60 @@ class Mail(Notifier):
         limit: int = 100,
     ) -> None:
         name = socket.gethostname()
-        self._host = host
-        self._to = tuple(_mailbox("to", one) for one in ([to] if isinstance(to, str) else to))
-        self._sender = _mailbox("sender", sender or f"vrrpkit@{name}")
         self._security = security or ("opportunistic" if password is None else "starttls")
         self._verify = verify
         self._ca = ca
-        self._username = username
-        self._password = password
-        self._helo = helo or name
         self._router_id = router_id or name
         self._subject = subject
         self._body = body
-        self._states = frozenset(states)
-        self._deadline = deadline
+        self._states = frozenset([states] if isinstance(states, str) else states)
         self._flush = flush
-        self._outbox = Outbox(limit)
-        self._wake = asyncio.Event()
-        self._leaving = asyncio.Event()
-        self._delivered = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._check(port, limit)
-        self._port = PORTS[self._security] if port is None else port
-        self.sent = 0
-        """Letters that the server took."""
-        self.refused = 0
-        """Letters that the server refused for good."""
-        self.last_problem: str | None = None
-        """Why the last try failed; ``None`` after one that did not."""
-
-    def _check(self, port: int | None, limit: int) -> None:
-        if not self._host or self._host != one_line(self._host):
-            raise ConfigError(f"mail: host {self._host!r} is no name or address of a server")
-        if not self._to:
+        self._check(host, port, helo, limit, username, password, deadline)
+        recipients = tuple(_address("to", one) for one in ([to] if isinstance(to, str) else to))
+        if not recipients:
             raise ConfigError("mail: to is empty; give at least one address")
+        self._post = Post(
+            host=host,
+            port=PORTS[self._security] if port is None else port,
+            security=self._security,
+            sender=_address("sender", sender or f"vrrpkit@{name}"),
+            recipients=recipients,
+            helo=helo or name,
+            username=username,
+            password=password,
+            deadline=deadline,
+        )
+        # Once each, in order.
+        self._left = tuple(dict.fromkeys(one.addr_spec for one in recipients))
+        self._outbox = Outbox(limit)
+        self._delivery = Delivery(self._post, self._outbox)
+        self._entered = self._ended = False
+
+    def _check(
+        self,
+        host: str,
+        port: int | None,
+        helo: str | None,
+        limit: int,
+        username: str | None,
+        password: str | None,
+        deadline: float,
+    ) -> None:
+        if not host or not _plain(host):
+            raise ConfigError(f"mail: host {host!r} is no name or address of a server")
+        if helo is not None and not (helo and helo.isascii() and _plain(helo)):
+            raise ConfigError(
+                f"mail: helo {helo!r} is no name of a host; write it as 'lb1.example'"
+            )
         if self._security not in PORTS:
             raise ConfigError(
                 f"mail: security {self._security!r} must be one of {', '.join(PORTS)}"
             )
         if port is not None:
             whole_number("mail: port", port, 1, 65535, "leave it out for the usual one")
-        if (self._username is None) is not (self._password is None):
+        if (username is None) is not (password is None):
             raise ConfigError("mail: username and password go together; give both or neither")
-        if self._password is not None and self._security not in {"starttls", "tls"}:
+        if password is not None and self._security not in {"starttls", "tls"}:
             raise ConfigError(
                 "mail: a password would cross the network in clear; use security='starttls' or "
                 "'tls'"
@@ -143,14 +155,14 @@ class Mail(Notifier):
                 f"mail: states {', '.join(sorted(unknown))} must be among {', '.join(STATES)}"
             )
         whole_number("mail: limit", limit, 1, 100_000, "letters that may wait")
-        for what, seconds in (("deadline", self._deadline), ("flush", self._flush)):
+        for what, seconds in (("deadline", deadline), ("flush", self._flush)):
             if not 0 < seconds <= 3600:
                 raise ConfigError(f"mail: {what} {seconds} must be above 0 seconds, up to 3600")
         sample: dict[str, str] = dict.fromkeys(FIELDS, "")
         for what, template in (("subject", self._subject), ("body", self._body)):
             try:
                 template.format_map(sample)
-            except (KeyError, ValueError, IndexError) as problem:
+            except (KeyError, ValueError, IndexError, AttributeError) as problem:
                 raise ConfigError(
                     f"mail: the {what} template is no good: {problem!r}; fields are "
                     f"{', '.join(sample)}"
@@ -163,12 +175,13 @@ class Mail(Notifier):
 
         :raises ConfigError: the certificates to trust cannot be read.
         """
-        if self._task is not None:
-            raise VRRPKitError("this Mail is in use already: make another one")
+        if self._entered:
+            raise VRRPKitError("this Mail was entered before: make another one")
         # Loaded here: in the middle of things it would hold everybody up for a moment.
         importlib.import_module("aiosmtplib")
         context = self._context()
-        self._task = asyncio.create_task(self._deliver(context), name="vrrpkit: mail")
+        self._entered = True
+        self._delivery.start(context)
         return self
 
     async def __aexit__(
@@ -177,15 +190,10 @@ class Mail(Notifier):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        task, self._task = self._task, None
-        assert task is not None
         try:
-            self._leaving.set()
-            if self._outbox:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._flush):
-                        await self._delivered.wait()
+            await self._delivery.leave(self._flush)
         finally:
+            self._ended = True
             if self._outbox:
                 log.warning(
                     "mail: %d letters were not delivered within %g s: %s",
@@ -193,8 +201,7 @@ class Mail(Notifier):
                     self._flush,
                     self.last_problem or "no answer",
                 )
-            task.cancel()
-            await asyncio.wait([task])
+            await self._delivery.end()
 
     @property
     def waiting(self) -> int:
@@ -203,8 +210,23 @@ class Mail(Notifier):
 
     @property
     def dropped(self) -> int:
-        """Letters that were dropped because too many waited."""
+        """Letters that were dropped because too many waited, or came after the end."""
         return self._outbox.dropped
+
+    @property
+    def sent(self) -> int:
+        """Letters that the server took, for one recipient at least."""
+        return self._delivery.sent
+
+    @property
+    def refused(self) -> int:
+        """Letters that the server refused for good, for all recipients."""
+        return self._delivery.refused
+
+    @property
+    def last_problem(self) -> str | None:
+        """Why the last try failed; ``None`` after one that did not."""
+        return self._delivery.problem
 
     # --- what comes in
 
@@ -225,101 +247,24 @@ class Mail(Notifier):
         :param at: when it happened, in seconds since 1970; by default now.
         """
         before = self._outbox.dropped
-        when = time.time() if at is None else at
-        # What UTF-8 has no octets for could never be sent, and everything else waits behind it.
-        body = body.encode(errors="replace").decode()
-        self._outbox.put(Letter(subject=one_line(subject), body=body, at=when))
-        if self._outbox.dropped > before == 0:
-            log.warning("mail: too much waits for %s; the oldest is dropped", self._host)
-        self._wake.set()
-
-    # --- what goes out
-
-    async def _deliver(self, context: SSLContext | None) -> None:
-        tries = 0
-        while True:
-            self._wake.clear()
-            if not self._outbox:
-                self._delivered.set()
-                await self._wake.wait()
-            self._delivered.clear()
-            try:
-                async with asyncio.timeout(self._deadline):
-                    await self._session(context)
-            except Exception as problem:
-                tries += 1
-                pause = pause_before(tries)
-                self.last_problem = f"{type(problem).__name__}: {problem}".rstrip(": ")
-                level = logging.WARNING if tries == 1 else logging.DEBUG
-                log.log(level, "mail: %s: %s", self._host, self.last_problem)
-                await self._pause(pause)
-            else:
-                tries, self.last_problem = 0, None
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, unless it is time to leave: then try at once, and go on trying."""
-        leaving = self._leaving.is_set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0 if leaving else seconds):
-                await (asyncio.Event() if leaving else self._leaving).wait()
-
-    async def _session(self, context: SSLContext | None) -> None:
-        """Deliver what waits, in one session."""
-        import aiosmtplib
-
-        client = aiosmtplib.SMTP(
-            hostname=self._host,
-            port=self._port,
-            username=self._username,
-            password=self._password,
-            local_hostname=self._helo,
-            timeout=self._deadline,
-            use_tls=self._security == "tls",
-            start_tls={"starttls": True, "opportunistic": None}.get(self._security, False),
-            tls_context=context,
-        )
-        try:
-            await client.connect()
-            while (letter := self._outbox.first()) is not None:
-                taken = await self._hand_over(client, letter)
-                self._outbox.sent(letter)
-                if not taken:
-                    await client.rset()
-            await client.quit()
-        finally:
-            client.close()
-
-    async def _hand_over(self, client: aiosmtplib.SMTP, letter: Letter) -> bool:
-        """Whether the server took it; otherwise it refused it for good."""
-        import aiosmtplib
-
-        try:
-            await client.send_message(
-                self._written(letter), sender=self._sender, recipients=list(self._to)
+        if self._ended:
+            self._outbox.dropped += 1
+            if not before:
+                log.warning("mail: %r comes too late: enter Mail around what it tells of", subject)
+            return
+        # What UTF-8 has no octets for could never be sent.
+        self._outbox.put(
+            Letter(
+                id=make_msgid(domain=self._post.sender.domain),
+                subject=one_line(subject),
+                body=body.encode(errors="replace").decode(),
+                at=time.time() if at is None else at,
+                left=self._left,
             )
-        except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPResponseException) as refusal:
-            if not _for_good(refusal):
-                raise
-            self.refused += 1
-            log.warning("mail: %s refused %r: %s", self._host, letter.subject, refusal)
-            return False
-        self.sent += 1
-        return True
-
-    def _written(self, letter: Letter) -> EmailMessage:
-        message = EmailMessage()
-        message["From"] = self._sender
-        message["To"] = ", ".join(self._to)
-        message["Subject"] = letter.subject
-        message["Date"] = format_datetime(localtime())
-        message["Message-ID"] = make_msgid(domain=parseaddr(self._sender)[1].rpartition("@")[2])
-        message["Auto-Submitted"] = "auto-generated"
-        body = letter.body
-        if letter.repeats:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.first))
-            body += f"\nThis has happened {letter.repeats + 1} times since {since}.\n"
-        message.set_content(body)
-        return message
+        )
+        if self._outbox.dropped > before == 0:
+            log.warning("mail: too much waits for %s; the oldest is dropped", self._post.host)
+        self._delivery.wake()
 
     def _context(self) -> SSLContext | None:
         if self._security == "none":
@@ -336,17 +281,27 @@ class Mail(Notifier):
         return context
 
 
-def _for_good(refusal: Exception) -> bool:
-    codes = [getattr(one, "code", 0) for one in getattr(refusal, "recipients", None) or [refusal]]
-    return all(500 <= code < 600 for code in codes)
+def _plain(name: str) -> bool:
+    return name.isprintable() and " " not in name
 
 
-def _mailbox(what: str, value: str) -> str:
-    name, address = parseaddr(value)
-    local, at, domain = address.rpartition("@")
-    if value != one_line(value) or not (local and at and domain) or " " in address:
-        raise ConfigError(f"mail: {what} {value!r} is no address; write it as 'ops@example.net'")
-    return f"{name} <{address}>" if name else address
+def _address(what: str, value: object) -> Address:
+    if isinstance(value, str) and value == one_line(value):
+        found = getaddresses([value])
+        if len(found) > 1:
+            raise ConfigError(
+                f"mail: {what} {value!r} is more than one address; write a list with one address "
+                "each, and a name with a comma in double quotes"
+            )
+        with contextlib.suppress(ValueError, IndexError, HeaderParseError):
+            name, spec = found[0]
+            address = Address(display_name=name, addr_spec=spec)
+            if address.username and address.domain and spec.isascii() and " " not in spec:
+                return address
+    raise ConfigError(
+        f"mail: {what} {value!r} is no address; write it as 'ops@example.net', a domain of other "
+        "letters in its ASCII form ('xn--...')"
+    )
 
 
 class _MailAttachment:

@@ -15,8 +15,14 @@ LONGEST_PAUSE = 300.0
 class Letter:
     """One mail before it has an address."""
 
+    id: str
+    """Its Message-ID: the same at each try, so that a reader sees one that came twice once."""
     subject: str
     body: str
+    left: tuple[str, ...]
+    """The addresses that do not have it yet."""
+    taken: bool = False
+    """Whether somebody has it."""
     at: float
     """When it happened, in seconds since 1970."""
     repeats: int = 0
@@ -57,7 +63,20 @@ class Outbox:
         """The letter that has waited longest; it stays."""
         return next(iter(self._letters.values()), None)
 
-    def sent(self, letter: Letter) -> None:
-        """Forget a letter, unless it has taken in a newer one since."""
-        if self._letters.get(letter.subject) is letter:
-            del self._letters[letter.subject]
+    def done(self, letter: Letter, left: tuple[str, ...]) -> None:
+        """Forget a letter that is done with but for the recipients ``left``; one that took it in
+        meanwhile still goes to everybody."""
+        if self._holds(letter):
+            if left:
+                self._letters[letter.subject] = attrs.evolve(letter, left=left)
+            else:
+                del self._letters[letter.subject]
+
+    def step_back(self, letter: Letter) -> None:
+        """Put a letter behind all others."""
+        if self._holds(letter):
+            self._letters[letter.subject] = self._letters.pop(letter.subject)
+
+    def _holds(self, letter: Letter) -> bool:
+        there = self._letters.get(letter.subject)
+        return there is not None and there.id == letter.id

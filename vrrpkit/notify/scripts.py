@@ -9,7 +9,7 @@ from typing import TypeAlias
 from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.notify.lane import Lane
-from vrrpkit.notify.words import STATES, Word, words
+from vrrpkit.notify.words import STATES, Word, word_of
 from vrrpkit.process import Command, group_names
 from vrrpkit.values import whole_number
 
@@ -56,7 +56,8 @@ class NotifyScripts(Notifier):
     :param groups: with ``user``, the groups instead of the user's own.
     :param timeout: seconds until one that runs is ended, with its process group.
     :param flush: seconds that an object which ends gives its scripts.
-    :param limit: words that wait at most for one object.
+    :param limit: words that wait at most for one object; of each router, group or server there is
+        one at a time for its state. Beyond, the oldest is dropped.
     :raises ConfigError: there is no script at all, no such program or user, or one would run as
         root and others may change it.
     """
@@ -80,7 +81,7 @@ class NotifyScripts(Notifier):
         groups: Iterable[str | int] | None = None,
         timeout: float = 60.0,
         flush: float = 10.0,
-        limit: int = 100,
+        limit: int = 10_000,
     ) -> None:
         whole_number("NotifyScripts: limit", limit, 1, 1_000_000, "words that may wait")
         if not 0 <= flush <= 3600:
@@ -113,7 +114,7 @@ class NotifyScripts(Notifier):
     def attach(self, subject: object) -> Attachment:
         name = getattr(subject, "name", "")
         lane: Lane[Word] = Lane(
-            f"scripts of {name}", self._run, kind=lambda word: word.slot, limit=self._limit
+            f"scripts of {name}", self._run, kind=lambda word: word.slot, kinds=self._limit
         )
         return _ScriptsAttachment(lane, subject, self._flush)
 
@@ -162,7 +163,8 @@ class _ScriptsAttachment:
         self._flush = flush
 
     def tell(self, event: object) -> None:
-        for word in words(event, self._subject):
+        word = word_of(event, self._subject)
+        if word is not None:
             self._lane.put(word)
 
     async def close(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Hashable
 
 import attrs
 
-from vrrpkit.ipvs.entries import ServiceKey
 from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.server import VirtualServer
 from vrrpkit.values import State
@@ -14,7 +13,12 @@ from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.notices import AnotherMaster, PriorityChanged, Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
-__all__ = ["STATES", "Word", "words"]
+__all__ = ["STATES", "Word", "word_of"]
+
+QUOTE = '"'
+
+LONGEST = 1000
+"""Characters of a name in a line, so that the whole line fits into PIPE_BUF octets."""
 
 STATES = frozenset({"MASTER", "BACKUP", "FAULT", "STOP", "DELETED", "UP", "DOWN"})
 
@@ -26,7 +30,8 @@ class Word:
     kind: str
     """``INSTANCE``, ``GROUP``, ``VS`` (a virtual server), ``RS`` (a real server)."""
     name: str
-    """Of an instance or group; an endpoint such as ``[192.0.2.10]:tcp:80`` else."""
+    """Of an instance or group; else an endpoint such as ``[192.0.2.10]:tcp:80``, ``FWM 7`` of a
+    firewall mark, or ``[web]:0`` of a virtual server of several services."""
     state: str
     """``MASTER``, ``BACKUP``, ``FAULT``, ``STOP``, ``DELETED``; ``MASTER_RX_LOWER_PRI``,
     ``MASTER_PRIORITY``, ``BACKUP_PRIORITY``; ``UP``, ``DOWN``."""
@@ -50,11 +55,9 @@ class Word:
     @property
     def line(self) -> str:
         """What goes into the FIFO, without the end of the line."""
-        kind, name, *rest = self.arguments
         if self.kind in ("INSTANCE", "GROUP"):
-            printable = "".join(c if c.isprintable() and c != '"' else "?" for c in name)
-            name = f'"{printable}"'
-        return " ".join([kind, name, *rest])
+            return f'{self.kind} "{_shown(self.name, QUOTE)}" {self.state} {self.priority}'
+        return " ".join([self.kind, *map(_field, filter(None, (self.name, self.of))), self.state])
 
     @property
     def slot(self) -> Hashable:
@@ -63,33 +66,36 @@ class Word:
         return (self.kind, self.name, self.of, "" if self.state in STATES else self.state)
 
 
-def words(event: object, subject: object) -> tuple[Word, ...]:
-    """What to tell of an event of ``subject``: mostly nothing or one word; of a virtual server one
-    for each of its services."""
+def _shown(text: str, but: str) -> str:
+    return "".join(c if c.isprintable() and c not in but else "?" for c in text[:LONGEST])
+
+
+def _field(name: str) -> str:
+    # Fields are told apart by the space between them; keepalived's word for a mark has one inside.
+    return name if name.startswith("FWM ") else _shown(name, ' "')
+
+
+def word_of(event: object, subject: object) -> Word | None:
+    """What to tell of an event of ``subject``; ``None`` is nothing."""
     match event:
         case Transition():
-            return (_transition(event, subject),)
+            return _transition(event, subject)
         case GroupTransition():
             state = "STOP" if event.state is State.INIT else str(event.state)
-            return (
-                Word(kind="GROUP", name=event.group, state=state, previous=str(event.previous)),
-            )
+            return Word(kind="GROUP", name=event.group, state=state, previous=str(event.previous))
         case AnotherMaster():
-            return (_about(event.router, "MASTER_RX_LOWER_PRI", event.priority),)
+            return _about(event.router, "MASTER_RX_LOWER_PRI", event.priority)
         case PriorityChanged() if isinstance(subject, VRRPInstance):
             if subject.state not in (State.MASTER, State.BACKUP):
-                return ()
-            return (_about(event.router, f"{subject.state}_PRIORITY", event.priority),)
+                return None
+            return _about(event.router, f"{subject.state}_PRIORITY", event.priority)
         case QuorumUp() | QuorumDown() if isinstance(subject, VirtualServer):
             state = "UP" if isinstance(event, QuorumUp) else "DOWN"
-            return tuple(
-                Word(kind="VS", name=_service(key), state=state, reason=str(event))
-                for key in subject.services
-            )
+            return Word(kind="VS", name=_virtual(subject), state=state, reason=str(event))
         case ServerUp() | ServerDown() if isinstance(subject, VirtualServer):
             return _server(event, subject)
         case _:
-            return ()
+            return None
 
 
 def _transition(event: Transition, subject: object) -> Word:
@@ -111,24 +117,31 @@ def _about(router: str, state: str, priority: int) -> Word:
     return Word(kind="INSTANCE", name=router, state=state, priority=priority)
 
 
-def _server(event: ServerUp | ServerDown, subject: VirtualServer) -> tuple[Word, ...]:
+def _server(event: ServerUp | ServerDown, subject: VirtualServer) -> Word | None:
     endpoint = {status.name: status.endpoint for status in subject.servers}.get(event.server)
     if endpoint is None:
-        return ()
+        return None
     host, _, port = endpoint.rpartition(":")
-    state = "UP" if isinstance(event, ServerUp) else "DOWN"
-    reason = event.reason if isinstance(event, ServerDown) else ""
-    found: list[Word] = []
-    for key in subject.services:
-        protocol = "" if key.protocol is None else key.protocol.value
-        # Port 0 is that of the service.
-        name = f"[{host.strip('[]')}]:{protocol}:{key.port if port == '0' else port}"
-        found.append(Word(kind="RS", name=name, of=_service(key), state=state, reason=reason))
-    return tuple(found)
+    services = subject.services
+    if port == "0" and len(services) == 1:
+        # It is that of the service.
+        port = str(services[0].port)
+    protocol = next((key.protocol.value for key in services if key.protocol is not None), "none")
+    return Word(
+        kind="RS",
+        name=f"[{host.strip('[]')}]:{protocol}:{port}",
+        of=_virtual(subject),
+        state="UP" if isinstance(event, ServerUp) else "DOWN",
+        reason=event.reason if isinstance(event, ServerDown) else "",
+    )
 
 
-def _service(key: ServiceKey) -> str:
-    if key.fwmark:
+def _virtual(subject: VirtualServer) -> str:
+    """How a virtual server is called: by its service, or if it has several by its name, as
+    keepalived calls a ``virtual_server_group``."""
+    key, *others = subject.services
+    if others:
+        return f"[{subject.name}]:0"
+    if key.protocol is None:
         return f"FWM {key.fwmark}"
-    assert key.protocol is not None
     return f"[{key.address}]:{key.protocol.value}:{key.port}"

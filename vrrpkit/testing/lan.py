@@ -46,7 +46,7 @@ from vrrpkit.testing.timeline import (
 from vrrpkit.testing.virtual import VirtualLoop
 from vrrpkit.transport.memory import Conditions
 from vrrpkit.values import VIP, IPAddress, State, parse_address
-from vrrpkit.vrrp.driver import InstanceRecorder
+from vrrpkit.vrrp.hearing import InstanceRecorder
 from vrrpkit.vrrp.instance import VRRPInstance
 
 __all__ = ["Lan"]

@@ -15,7 +15,7 @@ from vrrpkit.host.routes import Route, Rule
 from vrrpkit.testing.timeline import Happening, Noted, Started, Step
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
-from vrrpkit.vrrp.driver import InstanceRecorder
+from vrrpkit.vrrp.hearing import InstanceRecorder
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import AdvertAnomaly, AdvertRejected, Anomaly, ClockSkew, SendFailed

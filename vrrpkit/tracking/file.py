@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from typing import cast
 
 import attrs
 
@@ -17,6 +18,9 @@ __all__ = ["TrackFile"]
 
 log = logging.getLogger(__name__)
 
+LOOK = 1.0
+"""Seconds between two looks at a file that cannot be watched."""
+
 
 @attrs.frozen
 class TrackFile(Tracker):
@@ -25,12 +29,12 @@ class TrackFile(Tracker):
         TrackFile("/run/priority-offset", weight=1)
 
     A product of -254 or less is FAULT. With ``weight=0`` any number but 0 is FAULT. A change is
-    noticed at once.
+    noticed at once (by inotify; where the system has none left, within a second).
 
     :param path: the file (``file``).
     :param missing: what counts while there is no such file, or it holds no whole number; ``None``:
         not known, which adds nothing, and is FAULT with ``weight=0``.
-    :raises ConfigError: the path is empty.
+    :raises ConfigError: the path is empty, or ``missing`` is no number.
     """
 
     path: str = attrs.field(converter=as_path)
@@ -38,14 +42,25 @@ class TrackFile(Tracker):
 
     def __attrs_post_init__(self) -> None:
         if not self.path:
-            raise ConfigError("TrackFile: the path is empty")
+            raise ConfigError("TrackFile: the path is empty; name the file")
+        given = cast(object, self.missing)
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+            raise ConfigError(f"TrackFile: missing {given!r} must be a whole number or None")
 
     def describe(self) -> str:
         return f"file {self.path}"
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
         changed = asyncio.Event()
-        stop = watch(self.path, changed.set)
+        try:
+            stop = watch(self.path, changed.set)
+        except OSError as problem:
+            log.warning(
+                "%s is read every %g s, for it cannot be watched: %s", self.path, LOOK, problem
+            )
+            while True:
+                yield self._value()
+                await asyncio.sleep(LOOK)
         try:
             while True:
                 yield self._value()

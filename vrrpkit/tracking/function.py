@@ -11,7 +11,7 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.tracking.counter import Counter
-from vrrpkit.values import whole_number
+from vrrpkit.tracking.limits import rows, seconds
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackFunction"]
@@ -30,9 +30,11 @@ class TrackFunction(Tracker):
         it returns an async iterator, each item is a signal. A signal is ``True``, ``False`` or a
         number; an exception is a bad one.
     :param interval: seconds between two calls, 0.01 to 86400.
-    :param timeout: seconds that an awaitable may take; then the signal is bad.
-    :param rise: good signals in a row that count as good, from 1; for ``True`` and ``False`` only.
-    :param fall: bad signals in a row that count as bad, from 1.
+    :param timeout: seconds that an awaitable may take, 0.001 to 86400; then the signal is bad. By
+        default it may take for ever.
+    :param rise: how often in a row ``True`` must come until it counts, from 1. The very first
+        signal counts at once.
+    :param fall: the same for ``False``.
     :raises ConfigError: a value is unusable.
     """
 
@@ -48,12 +50,10 @@ class TrackFunction(Tracker):
             raise ConfigError(
                 f"TrackFunction takes a function, not {given!r}: write 'lambda: ...' around it"
             )
-        if not 0.01 <= self.interval <= 86400:
-            raise ConfigError(f"TrackFunction: interval {self.interval} must be 0.01 to 86400 s")
-        if self.timeout is not None and not 0 < self.timeout <= 86400:
-            raise ConfigError(f"TrackFunction: timeout {self.timeout} must be above 0, to 86400 s")
-        for name, value in (("rise", self.rise), ("fall", self.fall)):
-            whole_number(f"TrackFunction: {name}", value, 1, 1_000_000, "signals in a row")
+        seconds("TrackFunction: interval", self.interval, 0.01, 86400)
+        if self.timeout is not None:
+            seconds("TrackFunction: timeout", self.timeout, 0.001, 86400)
+        rows("TrackFunction", self.rise, self.fall, "signals")
 
     def describe(self) -> str:
         return getattr(self.function, "__name__", "function")
@@ -79,14 +79,15 @@ class TrackFunction(Tracker):
             else:
                 failed = False
             if isinstance(found, AsyncIterator):
-                async for item in found:
-                    yield item
+                try:
+                    async for item in found:
+                        yield _counted(counter, item)
+                finally:
+                    # Or the collector of garbage would end it, some time.
+                    if isinstance(found, AsyncGenerator):
+                        await found.aclose()
                 return
-            if isinstance(signal, bool):
-                counter.count(signal)
-                yield counter.up
-            else:
-                yield signal
+            yield _counted(counter, signal)
             due = max(due + self.interval, loop.time())
             await asyncio.sleep(due - loop.time())
 
@@ -101,3 +102,10 @@ class TrackFunction(Tracker):
                 return await found
         except TimeoutError:
             raise TimeoutError(f"no answer within {self.timeout} s") from None
+
+
+def _counted(counter: Counter, signal: Signal) -> Signal:
+    if not isinstance(signal, bool):
+        return signal
+    counter.count(signal)
+    return counter.up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import cast
 
 import attrs
 
@@ -34,10 +35,17 @@ class TrackInterface(Tracker):
     netns: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if not self.interface:
+        interface, netns = cast(object, self.interface), cast(object, self.netns)
+        if interface == "":
             raise ConfigError("TrackInterface: the name of the interface is empty")
-        if self.netns is not None and not isinstance(self.interface, str):
+        if not isinstance(interface, str | Interface):
+            raise ConfigError(
+                f"TrackInterface: interface {interface!r} must be the name of one, such as 'eth1'"
+            )
+        if netns is not None and not isinstance(interface, str):
             raise ConfigError("netns goes with the name of an interface; leave it out here")
+        if netns is not None and not isinstance(netns, str):
+            raise ConfigError(f"TrackInterface: netns {netns!r} must be the name of one")
 
     def describe(self) -> str:
         name = self.interface if isinstance(self.interface, str) else self.interface.name

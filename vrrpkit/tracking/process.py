@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Literal
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Literal, cast
 
 import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.processes import Process, Processes
+from vrrpkit.tracking.limits import seconds
 from vrrpkit.values import whole_number
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
@@ -19,7 +20,11 @@ __all__ = ["TrackProcess"]
 def _arguments(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    return (value,) if isinstance(value, str) else tuple(value)
+    found = (value,) if isinstance(value, str) else tuple(value)
+    for argument in found:
+        if not isinstance(cast(object, argument), str):
+            raise ConfigError(f"TrackProcess: argument {argument!r} must be text; write str(...)")
+    return found
 
 
 @attrs.frozen
@@ -31,10 +36,13 @@ class TrackProcess(Tracker):
     :param program: the name of the program (``process``): what ``ps -o comm`` shows, or the last
         part of its first argument; with a slash in it, the whole first argument
         (``full_command``).
-    :param arguments: only processes with these arguments count (``param_match``).
-    :param match: which arguments count as these: ``"exact"``; ``"initial"``: the first ones are;
-        ``"partial"``: each of them is among them.
-    :param quorum: processes that make it good, from 1 (``quorum``).
+    :param arguments: only processes with these arguments count; an empty sequence: only those
+        without any.
+    :param match: which arguments count as these (``param_match``): ``"exact"``; ``"partial"``: the
+        first ones are, and more may follow; ``"initial"``: as before, and the last of these may be
+        the beginning of a longer one; ``"contains"``: each of these is somewhere among them.
+    :param quorum: processes that make it good, from 1 (``quorum``). If none may run, use 1 and
+        ``reverse=True``.
     :param quorum_max: more than so many are bad again, ``None`` for any number (``quorum_max``).
     :param fork_delay: seconds that it must stay good before that counts (``fork_delay``).
     :param terminate_delay: seconds that it must stay bad before that counts
@@ -46,20 +54,31 @@ class TrackProcess(Tracker):
     arguments: tuple[str, ...] | None = attrs.field(
         default=None, converter=_arguments, kw_only=True
     )
-    match: Literal["exact", "initial", "partial"] = attrs.field(default="exact", kw_only=True)
+    match: Literal["exact", "partial", "initial", "contains"] = attrs.field(
+        default="exact", kw_only=True
+    )
     quorum: int = attrs.field(default=1, kw_only=True)
     quorum_max: int | None = attrs.field(default=None, kw_only=True)
     fork_delay: float = attrs.field(default=0.0, kw_only=True)
     terminate_delay: float = attrs.field(default=0.0, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if not self.program:
-            raise ConfigError("TrackProcess: the name of the program is empty")
-        if self.match not in ("exact", "initial", "partial"):
+        if not isinstance(cast(object, self.program), str) or not self.program:
             raise ConfigError(
-                f"TrackProcess: match {self.match!r} must be 'exact', 'initial' or 'partial'"
+                f"TrackProcess: program {self.program!r} must be the name of a program, as text"
             )
-        whole_number("TrackProcess: quorum", self.quorum, 1, 1_000_000, "processes")
+        if self.match not in ("exact", "partial", "initial", "contains"):
+            raise ConfigError(
+                f"TrackProcess: match {self.match!r} must be 'exact', 'partial', 'initial' or "
+                "'contains'"
+            )
+        whole_number(
+            "TrackProcess: quorum",
+            self.quorum,
+            1,
+            1_000_000,
+            "processes; if none may run, use 1 and reverse=True",
+        )
         if self.quorum_max is not None:
             whole_number(
                 "TrackProcess: quorum_max", self.quorum_max, self.quorum, 1_000_000, "or None"
@@ -68,16 +87,17 @@ class TrackProcess(Tracker):
             ("fork_delay", self.fork_delay),
             ("terminate_delay", self.terminate_delay),
         ):
-            if not 0 <= delay <= 3600:
-                raise ConfigError(f"TrackProcess: {name} {delay} must be 0 to 3600 seconds")
+            seconds(f"TrackProcess: {name}", delay, 0, 3600)
 
     def describe(self) -> str:
         return f"process {self.program}"
 
     @staticmethod
     def told() -> bool:
-        """Whether the kernel tells of every process on this event loop while one is tracked; else
-        /proc is looked through once a second, and only the end of a process is seen at once."""
+        """Whether the kernel tells of every process on this event loop while one is tracked. Else
+        /proc is looked through once a second, and only the end of a process is seen at once; where
+        there are more than 200, an old one that turns into another program is seen within ten
+        seconds."""
         return Processes.current().told
 
     def fits(self, process: Process) -> bool:
@@ -97,20 +117,24 @@ class TrackProcess(Tracker):
             return True
         if self.match == "exact":
             return found == wanted
-        if self.match == "initial":
-            return found[: len(wanted)] == wanted
-        return set(wanted) <= set(found)
+        if self.match == "contains":
+            return set(wanted) <= set(found)
+        first = found[: len(wanted)]
+        if self.match == "partial" or not wanted:
+            return first == wanted
+        return (
+            len(first) == len(wanted)
+            and first[:-1] == wanted[:-1]
+            and first[-1].startswith(wanted[-1])
+        )
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
         processes = Processes.current()
         fitting: set[int] = set()
         changed = asyncio.Event()
 
-        def look(pids: Iterable[int] | None) -> None:
-            if pids is None:
-                pids = {*Process.everyone(), *fitting}
-            for pid in pids:
-                process = Process.read(pid)
+        def look(found: Mapping[int, Process | None]) -> None:
+            for pid, process in found.items():
                 if process is not None and self.fits(process):
                     fitting.add(pid)
                     processes.mind(pid)
@@ -120,7 +144,6 @@ class TrackProcess(Tracker):
 
         stop = processes.listen(look)
         try:
-            look(None)
             told = self._enough(len(fitting))
             yield told
             while True:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from typing import cast
 
 import attrs
 
 from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.process import Command, group_names, words
 from vrrpkit.tracking.counter import Counter
-from vrrpkit.values import whole_number
+from vrrpkit.tracking.limits import rows, seconds
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackScript"]
@@ -57,46 +58,46 @@ class TrackScript(Tracker):
         default=None, kw_only=True, converter=group_names
     )
     environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
+    _command: Command = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not 0.01 <= self.interval <= 86400:
-            raise ConfigError(f"TrackScript: interval {self.interval} must be 0.01 to 86400 s")
-        for name, value in (("rise", self.rise), ("fall", self.fall)):
-            whole_number(f"TrackScript: {name}", value, 1, 1_000_000, "results in a row")
-        self._command()
-
-    def _command(self) -> Command:
-        return Command(
+        seconds("TrackScript: interval", self.interval, 0.01, 86400)
+        rows("TrackScript", self.rise, self.fall, "results")
+        if self.initially is not None and not isinstance(cast(object, self.initially), bool):
+            raise ConfigError(
+                f"TrackScript: initially {self.initially!r} must be True, False or None"
+            )
+        command = Command(
             self.argv,
             user=self.user,
             groups=self.groups,
             timeout=self.interval if self.timeout is None else self.timeout,
             environment=self.environment,
         )
+        object.__setattr__(self, "_command", command)
 
     def describe(self) -> str:
-        return f"script {self._command().argv[0].rpartition('/')[2]}"
+        return f"script {self._command.argv[0].rpartition('/')[2]}"
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
         counter = Counter(self.rise, self.fall, self.initially)
         if counter.up is not None:
             yield counter.up
-        command = self._command()
         loop = asyncio.get_running_loop()
         due = loop.time()
         passed = True
         while True:
             # Of failures in a row the operator wants to know the first one.
-            passed = await self._passes(command, logging.WARNING if passed else logging.DEBUG)
+            passed = await self._passes(logging.WARNING if passed else logging.DEBUG)
             counter.count(passed)
             yield counter.up
             late = loop.time() - due
             due += self.interval * max(1, -(-late // self.interval))
             await asyncio.sleep(due - loop.time())
 
-    async def _passes(self, command: Command, level: int) -> bool:
+    async def _passes(self, level: int) -> bool:
         try:
-            done = await command.run()
+            done = await self._command.run()
         except (Untrusted, OSError) as problem:
             log.log(level, "%s is not run: %s", self.label, problem)
             return False

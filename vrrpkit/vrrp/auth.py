@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import attrs
 
@@ -40,9 +40,12 @@ class PasswordAuth:
     password: str = attrs.field(repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not 1 <= len(self.password.encode()) <= 8:
+        given = cast(object, self.password)
+        # The value is never shown.
+        if not isinstance(given, str) or not 1 <= len(given.encode()) <= 8:
             raise ConfigError(
-                "a VRRPv2 password has 1 to 8 octets; keepalived uses the first 8 of a longer one"
+                "a VRRPv2 password is text of 1 to 8 octets; keepalived uses the first 8 of a "
+                "longer one"
             )
 
     @property
@@ -54,6 +57,11 @@ class PasswordAuth:
 def _key(value: bytes | str) -> bytes:
     if isinstance(value, bytes):
         return value
+    given = cast(object, value)
+    if not isinstance(given, str):
+        raise ConfigError(
+            "an HMAC key must be bytes, such as secrets.token_bytes(32), or text, such as 'hex:...'"
+        )
     if value.startswith("hex:"):
         try:
             return bytes.fromhex(value[4:])
@@ -115,8 +123,9 @@ class HMACAuth:
             raise ConfigError(
                 f"HMAC mode {self.mode!r} must be 'enforce', 'permissive' or 'receive-only'"
             )
-        if self.window is not None and not 1 <= self.window <= 300:
-            raise ConfigError(f"HMAC window {self.window} must be 1 to 300 seconds")
+        window = cast(object, self.window)
+        if window is not None and not (isinstance(window, int | float) and 1 <= window <= 300):
+            raise ConfigError(f"HMAC window {window!r} must be 1 to 300 seconds")
 
     def window_for(self, interval: float) -> float:
         """The time window in seconds at an advertisement interval of ``interval`` seconds."""

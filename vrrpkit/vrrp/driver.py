@@ -6,21 +6,21 @@ machine, and carries out every effect before anything else can happen on the loo
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import attrs
 
-from vrrpkit.errors import DecodeError
 from vrrpkit.events import Hub
-from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
-from vrrpkit.transport.base import Datagram, Repeats, Transport
-from vrrpkit.values import VIP, State
+from vrrpkit.host.base import Interface
+from vrrpkit.transport.base import Transport
+from vrrpkit.values import State
+from vrrpkit.vrrp.belongings import Belongings
 from vrrpkit.vrrp.election import advert_step
+from vrrpkit.vrrp.hearing import Hearing, InstanceRecorder
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import AdvertAnomaly, Notice, Transition
 from vrrpkit.vrrp.options import Options
@@ -30,20 +30,13 @@ from vrrpkit.vrrp.seat import Seat
 from vrrpkit.vrrp.statistics import Statistics
 from vrrpkit.vrrp.tracker import effective_priority
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
-    AdvertReceived,
-    AdvertsLost,
     Announce,
     DropAddresses,
     Effect,
     Event,
     FaultsNow,
-    KernelRefusedAddresses,
-    LostAddress,
-    LostRoute,
     PrimaryAddress,
     Publish,
-    Refreshed,
     SendAdvert,
     SetPriority,
     Shutdown,
@@ -54,26 +47,16 @@ from vrrpkit.vrrp.vocabulary import (
 from vrrpkit.vrrp.writer import AdvertWriter
 
 if TYPE_CHECKING:
-    from vrrpkit.host.routes import Entry
+    pass
 
-__all__ = ["Driver", "InstanceRecorder"]
+__all__ = ["Driver"]
 
 log = logging.getLogger(__name__)
-
-GRACE = 5.0
-"""Seconds that leaving may take to remove the addresses."""
 
 _TIMER_FIRED = TimerFired()
 
 RELAXED = 0.1
 """The longest a BACKUP lets an advert lie, in seconds, unless the master says that it leaves."""
-
-
-class InstanceRecorder(Protocol):
-    """Sees everything that goes into a machine and comes out of it."""
-
-    def record(self, machine: Machine, event: Event, now: float, effects: Sequence[Effect]) -> None:
-        """``machine`` took ``event`` in at ``now`` and answered with ``effects``."""
 
 
 class Driver:
@@ -98,11 +81,8 @@ class Driver:
         self.machine = Machine(attrs.evolve(options.machine_config(), grouped=grouped))
         self.court: Callable[[Event], None] | None = None
         """Takes the events of a member of a sync group, and has them settled by :meth:`settle`."""
-        self.heard: Callable[[int, float], None] | None = None
-        """Told the priority of an advert and when it came, unless it only repeats the last."""
         self.failure: BaseException | None = None
         self.last_transition: Transition | None = None
-        self.seat = Seat(options, interface, self, transport)
         self._options = options
         self._interface = interface
         self._deadlines = interface.deadlines
@@ -113,11 +93,25 @@ class Driver:
         self._recorder = recorder
         self._failed = failed
         self._writer = AdvertWriter(options)
-        self._inspector = Inspector.of(options)
         self._reporter = Reporter(options.name, statistics, self._publish)
-        self._hold: AddressHold | None = None
-        self._routes: RouteHold | None = None
-        self._ban: Ban | None = None
+        self.hearing = Hearing(
+            self.machine,
+            Inspector.of(options),
+            statistics,
+            self._reporter,
+            recorder,
+            feed=self.feed,
+            fail=self.fail,
+            now=self.now,
+        )
+        self.seat = Seat(options, interface, self.hearing, transport)
+        self._belongings = Belongings(
+            options,
+            self.machine,
+            feed=self.feed,
+            fail=self.fail,
+            tell_all=recorder is not None,
+        )
         self._unwatch: list[Callable[[], None]] = []
         self._claimed = False
         self._queue: deque[Event] = deque()
@@ -127,8 +121,6 @@ class Driver:
         """The configured priority, without what trackers add."""
         self._added = 0
         self._unfit: frozenset[str] = frozenset()
-        self._known: Datagram | None = None
-        self._repeats = Repeats(0)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -144,23 +136,20 @@ class Driver:
             self.seat.virtual = await self._interface.virtual(options.vrid, options.family, name)
             await self.seat.virtual.open()
         carrier = self.seat.carrier
-        if not options.accepts:
-            self._ban = await carrier.refuse(options.all_vips)
-        self._hold = await carrier.hold(
-            options.all_vips, options.used_announcements, self, options.vip_lease
-        )
-        if options.routes or options.rules:
-            self._routes = self._interface.hold_routes(
-                options.routes, options.rules, self.route_lost
-            )
+        await self._belongings.prepare(self._interface, carrier)
         for interface in {self._interface, carrier}:
             self._unwatch.append(interface.watch(self._look))
         self.seat.look()
-        self._inspector.own = self.seat.own
+        self.hearing.inspector.own = self.seat.own
+
+    @property
+    def faults(self) -> frozenset[str]:
+        """What makes the router unfit, as far as its place and its trackers know."""
+        return self.seat.faults | self._unfit
 
     def begin(self) -> None:
         """Start the machine."""
-        self.feed(Startup(primary=self.seat.source, faults=self.seat.faults | self._unfit))
+        self.feed(Startup(primary=self.seat.source, faults=self.faults))
         self._reprioritise()
 
     def rebase(self, priority: int) -> None:
@@ -177,7 +166,7 @@ class Driver:
             return
         self._reprioritise()
         if unfit != faults:
-            self.feed(FaultsNow(faults=self.seat.faults | faults))
+            self.feed(FaultsNow(faults=self.faults))
 
     def _reprioritise(self) -> None:
         priority = effective_priority(self.base, self._added)
@@ -196,24 +185,13 @@ class Driver:
             self._send(0, self._deadlines.now())
 
     async def stop(self) -> None:
-        """Remove the addresses within :data:`GRACE` seconds and give everything back."""
+        """Remove the addresses, within a limit, and give everything back."""
         self._deadline.set(None)
         for unwatch in self._unwatch:
             unwatch()
         self._unwatch.clear()
-        routes, self._routes = self._routes, None
         try:
-            if routes is not None:
-                routes.close()
-            if self._hold is not None:
-                async with asyncio.timeout(GRACE):
-                    await self._hold.close()
-        except TimeoutError:
-            log.error(
-                "%s: the kernel did not take the addresses back within %g s",
-                self._options.name,
-                GRACE,
-            )
+            await self._belongings.give_back()
         finally:
             self.seat.close()
             if self._claimed:
@@ -223,127 +201,16 @@ class Driver:
                 if self.seat.virtual is not None:
                     await self.seat.virtual.close()
             finally:
-                if self._ban is not None:
-                    await self._ban.close()
+                await self._belongings.lift_ban()
 
     # --- what comes in ---------------------------------------------------------------------------
-
-    def received(self, datagram: Datagram) -> Repeats | None:
-        """One message for this VRID (see :class:`vrrpkit.transport.base.Receiver`)."""
-        known = self._known
-        if (
-            known is not None
-            and datagram.payload == known.payload
-            and datagram.source is known.source
-            and datagram.ttl == known.ttl
-            and datagram.destination is known.destination
-        ):
-            repeats = self._repeats
-            repeats.at = datagram.received
-            repeats.count += 1
-            if self._recorder is None:
-                return repeats
-            self.catch_up()
-            event = Refreshed(datagram.received)
-            self._recorder.record(self.machine, event, datagram.received, ())
-            return None
-        try:
-            self._inspect(datagram)
-        except Exception as bug:
-            self.fail(bug)
-        return None
-
-    def catch_up(self) -> None:
-        """Take in the repetitions of the last accepted advert that were only noted so far."""
-        known, repeats = self._known, self._repeats
-        if known is not None and repeats.count:
-            self._statistics.advertisement_rcvd += repeats.count
-            self._statistics.peer(known.source).accepted += repeats.count
-            repeats.count = 0
-            self.machine.refreshed(repeats.at)
-
-    def _inspect(self, datagram: Datagram) -> None:
-        payload, source, destination, ttl, at = datagram
-        wall = time.time() if self._inspector.verifier is not None else 0.0
-        try:
-            heard = self._inspector.inspect(payload, source, destination, ttl, wall)
-        except DecodeError as problem:
-            self._reporter.rejected(problem, source, self._deadlines.now())
-            return
-        advert = heard.advert
-        statistics = self._statistics
-        statistics.advertisement_rcvd += 1
-        if advert.priority == 0:
-            statistics.priority_zero_pkts_rcvd += 1
-        counts = statistics.peer(source)
-        counts.accepted += 1
-        counts.checksum = heard.checksum
-        self._reporter.remarked(heard, source, at)
-        verifier = self._inspector.verifier
-        if verifier is not None and verifier.skewed(heard.ahead):
-            self._reporter.skewed(source, heard.ahead, at)
-        if self.heard is not None and advert.priority:
-            self.heard(advert.priority, at)
-        self.feed(
-            AdvertReceived(source=source, priority=advert.priority, interval=advert.interval, at=at)
-        )
-        if (
-            self.machine.refreshable
-            and source == self.machine.master
-            and not heard.remarks
-            and verifier is None
-        ):
-            self._known, self._repeats = datagram, Repeats(datagram.ttl)
-
-    def deaf(self) -> None:
-        """Messages were lost on this host (see :class:`vrrpkit.transport.base.Receiver`)."""
-        self.feed(AdvertsLost())
-
-    def acquired(self) -> None:
-        """Every address is in place (see :class:`vrrpkit.host.base.AddressListener`)."""
-        if self._routes is not None and not self._take_routes(self._routes):
-            return
-        if self.machine.refused or self._recorder is not None:
-            self.feed(AddressesInPlace())
-
-    def _take_routes(self, routes: RouteHold) -> bool:
-        """Put routes and rules in place; whether all are."""
-        try:
-            failures = routes.acquire()
-        except Exception as bug:
-            self.fail(bug)
-            return False
-        if failures:
-            self.feed(
-                KernelRefusedAddresses(
-                    tuple(
-                        f"{entry.described}: {error.strerror or error}" for entry, error in failures
-                    )
-                )
-            )
-        return not failures
-
-    def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
-        """The kernel refused addresses."""
-        self.feed(
-            KernelRefusedAddresses(
-                tuple(f"{vip}: {error.strerror or error}" for vip, error in failures)
-            )
-        )
-
-    def lost(self, vip: VIP) -> None:
-        """Somebody else removed an address."""
-        self.feed(LostAddress(vip.address))
-
-    def route_lost(self, entry: Entry) -> None:
-        """Somebody else removed a route or a rule."""
-        self.feed(LostRoute(entry.described))
 
     def _due(self) -> None:
         machine = self.machine
         if machine.state is State.BACKUP:
-            if self._repeats.count:
-                machine.refreshed(self._repeats.at)
+            repeats = self.hearing.repeats
+            if repeats.count:
+                machine.refreshed(repeats.at)
             now = self._deadlines.woken_at
             if machine.deadline is not None and now < machine.deadline:
                 self._arm(now)
@@ -362,12 +229,12 @@ class Driver:
         try:
             source = self.seat.source
             changed = self.seat.look()
-            self._inspector.own = self.seat.own
+            self.hearing.inspector.own = self.seat.own
             if not changed:
                 return
             if self.seat.source is not None and self.seat.source != source:
                 self.feed(PrimaryAddress(self.seat.source))
-            self.feed(FaultsNow(faults=self.seat.faults | self._unfit))
+            self.feed(FaultsNow(faults=self.faults))
             self._set_pace()
         except Exception as bug:
             self.fail(bug)
@@ -395,19 +262,12 @@ class Driver:
 
     def _step(self, event: Event) -> None:
         now = self.now()
-        self.forget()
+        self.hearing.forget()
         self.settle(event, self.machine.handle(event, now), now)
 
     def now(self) -> float:
         """Seconds of the clock that the machine is told."""
         return self._deadlines.now()
-
-    def forget(self) -> None:
-        """Take in what was noted of repeated adverts, and look at the next one in full."""
-        if self._known is not None:
-            self.catch_up()
-            self._repeats.live = False
-            self._known = None
 
     def settle(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         """Carry out what the machine answered to ``event``."""
@@ -435,16 +295,11 @@ class Driver:
             case Publish():
                 self._publish(effect.notice)
             case TakeAddresses():
-                assert self._hold is not None
-                self._hold.acquire()
+                self._belongings.take()
             case DropAddresses():
-                assert self._hold is not None
-                if self._routes is not None:
-                    self._routes.release()
-                self._hold.release()
+                self._belongings.drop()
             case Announce():
-                assert self._hold is not None
-                self._hold.announce(effect.repeat)
+                self._belongings.announce(effect.repeat)
             case _:
                 assert_never(effect)
 
@@ -465,8 +320,8 @@ class Driver:
 
     def announce(self, repeat: int) -> None:
         """Announce the addresses, if this router is MASTER."""
-        if self._hold is not None and self.machine.state is State.MASTER:
-            self._hold.announce(repeat)
+        if self.machine.state is State.MASTER:
+            self._belongings.announce(repeat)
 
     def _publish(self, notice: Notice) -> None:
         if isinstance(notice, Transition):

@@ -45,6 +45,21 @@ class Following:
         return self._held
 
     @property
+    def leaving(self) -> bool:
+        """Whether the master is known to leave, or cannot be reached any more."""
+        return self._released or self._unreachable
+
+    @property
+    def replacing(self) -> bool:
+        """Whether the latest advert came from a master of lower priority, whose time runs out."""
+        return self._lower_heard
+
+    @property
+    def delaying(self) -> bool:
+        """Whether a master of lower priority is followed until the preemption delay has passed."""
+        return self._preempt_at is not None
+
+    @property
     def due(self) -> float | None:
         """When to take over: a preemption may come before the silence would end."""
         down_at, preempt_at = self._down_at, self._preempt_at

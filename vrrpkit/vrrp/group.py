@@ -30,12 +30,9 @@ from vrrpkit.vrrp.vocabulary import (
     Startup,
     Withdrawn,
 )
-from vrrpkit.vrrp.waiting import waiting_for
+from vrrpkit.vrrp.waiting import GROUP_FAULT, waiting_for
 
 __all__ = ["GROUP_FAULT", "Group", "Step"]
-
-GROUP_FAULT = "sync-group"
-"""The fault of a member that has none itself, while another member has one."""
 
 
 @attrs.frozen

@@ -11,9 +11,10 @@ from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.leaving import Body
 from vrrpkit.transport.base import Transport
-from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
+from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State, whole_number
+from vrrpkit.vrrp.arguments import demotion, flag, having, listed, of_kind, states, told
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
-from vrrpkit.vrrp.driver import Driver, InstanceRecorder
+from vrrpkit.vrrp.hearing import InstanceRecorder
 from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.machine import OWNER
 from vrrpkit.vrrp.notices import Notice, Transition
@@ -21,9 +22,9 @@ from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import Profile
 from vrrpkit.vrrp.reach import Reachability
 from vrrpkit.vrrp.statistics import Statistics
-from vrrpkit.vrrp.tracker import Signal, Tracker
+from vrrpkit.vrrp.tracker import Tracker
+from vrrpkit.vrrp.view import RouterView
 from vrrpkit.vrrp.vocabulary import Demote, Promote
-from vrrpkit.vrrp.waiting import waiting_for
 
 if TYPE_CHECKING:
     from vrrpkit.host.routes import Route, Rule
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["VRRPInstance"]
 
 
-class VRRPInstance:
+class VRRPInstance(RouterView):
     """One virtual router: keeps virtual IP addresses alive on a group of machines.
 
     ::
@@ -83,10 +84,10 @@ class VRRPInstance:
         (``use_vmac``): ``True``, or the name for it. Needs the program ``nft``, which keeps reports
         of group memberships off that address.
     :param routes: routes that come and go with the addresses, as text or
-        :class:`vrrpkit.host.routes.Route` (``virtual_routes``). They are put in place after the
+        :class:`vrrpkit.Route` (``virtual_routes``). They are put in place after the
         addresses and removed before them.
     :param rules: rules that come after the routes and go before them, as text or
-        :class:`vrrpkit.host.routes.Rule` (``virtual_rules``).
+        :class:`vrrpkit.Rule` (``virtual_rules``).
     :param adverts_on_base: with a virtual MAC, send adverts from the base interface
         (``vmac_xmit_base``).
     :param wait_for_interface: start in FAULT when the interface, or its address, is not there yet.
@@ -141,7 +142,7 @@ class VRRPInstance:
         bfd: Reachability | None = None,
         notify: Iterable[Notifier] = (),
     ) -> None:
-        self.options = Options(
+        options = Options(
             name=name,
             vrid=vrid,
             vips=vips,
@@ -169,25 +170,34 @@ class VRRPInstance:
             routes=routes,
             rules=rules,
         )
-        if netns is not None and not isinstance(interface, str):
-            raise ConfigError(
-                "netns goes with the name of an interface; an Interface object knows where it is"
-            )
-        self.name = name
-        self._statistics = Statistics()
-        self._hub: Hub[Notice] = Hub()
-        self._life = Life(
-            self.options,
-            self._hub,
-            self._statistics,
+        _check_place(interface, netns)
+        flag("wait_for_interface", wait_for_interface)
+        trackers = listed("track", track)
+        for tracker in trackers:
+            of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
+        if transport is not None:
+            of_kind("transport", transport, Transport, "a Transport")
+        for what, tool, method, example in (
+            ("recorder", recorder, "record", "a recorder, such as vrrpkit.testing.Recorder"),
+            ("bfd", bfd, "on_lost", "a BFDSession, such as BFDSession('192.0.2.2', 'eth0')"),
+        ):
+            if tool is not None:
+                having(what, tool, method, example)
+        hub: Hub[Notice] = Hub()
+        statistics = Statistics()
+        life = Life(
+            options,
+            hub,
+            statistics,
             lambda: on_this_host(interface, netns),
             wait_for_interface=wait_for_interface,
             transport=transport,
             recorder=recorder,
-            track=tuple(track),
-            notify=Attachments(self, notify),
+            track=trackers,
+            notify=Attachments(self, told(notify)),
             reach=bfd,
         )
+        super().__init__(name, options, hub, statistics, life)
         self.deleted = False
         """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
         (keepalived: ``notify_deleted``)."""
@@ -214,8 +224,13 @@ class VRRPInstance:
                 f"{self.name} is a member of the sync group {self._life.group!r}: enter the group "
                 "with 'async with', and it enters its members"
             )
+        self._life.use()
         self._body.begin()
-        driver = await self._life.prepare(self._body.interrupt)
+        try:
+            driver = await self._life.prepare(self._body.interrupt)
+        except BaseException:
+            await self._body.end(self._life.end(), lambda: self._life.failure)
+            raise
         driver.begin()
         return self
 
@@ -225,97 +240,7 @@ class VRRPInstance:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        driver = self._required
-        await self._body.end(self._life.end(), lambda: driver.failure)
-
-    # --- what it is ------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """INIT, BACKUP, MASTER or FAULT."""
-        if self._life.driver is None or self._hub.closed:
-            return State.INIT
-        return self._life.driver.machine.state
-
-    @property
-    def priority(self) -> int:
-        """The effective priority, 1 to 255: what the next advert says."""
-        return (
-            self.options.priority
-            if self._life.driver is None
-            else self._life.driver.machine.priority
-        )
-
-    @property
-    def statistics(self) -> Statistics:
-        """The counters since this object was made. Ask anew for the latest: what a BACKUP hears is
-        counted when somebody looks, and every few intervals."""
-        if self._life.driver is not None:
-            self._life.driver.catch_up()
-        return self._statistics
-
-    @property
-    def faults(self) -> frozenset[str]:
-        """What makes the router unfit, in FAULT: ``interface-down``, ``no-source``, ..."""
-        return frozenset() if self._life.driver is None else self._life.driver.machine.faults
-
-    @property
-    def signals(self) -> dict[str, Signal]:
-        """The latest signal of each tracker: ``True``, ``False``, a number, or ``None`` while it is
-        not known yet."""
-        return self._life.trackers.tally.signals
-
-    @property
-    def source(self) -> IPAddress | None:
-        """The address that adverts leave from, while there is one."""
-        return None if self._life.driver is None else self._life.driver.seat.source
-
-    @property
-    def master(self) -> IPAddress | None:
-        """The address of the current master: our own while MASTER, ``None`` while none is known."""
-        if self._life.driver is None:
-            return None
-        return self.source if self.state is State.MASTER else self._life.driver.machine.master
-
-    @property
-    def master_priority(self) -> int | None:
-        """The priority that the current master announces, while one is known."""
-        if self._life.driver is None or self.master is None:
-            return None
-        return (
-            self.priority
-            if self.state is State.MASTER
-            else self._life.driver.machine.master_priority
-        )
-
-    def why_not_master(self) -> str | None:
-        """What the router waits for before it becomes MASTER, in words; ``None`` while it is
-        MASTER."""
-        if self._life.driver is None or self._hub.closed:
-            return "not running"
-        return waiting_for(self._life.driver.machine)
-
-    @property
-    def last_transition(self) -> Transition | None:
-        """The latest change of state, with its reason (RFC 8347: ``last-event``)."""
-        return None if self._life.driver is None else self._life.driver.last_transition
-
-    @property
-    def skew_time(self) -> float:
-        """Skew_Time in seconds, as it is now (RFC 9568 section 6.1)."""
-        return self._required.machine.skew
-
-    @property
-    def master_down_interval(self) -> float:
-        """Seconds of silence after which a BACKUP takes over, as they are now (RFC 9568 section
-        6.1)."""
-        return self._required.machine.down_interval
-
-    @property
-    def _required(self) -> Driver:
-        if self._life.driver is None:
-            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
-        return self._life.driver
+        await self._body.end(self._life.end(), lambda: self._life.failure)
 
     # --- what it tells ---------------------------------------------------------------------------
 
@@ -323,15 +248,17 @@ class VRRPInstance:
         """Return at once in one of these states, else the next time that one is entered, even if it
         was left again since. Returns that state.
 
+        :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the router ended before.
         """
-        states = (state, *others)
-        if self.state in states:
+        wanted = (state, *others)
+        states(wanted)
+        if self.state in wanted:
             return self.state
         if self._hub.closed:
             raise Closed(f"{self.name} has ended and will not be {state} any more")
         entered = await self._hub.wait_for(
-            lambda notice: isinstance(notice, Transition) and notice.state in states
+            lambda notice: isinstance(notice, Transition) and notice.state in wanted
         )
         assert isinstance(entered, Transition)
         return entered.state
@@ -370,10 +297,7 @@ class VRRPInstance:
         :param priority: 1 to 254.
         :raises ConfigError: it is out of range, or this router owns the addresses.
         """
-        if type(priority) is not int or not 1 <= priority < OWNER:
-            raise ConfigError(
-                f"priority {priority!r} must be a whole number from 1 to 254 while running"
-            )
+        whole_number("priority", priority, 1, OWNER - 1, "only an owner has 255, from the start")
         if self.options.owner:
             raise ConfigError(
                 f"{self.name} owns its addresses: its priority stays 255; "
@@ -388,11 +312,10 @@ class VRRPInstance:
         If nobody else takes the addresses, this router takes them back: an address must never go
         away.
 
-        :param seconds: how long, more than 0.
-        :raises ConfigError: ``seconds`` is not positive.
+        :param seconds: how long, more than 0, up to a year.
+        :raises ConfigError: ``seconds`` is something else.
         """
-        if not seconds > 0:
-            raise ConfigError(f"demote({seconds}): give the number of seconds, more than 0")
+        demotion(seconds)
         self._required.feed(Demote(seconds))
 
     def promote(self) -> None:
@@ -413,14 +336,35 @@ class VRRPInstance:
 
         Returns when the first packet for each address has left.
 
-        :param repeat: packets per address; by default as after a takeover.
+        :param repeat: packets per address, 1 to 60; by default as after a takeover.
+        :raises ConfigError: ``repeat`` is something else.
         :raises NotEligible: this router is not MASTER.
         """
+        if repeat is not None:
+            whole_number("repeat", repeat, 1, 60, "packets per address")
         if self.state is not State.MASTER:
             raise NotEligible(
                 f"{self.name} is {self.state}: only the MASTER may announce the addresses"
             )
         self._required.announce(repeat or self.options.used_announcements.repeat)
+
+
+def _check_place(interface: object, netns: object) -> None:
+    if not isinstance(interface, Interface) and (not isinstance(interface, str) or not interface):
+        raise ConfigError(
+            f"interface {interface!r} must be the name of a network interface, such as 'eth0', or "
+            "an interface of a MemoryBus: bus.interface('192.0.2.1')"
+        )
+    if netns is None:
+        return
+    if not isinstance(interface, str):
+        raise ConfigError(
+            "netns goes with the name of an interface; an Interface object knows where it is"
+        )
+    if not isinstance(netns, str) or not netns or "/" in netns:
+        raise ConfigError(
+            f"netns {netns!r} must be a name that 'ip netns list' shows, without a path"
+        )
 
 
 def life_of(instance: VRRPInstance) -> Life:

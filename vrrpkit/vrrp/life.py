@@ -11,14 +11,15 @@ from vrrpkit.events import Attachments, Hub
 from vrrpkit.host.base import Interface
 from vrrpkit.leaving import to_the_end
 from vrrpkit.transport.base import Transport
-from vrrpkit.vrrp.driver import Driver, InstanceRecorder
+from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.election import DEMOTED
+from vrrpkit.vrrp.hearing import InstanceRecorder
 from vrrpkit.vrrp.notices import Notice, WeightTooSmall
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.reach import Reachability, check_family
 from vrrpkit.vrrp.sources import Trackers
 from vrrpkit.vrrp.statistics import Statistics
-from vrrpkit.vrrp.tracker import Tracker, check, too_small
+from vrrpkit.vrrp.tracker import Tally, Tracker, check, shortfalls
 from vrrpkit.vrrp.vocabulary import MasterUnreachable
 
 __all__ = ["Life"]
@@ -55,12 +56,15 @@ class Life:
         self.driver: Driver | None = None
         self.group: str | None = None
         """The sync group that enters and leaves this router."""
+        self.why_not_group: Callable[[], str | None] | None = None
+        """Tells what that group waits for."""
         self.trackers = Trackers(track, self._tracked)
         self.tracked: Callable[[], None] | None = None
         """Takes the signals of the trackers in, instead of this router alone."""
-        self.shared: Sequence[Tracker] = ()
-        """The trackers of its sync group."""
+        self.shared: Sequence[Tally] = ()
+        """What else is added to its priority: the signals of its sync group."""
         self.notify = notify
+        self._rival = 0
         self._warned: set[str] = set()
         self._statistics = statistics
         self._place = place
@@ -70,19 +74,26 @@ class Life:
         self._interface: Interface | None = None
         self._reach = reach
         self._forsake: Callable[[], None] | None = None
-        self._used = False
+        self.used = False
+        """Whether there was a run already."""
 
-    async def prepare(self, failed: Callable[[], None], *, grouped: bool = False) -> Driver:
-        """Open the interface and take a place on the link; :meth:`Driver.begin` is next.
+    def use(self) -> None:
+        """Begin the one run.
 
-        :param failed: called once when a bug ends the run.
         :raises VRRPKitError: there was a run already.
         """
-        if self._used:
+        if self.used:
             raise VRRPKitError(
                 f"{self.options.name} was entered before: make a new VRRPInstance for each run"
             )
-        self._used = True
+        self.used = True
+
+    async def prepare(self, failed: Callable[[], None], *, grouped: bool = False) -> Driver:
+        """Open the interface and take a place on the link; :meth:`Driver.begin` is next. Whatever
+        this raises, :meth:`end` must follow.
+
+        :param failed: called once when a bug ends the run.
+        """
         interface = self._place()
         await interface.open()
         self._interface = interface
@@ -96,25 +107,28 @@ class Life:
             failed=failed,
             grouped=grouped,
         )
-        try:
-            await self.driver.prepare(self._wait_for_interface)
-            await self.trackers.start()
-            self._watch_master()
-            self.notify.start(self.hub)
-        except BaseException:
-            await self.end()
-            raise
+        await self.driver.prepare(self._wait_for_interface)
+        await self.trackers.start()
+        self._watch_master()
+        self.notify.start(self.hub)
         self._tracked()
-        if any(tracker.weight for tracker in (*self.trackers.trackers, *self.shared)):
-            self.driver.heard = self._doubt
+        tallies = (self.trackers.tally, *self.shared)
+        if any(tracker.weight for tally in tallies for tracker, _ in tally.pairs):
+            self.driver.hearing.heard = self._heard
         return self.driver
 
     def _tracked(self) -> None:
         tally = self.trackers.tally
         if self.tracked is not None:
             self.tracked()
-        elif self.driver is not None:
-            self.driver.adjust(tally.weight, tally.faults)
+        else:
+            self.adjust(tally.weight, tally.faults)
+
+    def adjust(self, weight: int, faults: frozenset[str]) -> None:
+        """Take in what all trackers say, those of the sync group included."""
+        if self.driver is not None:
+            self.driver.adjust(weight, faults)
+            self._doubt(self.driver.now())
 
     def _watch_master(self) -> None:
         reach, driver = self._reach, self.driver
@@ -129,50 +143,67 @@ class Life:
 
         self._forsake = forsake
 
-    def _doubt(self, other: int, at: float) -> None:
+    def _heard(self, other: int, at: float) -> None:
+        # What one that was demoted would say by itself is not known.
+        if other != DEMOTED and other > self._rival:
+            self._rival = other
+            self._doubt(at)
+
+    def _doubt(self, at: float) -> None:
         """Warn of weights that cannot do what they are for, once a priority to compare with is
-        heard."""
-        assert self.driver is not None
-        if other == DEMOTED:
-            # What it would say by itself is not known.
+        heard. The highest one counts: the lower ones may be what trackers have left of theirs, or
+        not be the next in line."""
+        driver = self.driver
+        if driver is None or not self._rival:
             return
-        base = self.driver.base
-        trackers = (*self.trackers.trackers, *self.shared)
-        for tracker, enough in too_small(trackers, base, other):
-            if tracker.label not in self._warned:
-                self._warned.add(tracker.label)
-                warning = WeightTooSmall(
-                    router=self.options.name,
-                    at=at,
-                    tracker=tracker.label,
-                    weight=tracker.weight,
-                    enough=enough,
-                    priority=base,
-                    other=other,
-                )
-                log.warning("%s", warning)
-                self.hub.publish(warning)
+        pairs = [pair for tally in (self.trackers.tally, *self.shared) for pair in tally.pairs]
+        for short in shortfalls(pairs, driver.base, self._rival):
+            tracker = short.tracker
+            if tracker.label in self._warned:
+                continue
+            self._warned.add(tracker.label)
+            warning = WeightTooSmall(
+                router=self.options.name,
+                at=at,
+                tracker=tracker.label,
+                weight=tracker.weight,
+                enough=short.enough,
+                priority=driver.base,
+                other=self._rival,
+                adds=short.adds,
+            )
+            log.warning("%s", warning)
+            self.hub.publish(warning)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The bug that ended the run, if one did."""
+        return None if self.driver is None else self.driver.failure
 
     async def end(self) -> None:
-        """Leave. Priority 0 is out before the first await; a cancellation waits for the rest."""
-        driver, interface = self.driver, self._interface
-        if driver is None or interface is None:
-            return
-        driver.leave()
+        """Leave. Priority 0 is out before the first await; a cancellation waits for the rest.
+        Without effect when there is no run."""
+        if self.driver is not None:
+            self.driver.leave()
         forsake, self._forsake = self._forsake, None
         if forsake is not None:
             forsake()
+        await to_the_end(self._conclude(), f"vrrpkit: {self.options.name} gives its addresses back")
 
-        async def give_back() -> None:
-            try:
-                await driver.stop()
-            finally:
-                await interface.close()
-                # Last, for what a tracker runs may take its time to end.
-                await self.trackers.stop()
-
+    async def _conclude(self) -> None:
+        interface, self._interface = self._interface, None
         try:
-            await to_the_end(give_back(), f"vrrpkit: {self.options.name} gives its addresses back")
+            if interface is not None:
+                await self._give_back(interface)
         finally:
             self.hub.close()
             await self.notify.close()
+
+    async def _give_back(self, interface: Interface) -> None:
+        try:
+            if self.driver is not None:
+                await self.driver.stop()
+        finally:
+            await interface.close()
+            # Last, for what a tracker runs may take its time to end.
+            await self.trackers.stop()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from vrrpkit.values import IPAddress, State
+from vrrpkit.values import State
 from vrrpkit.vrrp import notices
-from vrrpkit.vrrp.election import DEMOTED, OWNER, MachineConfig, advert_slack, wins
-from vrrpkit.vrrp.following import Following
+from vrrpkit.vrrp.election import DEMOTED, OWNER, MachineConfig, wins
 from vrrpkit.vrrp.notices import Anomaly, Notice, Transition, TransitionReason
-from vrrpkit.vrrp.profile import LostPolicy
-from vrrpkit.vrrp.repair import Backoff, LossWindow
+from vrrpkit.vrrp.standing import Standing
 from vrrpkit.vrrp.vocabulary import (
     AddressesInPlace,
     AdvertReceived,
@@ -53,130 +51,13 @@ ADDRESSES_FAULT = "addresses"
 _EPSILON = 1e-6
 
 
-class Machine:
-    """The state of one virtual router. Read its attributes freely; change them through
-    :meth:`handle` only."""
+class Machine(Standing):
+    """The rules of one virtual router: events go into :meth:`handle`, and nothing else changes how
+    it stands."""
 
     def __init__(self, config: MachineConfig) -> None:
-        self.config = config
-        self.state = State.INIT
-        self.faults: frozenset[str] = frozenset()
-        self.primary: IPAddress | None = None
-        self.base_priority = config.priority
-        self.priority = config.priority
-        """The effective priority: what the next advert says."""
-        self.deadline: float | None = None
-        """When :class:`TimerFired` is due; ``None`` is never."""
-        self._wish: TransitionReason | None = None
+        super().__init__(config)
         self._effects: list[Effect] = []
-        self._following = Following(config)
-        self._advert_at: float | None = None
-        self._demoted_until: float | None = None
-        self._retry_at: float | None = None
-        self._ready_at = 0.0
-        self._last_sent = 0.0
-        self._slack = advert_slack(config.interval)
-        self._backoff = Backoff()
-        self._losses = LossWindow()
-
-    # --- what can be read
-
-    @property
-    def master(self) -> IPAddress | None:
-        """The master that is followed in BACKUP."""
-        return self._following.master
-
-    @property
-    def master_priority(self) -> int:
-        """What that master last said of itself."""
-        return self._following.master_priority
-
-    @property
-    def master_interval(self) -> float:
-        """Active_Adver_Interval in seconds: learnt from the master in version 3."""
-        return self._following.interval
-
-    @property
-    def skew(self) -> float:
-        """Skew_Time in seconds (RFC 9568 section 6.1; in version 2 a part of one second)."""
-        return self._following.skew(self.priority)
-
-    @property
-    def down_interval(self) -> float:
-        """Active_Down_Interval in seconds."""
-        return self._following.down_interval(self.priority)
-
-    @property
-    def slack(self) -> float:
-        """By how many seconds :class:`TimerFired` may come early: an advert may, nothing else
-        may."""
-        if self._advert_at is not None and self.deadline == self._advert_at:
-            return self._slack
-        return 0.0
-
-    @property
-    def demoted(self) -> bool:
-        """Whether a demotion is in force."""
-        return self._demoted_until is not None
-
-    @property
-    def wanting(self) -> bool:
-        """Whether this router would be MASTER, if its sync group let it."""
-        return self._wish is not None
-
-    @property
-    def _preempting(self) -> bool:
-        return self.priority == OWNER or (self.config.preempt and self._demoted_until is None)
-
-    @property
-    def refused(self) -> bool:
-        """Whether the kernel has refused addresses and has not taken them since."""
-        return not self._backoff.idle
-
-    def promotion_obstacle(self) -> str | None:
-        """Why a promotion would be undone at once, in words; ``None`` when it can hold."""
-        if self.state is State.INIT:
-            return "the router is not running"
-        if self.faults:
-            return f"the router is in FAULT: {', '.join(sorted(self.faults))}"
-        priority, master = self.base_priority, self.master
-        if master is not None and wins(self.master_priority, master, priority, self.primary):
-            return (
-                f"the master {master} has priority {self.master_priority} and would take the "
-                f"addresses back from priority {priority}; demote it, or raise the priority here "
-                "first"
-            )
-        return None
-
-    # --- the fast path
-
-    def repeated(self, now: float) -> bool:
-        """The advert is due and nothing else, as nearly always in MASTER: note that it leaves at
-        ``now``. Whether that is so; if not, let :meth:`handle` have :class:`TimerFired`."""
-        due = self._advert_at
-        if due is None or self._demoted_until is not None or self._retry_at is not None:
-            return False
-        if now + self._slack < due or self._late(now):
-            return False
-        self._last_sent = now
-        self._advert_at = self.deadline = now + self.config.interval
-        return True
-
-    def refreshed(self, at: float) -> None:
-        """The followed master repeated its last accepted advert: only the deadline moves. Allowed
-        while :attr:`refreshable`."""
-        self._following.repeated(at, self.priority)
-        self._settle()
-
-    @property
-    def refreshable(self) -> bool:
-        """Whether a repetition of the last accepted advert would be accepted again and change
-        nothing else."""
-        return self.state is State.BACKUP and self._following.repeatable(
-            self.priority, self._preempting
-        )
-
-    # --- events
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event in at ``now`` (seconds of a clock that never jumps back); return what to
@@ -189,12 +70,12 @@ class Machine:
             case AdvertReceived():
                 self._advert(event, now)
             case Refreshed():
-                self._following.repeated(event.at, self.priority)
+                self.following.repeated(event.at, self.priority)
             case Startup():
                 self._startup(event, now)
             case Shutdown():
                 self._leave(now)
-                self._demoted_until = self._retry_at = None
+                self._demoted_until = self._repair.retry_at = None
                 self.priority = self.base_priority
                 self._enter(State.INIT, TransitionReason.SHUTDOWN, now)
             case FaultsNow():
@@ -213,7 +94,7 @@ class Machine:
             case KernelRefusedAddresses():
                 self._refused(event.failures, now)
             case AddressesInPlace():
-                self._backoff.reset()
+                self._repair.in_place()
             case AdvertsLost():
                 self._deaf(now)
             case Granted():
@@ -222,10 +103,10 @@ class Machine:
                 self._withdraw(event.resign, now)
             case GroupReleased():
                 if self.state is State.BACKUP and self._wish is None:
-                    self._following.group_released(now, self.priority)
+                    self.following.group_released(now, self.priority)
             case MasterUnreachable():
                 if event.neighbor == self.master:
-                    self._following.unreachable(now, self.priority)
+                    self.following.unreachable(now, self.priority)
             case _:
                 assert_never(event)
         self._settle()
@@ -233,14 +114,6 @@ class Machine:
 
     def _publish(self, notice: Notice) -> None:
         self._effects.append(Publish(notice))
-
-    def _settle(self) -> None:
-        main = self._following.due if self._advert_at is None else self._advert_at
-        if self._demoted_until is None and self._retry_at is None:
-            self.deadline = main
-        else:
-            moments = (main, self._demoted_until, self._retry_at)
-            self.deadline = min(moment for moment in moments if moment is not None)
 
     def _startup(self, event: Startup, now: float) -> None:
         self.primary = event.primary
@@ -258,26 +131,22 @@ class Machine:
         if self._demoted_until is not None and soon >= self._demoted_until:
             self._demoted_until = None
             self._apply_priority(now)
-        if self._retry_at is not None and soon >= self._retry_at:
-            self._retry_at = None
+        repair, serving = self._repair, self._serving
+        if repair.retry_at is not None and soon >= repair.retry_at:
+            repair.retry_at = None
             self._set_faults(self.faults - {ADDRESSES_FAULT}, now)
-        if self._advert_at is not None:
-            if soon + self.slack >= self._advert_at:
+        if serving.due is not None:
+            if soon + self.slack >= serving.due:
                 self._advertise(now)
             return
-        due = self._following.due
+        due = self.following.due
         if due is not None and soon >= due:
             self._take_over(due, now)
 
-    def _late(self, now: float) -> bool:
-        """Whether the others may have given this master up, because it said nothing for so long."""
-        return now - self._last_sent > self.config.down_factor * self.config.interval
-
     def _advertise(self, now: float) -> None:
-        late = self._late(now)
-        if late:
-            seconds = now - self._last_sent
-            self._publish(notices.Stalled(router=self.config.router, at=now, seconds=seconds))
+        silence = self._serving.silence(now)
+        if silence is not None:
+            self._publish(notices.Stalled(router=self.config.router, at=now, seconds=silence))
             if self.priority != OWNER:
                 # Somebody may have taken over while we stood still, and we cannot know: hear one
                 # interval of the link first.
@@ -285,11 +154,11 @@ class Machine:
                 self._back_up(TransitionReason.STALLED, self.config.interval + self.skew, now)
                 return
         self._send(now)
-        if late:
+        if silence is not None:
             self._effects.append(Announce(self.config.repeat))
 
     def _take_over(self, due: float, now: float) -> None:
-        following = self._following
+        following = self.following
         if following.held:
             self._begin(TransitionReason.STARTUP, now)
         elif following.overslept(due, now, self.priority):
@@ -304,7 +173,7 @@ class Machine:
             self._advert_in_master(event, now)
         elif self.state is State.BACKUP:
             previous = self.master
-            followed = self._following.heard(event, self.priority, self._preempting)
+            followed = self.following.heard(event, self.priority, self.preempting)
             if followed:
                 self._wish = None
             if followed and previous != event.source:
@@ -332,7 +201,7 @@ class Machine:
             )
         elif wins(priority, source, self.priority, self.primary):
             self._effects.append(DropAddresses())
-            self._following.follow(event, self.priority)
+            self.following.follow(event, self.priority)
             tie = priority == self.priority
             reason = TransitionReason.TIE if tie else TransitionReason.HIGHER_PRIORITY
             self._enter(State.BACKUP, reason, now)
@@ -342,13 +211,13 @@ class Machine:
             self._publish(
                 notices.AnotherMaster(router=router, at=now, peer=source, priority=priority)
             )
-            late = self._late(now)
+            late = self._serving.silence(now) is not None
             self._advertise(now)
             if self.config.profile.announce_on_losing and not late:
                 self._effects.append(Announce(self.config.repeat))
 
     def _deaf(self, now: float) -> None:
-        if self.state is State.BACKUP and self._following.deaf(now, self.priority):
+        if self.state is State.BACKUP and self.following.deaf(now, self.priority):
             self._wish = None
             self._publish(notices.Deaf(router=self.config.router, at=now))
 
@@ -364,11 +233,11 @@ class Machine:
                 router=self.config.router, at=now, previous=previous, priority=self.priority
             )
         )
-        self._following.reprioritised(previous, self.priority)
+        self.following.reprioritised(previous, self.priority)
 
     def _demote(self, seconds: float, now: float) -> None:
         self._demoted_until = now + seconds
-        self._following.demoted()
+        self.following.demoted()
         self._wish = None
         mastered = self.state is State.MASTER
         self._leave(now)
@@ -384,7 +253,7 @@ class Machine:
             self._become_master(TransitionReason.PROMOTED, now)
 
     def _set_faults(self, faults: frozenset[str], now: float) -> None:
-        if self._retry_at is not None:
+        if self._repair.retry_at is not None:
             faults |= {ADDRESSES_FAULT}
         if faults == self.faults or self.state is State.INIT:
             return
@@ -401,14 +270,9 @@ class Machine:
     def _lost(self, event: LostAddress | LostRoute, now: float) -> None:
         if self.state is not State.MASTER:
             return
-        policy = self.config.address_lost
-        if policy is LostPolicy.IGNORE:
-            action = "ignored"
-        elif policy is LostPolicy.REINSTATE and not self._losses.exhausted(now):
-            action = "reinstated"
+        action = self._repair.lost(now)
+        if action == "reinstated":
             self._effects.append(TakeAddresses())
-        else:
-            action = "stepped down"
         router = self.config.router
         if isinstance(event, LostAddress):
             reason = TransitionReason.ADDRESS_LOST
@@ -421,21 +285,18 @@ class Machine:
                 notices.RouteLost(router=router, at=now, route=event.route, action=action)
             )
         if action == "stepped down":
-            self._losses.clear()
             self._leave(now)
-            # keepalived elects again after its skew; giving up on purpose leaves the others a full
-            # interval to win.
-            wait = self.skew if policy is LostPolicy.STEP_DOWN else self.down_interval
-            self._back_up(reason, wait, now)
+            self._back_up(reason, self.down_interval if self._repair.patient else self.skew, now)
 
     def _refused(self, failures: tuple[str, ...], now: float) -> None:
         if self.state is not State.MASTER:
             return
-        retry_in = self._backoff.next()
-        self._retry_at = now + retry_in
         self._publish(
             notices.AddressesRefused(
-                router=self.config.router, at=now, failures=failures, retry_in=retry_in
+                router=self.config.router,
+                at=now,
+                failures=failures,
+                retry_in=self._repair.postpone(now),
             )
         )
         self._set_faults(self.faults, now)
@@ -444,7 +305,7 @@ class Machine:
 
     def _begin(self, reason: TransitionReason, now: float) -> None:
         if self._ready_at - now > _EPSILON:
-            self._following.wait(self._ready_at, hold=True)
+            self.following.wait(self._ready_at, hold=True)
             self._enter(State.BACKUP, reason, now)
         elif self.priority == OWNER:
             self._become_master(TransitionReason.OWNER, now)
@@ -453,7 +314,7 @@ class Machine:
 
     def _back_up(self, reason: TransitionReason, wait: float, now: float) -> None:
         """Be BACKUP, and take over in ``wait`` seconds unless a master is heard."""
-        self._following.wait(now + wait)
+        self.following.wait(now + wait)
         self._enter(State.BACKUP, reason, now)
 
     def _become_master(self, reason: TransitionReason, now: float) -> None:
@@ -461,7 +322,7 @@ class Machine:
             self._serve(reason, now)
             return
         wish = self._wish or reason
-        self._following.ask_again(now + self.down_interval)
+        self.following.ask_again(now + self.down_interval)
         self._enter(State.BACKUP, reason, now)
         self._wish = wish
 
@@ -482,15 +343,15 @@ class Machine:
         if self.state is State.MASTER:
             self._effects.append(SendAdvert(0))
             self._effects.append(DropAddresses())
-            self._last_sent = now
+            self._serving.last_sent = now
 
     def _enter(self, state: State, reason: TransitionReason, now: float) -> None:
         previous, self.state = self.state, state
         self._wish = None
         if state is not State.BACKUP:
-            self._following.stop()
+            self.following.stop()
         if state is not State.MASTER:
-            self._advert_at = None
+            self._serving.due = None
         if previous is not state:
             self._publish(
                 Transition(
@@ -507,5 +368,4 @@ class Machine:
 
     def _send(self, now: float) -> None:
         self._effects.append(SendAdvert(self.priority))
-        self._last_sent = now
-        self._advert_at = now + self.config.interval
+        self._serving.sent(now)

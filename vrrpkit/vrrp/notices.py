@@ -1,7 +1,8 @@
 """What a virtual router tells its users: one frozen class per kind of event. Pure.
 
 Every event carries ``router``, the name of the instance, and ``at``, seconds of the clock of its
-interface.
+interface: CLOCK_BOOTTIME on a host, the event loop's in memory. ``str()`` of one is a line for a
+log.
 """
 
 from __future__ import annotations
@@ -65,10 +66,13 @@ class TransitionReason(enum.StrEnum):
     ROUTE_LOST = "route-lost"
     """Somebody else removed a virtual route or rule, and the policy was to step down."""
     FAULT = "fault"
+    """Something makes the router unfit; :attr:`Transition.faults` says what."""
     FAULT_CLEARED = "fault-cleared"
+    """Nothing does any more."""
     SYNC_GROUP = "sync-group"
     """Another member of the sync group stopped being MASTER."""
     SHUTDOWN = "shutdown"
+    """The program left the router."""
 
 
 class Anomaly(enum.StrEnum):
@@ -88,6 +92,17 @@ class Anomaly(enum.StrEnum):
     """The sender has our priority and our own address: reflected, or an address used twice."""
 
 
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
+
+
+def _told(what: str, event: AdvertRejected | AdvertAnomaly) -> str:
+    """What was wrong with adverts, in words."""
+    got = "" if event.got is None else f", got {event.got}"
+    want = "" if event.want is None else f", want {event.want}"
+    return f"{what}{got}{want}{_times(event.count)}"
+
+
 @attrs.frozen(kw_only=True)
 class Transition:
     """The router changed its state."""
@@ -102,6 +117,7 @@ class Transition:
     master: IPAddress | None = None
     """The master that is followed, in BACKUP, once one was heard."""
     faults: frozenset[str] = frozenset()
+    """What makes the router unfit."""
 
     def __str__(self) -> str:
         detail = f" ({', '.join(sorted(self.faults))})" if self.faults else ""
@@ -115,31 +131,48 @@ class MasterChanged:
     router: str
     at: float
     previous: IPAddress | None
+    """The one before; ``None``: none was heard."""
     master: IPAddress
     priority: int
+    """The new one's, 1 to 255."""
+
+    def __str__(self) -> str:
+        before = "" if self.previous is None else f", no longer {self.previous}"
+        return f"{self.router}: follows {self.master}, priority {self.priority}{before}"
 
 
 @attrs.frozen(kw_only=True)
 class WeightTooSmall:
     """The priority of another router was heard, and the weight of a tracker cannot bridge the gap:
-    a bad signal of that tracker alone will not move the addresses there."""
+    with all other trackers good, a bad signal of that one alone will not move the addresses there.
+
+    What a tracker of the other router has taken off its priority meanwhile is not known here. A
+    tracker whose signal is a number is never doubted."""
 
     router: str
     at: float
     tracker: str
     weight: int
     enough: int
-    """The least weight, by its amount, that could."""
+    """The least amount of a weight below 0 that could; none can if it is above 253."""
     priority: int
     """This router's configured priority."""
     other: int
-    """The other router's priority."""
+    """The other router's priority, the highest that was heard."""
+    adds: bool = False
+    """Whether the weight is added while the signal is good: however great, it then takes nothing
+    off the configured priority."""
 
     def __str__(self) -> str:
+        if self.enough > 253:
+            advice = "it takes weight 0 (FAULT), or a lower priority"
+        elif self.adds:
+            advice = f"that only adds: it takes {-self.enough} or less, or a lower priority"
+        else:
+            advice = f"it takes {self.enough} or more"
         return (
             f"{self.router}: the weight {self.weight} of {self.tracker} cannot hand the addresses "
-            f"from priority {self.priority} to the router of priority {self.other}; it takes "
-            f"{self.enough} or more"
+            f"from priority {self.priority} to the router of priority {self.other}; {advice}"
         )
 
 
@@ -153,6 +186,9 @@ class AnotherMaster:
     peer: IPAddress
     priority: int
 
+    def __str__(self) -> str:
+        return f"{self.router}: {self.peer} is MASTER too, with priority {self.priority}"
+
 
 @attrs.frozen(kw_only=True)
 class AdvertRejected:
@@ -163,9 +199,14 @@ class AdvertRejected:
     reason: RejectReason
     peer: IPAddress
     got: str | None = None
+    """What was in the advert, where that can be told."""
     want: str | None = None
+    """What should have been."""
     count: int = 1
     """How many since the last such event of this pair."""
+
+    def __str__(self) -> str:
+        return f"{self.router}: rejected an advert from {self.peer}: {_told(self.reason, self)}"
 
 
 @attrs.frozen(kw_only=True)
@@ -178,8 +219,14 @@ class AdvertAnomaly:
     anomaly: Anomaly
     peer: IPAddress
     got: str | None = None
+    """What was in the advert, where that can be told."""
     want: str | None = None
+    """What was expected."""
     count: int = 1
+    """How many since the last such event of this pair."""
+
+    def __str__(self) -> str:
+        return f"{self.router}: accepted an advert from {self.peer}: {_told(self.anomaly, self)}"
 
 
 @attrs.frozen(kw_only=True)
@@ -191,6 +238,9 @@ class PriorityChanged:
     previous: int
     priority: int
 
+    def __str__(self) -> str:
+        return f"{self.router}: priority {self.priority}, no longer {self.previous}"
+
 
 @attrs.frozen(kw_only=True)
 class FaultsChanged:
@@ -199,6 +249,9 @@ class FaultsChanged:
     router: str
     at: float
     faults: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.router}: faults: {', '.join(sorted(self.faults)) or 'none'}"
 
 
 @attrs.frozen(kw_only=True)
@@ -209,6 +262,9 @@ class Stalled:
     at: float
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.router}: this process stood still for {self.seconds:.3g} s"
+
 
 @attrs.frozen(kw_only=True)
 class Deaf:
@@ -217,6 +273,9 @@ class Deaf:
 
     router: str
     at: float
+
+    def __str__(self) -> str:
+        return f"{self.router}: the kernel dropped adverts; all deadlines start again"
 
 
 @attrs.frozen(kw_only=True)
@@ -228,6 +287,9 @@ class AddressLost:
     address: IPAddress
     action: str
     """``reinstated``, ``stepped down`` or ``ignored``."""
+
+    def __str__(self) -> str:
+        return f"{self.router}: somebody removed {self.address}: {self.action}"
 
 
 @attrs.frozen(kw_only=True)
@@ -241,6 +303,9 @@ class RouteLost:
     action: str
     """``reinstated``, ``stepped down`` or ``ignored``."""
 
+    def __str__(self) -> str:
+        return f"{self.router}: somebody removed {self.route}: {self.action}"
+
 
 @attrs.frozen(kw_only=True)
 class AddressesRefused:
@@ -250,8 +315,15 @@ class AddressesRefused:
     router: str
     at: float
     failures: tuple[str, ...]
+    """One text for each: what was refused, and why."""
     retry_in: float
     """Seconds until the fault is cleared for another try."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.router}: the kernel refused {'; '.join(self.failures)}; tries again in "
+            f"{self.retry_in:g} s"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -261,7 +333,12 @@ class SendFailed:
     router: str
     at: float
     error: str
+    """The system's reason."""
     count: int = 1
+    """How many since the last such event."""
+
+    def __str__(self) -> str:
+        return f"{self.router}: an advert could not be sent: {self.error}{_times(self.count)}"
 
 
 @attrs.frozen(kw_only=True)
@@ -273,6 +350,12 @@ class ClockSkew:
     at: float
     peer: IPAddress
     seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.router}: the clock of {self.peer} differs by {self.seconds:.3g} s: its signed "
+            "adverts are soon refused"
+        )
 
 
 Notice: TypeAlias = (

@@ -10,6 +10,7 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer, parse_address, whole_number
+from vrrpkit.vrrp.arguments import flag, listed, of_kind, seconds, text
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.election import OWNER, MachineConfig
 from vrrpkit.vrrp.packet import ChecksumForm, interval_to_wire
@@ -27,9 +28,11 @@ _MOST_ADDRESSES = 255
 
 
 def _vips(values: Iterable[str | VIP]) -> tuple[VIP, ...]:
-    if isinstance(values, str):
-        raise ConfigError(f"write addresses as a list: [{values!r}]")
-    return tuple(VIP.of(value) for value in values)
+    return tuple(VIP.of(value) for value in listed("vips", values))
+
+
+def _excluded(values: Iterable[str | VIP]) -> tuple[VIP, ...]:
+    return tuple(VIP.of(value) for value in listed("excluded_vips", values))
 
 
 def _routes(values: Iterable[str | Route]) -> tuple[Route, ...]:
@@ -38,7 +41,7 @@ def _routes(values: Iterable[str | Route]) -> tuple[Route, ...]:
     # At need, here and below: most routers have none.
     from vrrpkit.host.routes import parse_routes
 
-    return parse_routes(values)
+    return parse_routes(listed("routes", values))
 
 
 def _rules(values: Iterable[str | Rule]) -> tuple[Rule, ...]:
@@ -46,13 +49,21 @@ def _rules(values: Iterable[str | Rule]) -> tuple[Rule, ...]:
         return ()
     from vrrpkit.host.routes import parse_rules
 
-    return parse_rules(values)
+    return parse_rules(listed("rules", values))
 
 
 def _peers(values: Iterable[str | IPAddress | Peer]) -> tuple[Peer, ...]:
-    if isinstance(values, str):
-        raise ConfigError(f"write peers as a list: [{values!r}]")
-    return tuple(Peer.of(value) for value in values)
+    return tuple(Peer.of(value) for value in listed("peers", values))
+
+
+def _no_host_part(vip: VIP) -> None:
+    network = vip.interface.network
+    ends = (network.network_address, network.broadcast_address)
+    if vip.family == 4 and vip.prefix <= 30 and vip.address in ends:
+        raise ConfigError(
+            f"virtual address {vip} is that of the network itself, or its broadcast address: write "
+            f"the address of a host in {network}, or {vip.address}/32 if it is meant"
+        )
 
 
 def _source(value: str | IPAddress | None) -> IPAddress | None:
@@ -73,7 +84,9 @@ def _checksum(value: str | None) -> ChecksumForm | None:
     try:
         return ChecksumForm(value)
     except ValueError:
-        raise ConfigError(f"checksum {value!r} must be one of {', '.join(ChecksumForm)}") from None
+        raise ConfigError(
+            f"checksum form {value!r} must be one of {', '.join(ChecksumForm)}"
+        ) from None
 
 
 def _policy(value: str | None) -> LostPolicy | None:
@@ -95,7 +108,7 @@ class Options:
     name: str
     vrid: int
     vips: tuple[VIP, ...] = attrs.field(converter=_vips)
-    excluded_vips: tuple[VIP, ...] = attrs.field(default=(), converter=_vips)
+    excluded_vips: tuple[VIP, ...] = attrs.field(default=(), converter=_excluded)
     priority: int = 100
     version: int = 3
     interval: float = 1.0
@@ -120,18 +133,25 @@ class Options:
     rules: tuple[Rule, ...] = attrs.field(default=(), converter=_rules)
 
     def __attrs_post_init__(self) -> None:
+        text("the name of a router,", self.name, "web")
+        for what, given in (("preempt", self.preempt), ("adverts_on_base", self.adverts_on_base)):
+            flag(what, given)
+        if self.accept is not None:
+            flag("accept", self.accept)
+        if self.announcements is not None:
+            of_kind(
+                "announcements",
+                self.announcements,
+                Announcements,
+                "an Announcements, such as Announcements(delay=1)",
+            )
         whole_number("vrid", self.vrid, 1, 255, "the number that all routers of the group share")
         whole_number("priority", self.priority, 1, 255, "255 is for the owner of the addresses")
         whole_number("down_factor", self.down_factor, 1, 100, "adverts that may be missed")
-        if self.version not in (2, 3):
-            raise ConfigError(f"version {self.version!r} must be 2 or 3")
+        whole_number("version", self.version, 2, 3, "3 is RFC 9568, 2 is RFC 3768")
         interval_to_wire(self.version, self.interval)
-        for name, value, most in (
-            ("preempt_delay", self.preempt_delay, 1000),
-            ("startup_delay", self.startup_delay, 1000),
-        ):
-            if not 0 <= value <= most:
-                raise ConfigError(f"{name} {value} must be 0 to {most} seconds")
+        seconds("preempt_delay", self.preempt_delay, 1000)
+        seconds("startup_delay", self.startup_delay, 1000)
         if not self.preempt and self.priority == OWNER:
             raise ConfigError(
                 "preempt=False is impossible for an owner (priority 255), who always takes its "
@@ -178,6 +198,7 @@ class Options:
             if vip.address in seen:
                 raise ConfigError(f"virtual address {vip.address} is named twice")
             seen.add(vip.address)
+            _no_host_part(vip)
         tentative = {v.address for v in self.all_vips if v.family == 6 and not v.nodad}
         for route in self.routes:
             if route.src in tentative:
@@ -206,6 +227,11 @@ class Options:
                 raise ConfigError(
                     f"{what} {value} is not IPv{self.family}, as the virtual addresses are"
                 )
+        if self.source is not None and (self.source.is_multicast or self.source.is_unspecified):
+            raise ConfigError(
+                f"source {self.source} must be an address of the interface; leave it out to use "
+                "the primary one"
+            )
         if self.source is not None and self.source in addresses:
             raise ConfigError(
                 f"peer {self.source} is this router's own source; name the other routers only"
@@ -215,8 +241,13 @@ class Options:
                 f"source {self.source} is a virtual address: it moves away; use an address that "
                 "stays"
             )
-        if isinstance(self.virtual_mac, str) and not 1 <= len(self.virtual_mac.encode()) <= 15:
-            raise ConfigError(f"interface name {self.virtual_mac!r} must have 1 to 15 octets")
+        if not isinstance(self.virtual_mac, str):
+            flag("virtual_mac, unless it is the name for the interface,", self.virtual_mac)
+        elif not 1 <= len(self.virtual_mac.encode()) <= 15 or set(self.virtual_mac) & set("/: "):
+            raise ConfigError(
+                f"interface name {self.virtual_mac!r} must have 1 to 15 octets, and no '/', ':' or "
+                "space"
+            )
 
     def _check_auth(self) -> None:
         _known_auth(self.auth)

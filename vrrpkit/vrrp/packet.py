@@ -10,6 +10,7 @@ import enum
 import math
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import cast
 
 import attrs
 
@@ -135,7 +136,9 @@ def interval_to_wire(version: int, seconds: float) -> int:
         version 3 hundredths, 0.01 to 40.95.
     """
     unit, most = (1, 255) if version == 2 else (100, 4095)
-    wire = round(seconds * unit) if math.isfinite(seconds) else 0
+    given = cast(object, seconds)
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    wire = round(seconds * unit) if number and math.isfinite(seconds) else 0
     if not 1 <= wire <= most or abs(wire - seconds * unit) > 1e-6:
         form = (
             "whole seconds from 1 to 255"
@@ -143,7 +146,7 @@ def interval_to_wire(version: int, seconds: float) -> int:
             else "0.01 to 40.95 seconds in steps of 0.01"
         )
         raise ConfigError(
-            f"interval {seconds} cannot be said in VRRP version {version}: use {form}"
+            f"interval {seconds!r} cannot be said in VRRP version {version}: use {form}"
         )
     return wire
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Backoff", "LossWindow"]
+from vrrpkit.vrrp.election import MachineConfig
+from vrrpkit.vrrp.profile import LostPolicy
+
+__all__ = ["Backoff", "LossWindow", "Repair"]
 
 
 class LossWindow:
@@ -55,3 +58,46 @@ class Backoff:
     def reset(self) -> None:
         """It worked: start small again."""
         self._next = self._first
+
+
+class Repair:
+    """What a MASTER does about addresses, routes and rules that others remove or the kernel
+    refuses."""
+
+    def __init__(self, config: MachineConfig) -> None:
+        self._config = config
+        self._backoff = Backoff()
+        self._losses = LossWindow()
+        self.retry_at: float | None = None
+        """When the kernel, which refused, is asked again."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the kernel has refused something and has not taken it since."""
+        return not self._backoff.idle
+
+    def lost(self, now: float) -> str:
+        """Somebody else removed one: it is ``reinstated``, ``stepped down`` over, or
+        ``ignored``."""
+        if self._config.address_lost is LostPolicy.IGNORE:
+            return "ignored"
+        if self._config.address_lost is LostPolicy.REINSTATE and not self._losses.exhausted(now):
+            return "reinstated"
+        self._losses.clear()
+        return "stepped down"
+
+    @property
+    def patient(self) -> bool:
+        """Whether stepping down leaves the others a full interval to win; keepalived elects again
+        after its skew."""
+        return self._config.address_lost is not LostPolicy.STEP_DOWN
+
+    def postpone(self, now: float) -> float:
+        """The kernel refused; in how many seconds it is asked again."""
+        retry_in = self._backoff.next()
+        self.retry_at = now + retry_in
+        return retry_in
+
+    def in_place(self) -> None:
+        """The kernel has taken everything."""
+        self._backoff.reset()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import functools
 import logging
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import attrs
 
+from vrrpkit.errors import VRRPKitError
 from vrrpkit.vrrp.tracker import Signal, Tally, Tracker
 
 __all__ = ["Trackers"]
@@ -19,6 +22,12 @@ log = logging.getLogger(__name__)
 
 AGAIN = 5.0
 """Seconds after which a tracker that raised, or ended, is started again."""
+
+FIRST = 0.5
+"""Seconds that a router waits for the first signals without which it would begin in FAULT."""
+
+GRACE = 15.0
+"""Seconds that a tracker may take to end, after which it is left alone."""
 
 Listener: TypeAlias = Callable[[Signal], None]
 
@@ -30,6 +39,8 @@ class _Source:
         self._tracker = tracker
         self._listeners: dict[object, Listener] = {}
         self._task: asyncio.Task[None] | None = None
+        self._reason = ""
+        self._told = False
         self.signal: Signal = None
 
     def listen(self, key: object, listener: Listener) -> None:
@@ -38,7 +49,7 @@ class _Source:
             self._task = asyncio.create_task(
                 self._look(), name=f"vrrpkit: tracks {self._tracker.label}"
             )
-        else:
+        elif self._told:
             listener(self.signal)
 
     def unused_after(self, key: object) -> bool:
@@ -52,38 +63,70 @@ class _Source:
             return
         task, self._task = self._task, None
         task.cancel()
-        await asyncio.wait([task])
+        _, late = await asyncio.wait([task], timeout=GRACE)
+        if late:
+            log.error(
+                "tracker %s does not end: its signals() goes on %g s after it was cancelled",
+                self._tracker.label,
+                GRACE,
+            )
 
     async def _look(self) -> None:
-        while True:
+        # A tracker may have taken the cancellation for something else.
+        while self._listeners:
             try:
                 await self._follow()
-                log.warning("tracker %s ended; it is started again", self._tracker.label)
-            except asyncio.CancelledError:
+                if self._listeners:
+                    self._complain("ended", None)
+            except asyncio.CancelledError as problem:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
                 # Not this task was cancelled, but something that the tracker waited for.
-                self._failed()
-            except Exception:
-                self._failed()
-            await asyncio.sleep(AGAIN)
+                self._failed(problem)
+            except Exception as problem:
+                self._failed(problem)
+            if self._listeners:
+                await asyncio.sleep(AGAIN)
 
-    def _failed(self) -> None:
-        log.exception("tracker %s failed", self._tracker.label)
+    def _failed(self, problem: BaseException) -> None:
+        self._complain("failed", problem)
         self._tell(False)
+
+    def _complain(self, what: str, problem: BaseException | None) -> None:
+        """Log why a tracker is started again; the same again and again is worth one line."""
+        reason = f"{what}: {type(problem).__name__}: {problem}" if problem else what
+        repeated, self._reason = reason == self._reason, reason
+        # What the host lacks is told in words; the rest is a bug, and shows where.
+        expected = problem is None or isinstance(problem, VRRPKitError | OSError)
+        log.log(
+            logging.DEBUG if repeated else logging.WARNING if expected else logging.ERROR,
+            "tracker %s %s; it is started again every %g s",
+            self._tracker.label,
+            reason,
+            AGAIN,
+            exc_info=None if expected or repeated else problem,
+        )
 
     async def _follow(self) -> None:
         signals = self._tracker.signals()
         try:
             async for signal in signals:
-                self._tell(_checked(signal))
+                if not self._listeners:
+                    return
+                if signal is not None and not isinstance(cast(object, signal), int):
+                    # Now, for the generator may take its time to end.
+                    self._tell(False)
+                    raise TypeError(
+                        f"a signal must be True, False, a whole number or None, not {signal!r}"
+                    )
+                self._tell(signal)
         finally:
             if isinstance(signals, AsyncGenerator):
                 await signals.aclose()
 
     def _tell(self, signal: Signal) -> None:
-        self.signal = signal
+        self.signal, self._told = signal, True
         for key, listener in list(self._listeners.items()):
             if key in self._listeners:
                 listener(signal)
@@ -94,18 +137,16 @@ _sources: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Source]] 
 )
 
 
-def _checked(signal: object) -> Signal:
-    if signal is None or isinstance(signal, int):
-        return signal
-    raise TypeError(f"a signal must be True, False, a whole number or None, not {signal!r}")
-
-
 def _subject(tracker: Tracker) -> Hashable:
     """Equal for trackers that look at the same thing."""
-    if "__attrs_attrs__" not in vars(type(tracker)):
-        # Nobody knows what else a class has that attrs did not make.
+    kind = type(tracker)
+    if "__attrs_attrs__" not in vars(kind) or kind.__hash__ is object.__hash__:
+        # Nobody knows what else a class has that attrs did not make, or does not compare.
         return _Identity(tracker)
-    bare = attrs.evolve(tracker, weight=0, reverse=False, name="")
+    # A copy, not made anew: what was checked then need not be so any more.
+    bare = copy.copy(tracker)
+    for name, value in (("weight", 0), ("reverse", False), ("name", "")):
+        object.__setattr__(bare, name, value)
     try:
         hash(bare)
     except TypeError:
@@ -138,9 +179,12 @@ class Trackers:
         self._changed = changed
         self._started = False
         self._joined: list[tuple[Hashable, _Source]] = []
+        self._awaited: set[int] = set()
+        self._news = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin to look; what needs no waiting is known on return."""
+        """Begin to look. What needs no waiting is known on return, and with weight 0 what comes
+        within :data:`FIRST` seconds: the operator is not to be told of a FAULT at every start."""
         if not self.trackers:
             return
         known = _sources.setdefault(asyncio.get_running_loop(), {})
@@ -150,11 +194,20 @@ class Trackers:
             if source is None:
                 source = known[subject] = _Source(tracker)
             self._joined.append((subject, source))
+            if not tracker.weight:
+                self._awaited.add(place)
             source.listen((self, place), functools.partial(self._heard, place))
         await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST):
+                while self._awaited:
+                    self._news.clear()
+                    await self._news.wait()
         self._started = True
 
     def _heard(self, place: int, signal: Signal) -> None:
+        self._awaited.discard(place)
+        self._news.set()
         if self.tally.set(place, signal) and self._started:
             self._changed()
 

@@ -14,13 +14,15 @@ import attrs
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.leaving import Body
+from vrrpkit.leaving import Body, to_the_end
 from vrrpkit.values import State
+from vrrpkit.vrrp.arguments import demotion, flag, listed, of_kind, states, text, told
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.group import Group
 from vrrpkit.vrrp.instance import VRRPInstance, life_of
+from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.sources import Trackers
-from vrrpkit.vrrp.tracker import Signal, Tracker, check
+from vrrpkit.vrrp.tracker import Signal, Tally, Tracker, check
 from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
 
 __all__ = ["GroupTransition", "SyncGroup"]
@@ -79,14 +81,14 @@ class _Runner:
 
     def _step(self, member: str, event: Event) -> None:
         now = self._drivers[member].now()
-        for driver in self._drivers.values():
-            driver.catch_up()
         current = member
         try:
+            for driver in self._drivers.values():
+                driver.hearing.catch_up()
             for step in self.group.handle(member, event, now):
                 current = step.member
                 driver = self._drivers[current]
-                driver.forget()
+                driver.hearing.forget()
                 driver.settle(step.event, step.effects, now)
         except Exception as bug:
             self._queue.clear()
@@ -141,24 +143,37 @@ class SyncGroup:
         member_weights: bool = False,
         notify: Iterable[Notifier] = (),
     ) -> None:
+        text("the name of a sync group,", name, "gateway")
+        flag("member_weights", member_weights)
         self.name = name
-        self.members = tuple(instances)
+        self.members = listed("instances", instances)
         """The virtual routers of the group."""
-        self._trackers = Trackers(tuple(track), self._tracked)
+        trackers = listed("track", track)
+        for tracker in trackers:
+            of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
+        self._trackers = Trackers(trackers, self._tracked)
         self._member_weights = member_weights
-        self._notify = Attachments(self, notify)
+        self._notify = Attachments(self, told(notify))
         self._check()
         for member in self.members:
             life_of(member).group = name
         self._hub: Hub[GroupTransition] = Hub()
         self._runner: _Runner | None = None
+        self._used = False
         self._body = Body()
 
     def _check(self) -> None:
+        for member in self.members:
+            of_kind(
+                f"each member of the sync group {self.name!r},",
+                member,
+                VRRPInstance,
+                "a VRRPInstance; its name is not enough, and a group cannot be in a group",
+            )
         if len(self.members) < 2:
             raise ConfigError(
-                f"sync group {self.name!r} has {len(self.members)} member; it takes 2 or more, and "
-                "a single VRRPInstance needs no group"
+                f"sync group {self.name!r} needs 2 members or more, not {len(self.members)}; a "
+                "single VRRPInstance needs no group"
             )
         names = [member.name for member in self.members]
         for name in names:
@@ -183,6 +198,8 @@ class SyncGroup:
                 raise ConfigError(
                     f"{member.name} runs already: make the group before, and enter only the group"
                 )
+            if life_of(member).used:
+                raise ConfigError(f"{member.name} was entered before: make a new VRRPInstance")
 
     def __repr__(self) -> str:
         return f"<SyncGroup {self.name!r} of {len(self.members)} {self.state}>"
@@ -194,24 +211,31 @@ class SyncGroup:
 
         :raises HostError: what entering a member raises; no member runs then.
         """
-        if self._runner is not None:
-            raise VRRPKitError(f"{self.name} was entered before: make a new SyncGroup for each run")
+        if self._used:
+            raise VRRPKitError(
+                f"{self.name} was entered before: make a new SyncGroup, of new members, for each "
+                "run"
+            )
+        self._used = True
         self._body.begin()
         drivers: dict[str, Driver] = {}
         try:
             for member in self.members:
                 life = life_of(member)
+                life.use()
                 life.tracked = self._tracked
-                life.shared = self._trackers.trackers
+                life.why_not_group = self.why_not_master
+                life.shared = self._shared_with(member)
                 drivers[member.name] = await life.prepare(self._body.interrupt, grouped=True)
             await self._trackers.start()
             self._notify.start(self._hub)
         except BaseException:
-            await self._body.end(self._end(), lambda: None)
+            await self._body.end(self._end(), self._failure)
             raise
         self._runner = _Runner(self.name, drivers, self._hub)
         self._tracked()
-        for driver in drivers.values():
+        # Those with a fault first, lest the others be BACKUP for a moment.
+        for driver in sorted(drivers.values(), key=lambda driver: not driver.faults):
             driver.begin()
         self._runner.begun = True
         self._runner.tell(next(iter(drivers.values())).now())
@@ -225,6 +249,11 @@ class SyncGroup:
     ) -> None:
         await self._body.end(self._end(), self._failure)
 
+    def _shared_with(self, member: VRRPInstance) -> list[Tally]:
+        others = [each for each in self.members if each is not member]
+        weights = [life_of(each).trackers.tally for each in others] if self._member_weights else []
+        return [self._trackers.tally, *weights]
+
     def _tracked(self) -> None:
         """Tell every member what all trackers say."""
         if self._runner is None:
@@ -234,22 +263,22 @@ class SyncGroup:
         if self._member_weights:
             weight += sum(life.trackers.tally.weight for life in lives)
         for life in lives:
-            if life.driver is not None:
-                life.driver.adjust(weight, tally.faults | life.trackers.tally.faults)
+            life.adjust(weight, tally.faults | life.trackers.tally.faults)
 
     def _failure(self) -> BaseException | None:
-        for member in self.members:
-            driver = life_of(member).driver
-            if driver is not None and driver.failure is not None:
-                return driver.failure
-        return None
+        failures = [life_of(member).failure for member in self.members]
+        return next((failure for failure in failures if failure is not None), None)
 
     async def _end(self) -> None:
-        """Leave. Every member has said priority 0 before the first await."""
+        """Leave. Every member has said priority 0 before the first await; a cancellation waits for
+        the rest."""
         lives = [life_of(member) for member in self.members]
         for life in lives:
             if life.driver is not None:
                 life.driver.leave()
+        await to_the_end(self._conclude(lives), f"vrrpkit: {self.name} leaves its members")
+
+    async def _conclude(self, lives: list[Life]) -> None:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._notify.close)
             stack.callback(self._hub.close)
@@ -277,21 +306,23 @@ class SyncGroup:
     def why_not_master(self) -> str | None:
         """What the group waits for, member by member and in words; ``None`` while it is MASTER."""
         if self._runner is None or self._hub.closed:
-            return "not running: enter it with 'async with'"
+            return "has ended" if self._hub.closed else "not running: enter it with 'async with'"
         return self._runner.group.why_not_master()
 
     async def wait_for(self, state: State, *others: State) -> State:
         """Return at once in one of these states, else the next time that one is entered, even if it
         was left again since. Returns that state.
 
+        :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the group ended before.
         """
-        states = (state, *others)
-        if self.state in states:
+        wanted = (state, *others)
+        states(wanted)
+        if self.state in wanted:
             return self.state
         if self._hub.closed:
             raise Closed(f"{self.name} has ended and will not be {state} any more")
-        entered = await self._hub.wait_for(lambda transition: transition.state in states)
+        entered = await self._hub.wait_for(lambda transition: transition.state in wanted)
         return entered.state
 
     def events(self, limit: int = 1000) -> AsyncIterator[GroupTransition | EventsLost]:
@@ -323,6 +354,8 @@ class SyncGroup:
     def _drivers(self) -> list[Driver]:
         drivers = [life_of(member).driver for member in self.members]
         running = [driver for driver in drivers if driver is not None]
+        if self._hub.closed:
+            raise VRRPKitError(f"{self.name} has ended: make a new SyncGroup for each run")
         if self._runner is None or not running:
             raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
         return running
@@ -330,11 +363,10 @@ class SyncGroup:
     def demote(self, seconds: float) -> None:
         """Let the others serve for a while: see :meth:`VRRPInstance.demote`.
 
-        :param seconds: how long, more than 0.
-        :raises ConfigError: ``seconds`` is not positive.
+        :param seconds: how long, more than 0, up to a year.
+        :raises ConfigError: ``seconds`` is something else.
         """
-        if not seconds > 0:
-            raise ConfigError(f"demote({seconds}): give the number of seconds, more than 0")
+        demotion(seconds)
         for driver in self._drivers:
             driver.feed(Demote(seconds))
 

@@ -13,7 +13,15 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.values import whole_number
 from vrrpkit.vrrp.election import OWNER
 
-__all__ = ["Signal", "Tally", "Tracker", "effective_priority", "too_small"]
+__all__ = [
+    "WEIGHT_LIMIT",
+    "Shortfall",
+    "Signal",
+    "Tally",
+    "Tracker",
+    "effective_priority",
+    "shortfalls",
+]
 
 Signal: TypeAlias = bool | int | None
 """``True`` and ``False``: fit and unfit. A number: how fit, in units of the tracker's weight.
@@ -34,6 +42,16 @@ def _weight(instance: Tracker, attribute: attrs.Attribute[int], value: int) -> N
         WEIGHT_LIMIT,
         "priorities go from 1 to 254, so more can never matter; 0 means FAULT",
     )
+
+
+def _reverse(instance: Tracker, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{type(instance).__name__}: reverse {value!r} must be True or False")
+
+
+def _name(instance: Tracker, attribute: attrs.Attribute[str], value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{type(instance).__name__}: name {value!r} must be text")
 
 
 @attrs.frozen(kw_only=True)
@@ -58,17 +76,18 @@ class Tracker:
     :param reverse: the other way round: the sign of what is added changes, and with weight 0 a good
         signal is the bad one (``reverse``).
     :param name: what events and faults call it; by default what it looks at.
-    :raises ConfigError: the weight is out of range.
+    :raises ConfigError: the weight is out of range, or a value is of another kind.
     """
 
     weight: int = attrs.field(default=0, validator=_weight)
-    reverse: bool = False
-    name: str = ""
+    reverse: bool = attrs.field(default=False, validator=_reverse)
+    name: str = attrs.field(default="", validator=_name)
 
     def signals(self) -> AsyncIterator[Signal]:
         """An async generator of signals, for as long as it is iterated over.
 
-        The first one counts before the router starts, if it needs no waiting. An exception, and
+        The first one counts before the router starts, if it needs no waiting; with weight 0 the
+        router waits half a second for it, and begins in FAULT without it. An exception, and
         anything that is no signal, counts as a bad one, is logged, and the generator is started
         again a while later.
         """
@@ -111,28 +130,29 @@ class Tally:
     """The signals of all trackers of one router, added up."""
 
     def __init__(self, trackers: Iterable[Tracker]) -> None:
-        self._signals: list[tuple[Tracker, Signal]] = [(tracker, None) for tracker in trackers]
+        self.pairs: list[tuple[Tracker, Signal]] = [(tracker, None) for tracker in trackers]
+        """Each tracker and its latest signal."""
 
     def set(self, place: int, signal: Signal) -> bool:
         """Note the latest signal of the tracker at ``place``; whether it is another one."""
-        tracker, before = self._signals[place]
-        self._signals[place] = (tracker, signal)
+        tracker, before = self.pairs[place]
+        self.pairs[place] = (tracker, signal)
         return before is not signal and (before != signal or type(before) is not type(signal))
 
     @property
     def weight(self) -> int:
         """What is added to the priority."""
-        return sum(_share(*pair).weight for pair in self._signals)
+        return sum(_share(*pair).weight for pair in self.pairs)
 
     @property
     def faults(self) -> frozenset[str]:
         """The labels of the trackers that make the router unfit."""
-        return frozenset(t.label for t, signal in self._signals if _share(t, signal).fault)
+        return frozenset(t.label for t, signal in self.pairs if _share(t, signal).fault)
 
     @property
     def signals(self) -> dict[str, Signal]:
         """The latest signal of each tracker, by label."""
-        return {tracker.label: signal for tracker, signal in self._signals}
+        return {tracker.label: signal for tracker, signal in self.pairs}
 
 
 def effective_priority(base: int, weight: int) -> int:
@@ -159,8 +179,42 @@ def check(trackers: Sequence[Tracker], priority: int, who: str) -> None:
             )
 
 
-def too_small(trackers: Iterable[Tracker], base: int, other: int) -> list[tuple[Tracker, int]]:
-    """The trackers whose weight alone cannot hand the addresses to a router of priority ``other``,
-    and the weight that could."""
-    gap = base - other
-    return [(t, gap + 1) for t in trackers if gap > 0 and 0 < abs(t.weight) <= gap]
+@attrs.frozen
+class Shortfall:
+    """A tracker whose bad signal alone leaves the addresses where they are."""
+
+    tracker: Tracker
+    enough: int
+    """The amount of a weight below 0 that would move them; more than :data:`WEIGHT_LIMIT` if none
+    can."""
+    adds: bool
+    """Whether its weight is added while the signal is good, so that a greater one is of no use."""
+
+
+def shortfalls(pairs: Iterable[tuple[Tracker, Signal]], base: int, other: int) -> list[Shortfall]:
+    """The trackers that cannot hand the addresses of a router of priority ``base`` over to one of
+    priority ``other``, though all other trackers were good and only this one became bad.
+
+    :param pairs: all trackers of the router and their latest signals. One whose signal is a number
+        is not judged, for nobody knows what other numbers it may give.
+    """
+    known = list(pairs)
+    best = base + sum(_good(*pair) for pair in known)
+    if effective_priority(base, best - base) <= other:
+        return []
+    found: list[Shortfall] = []
+    for tracker, signal in known:
+        if not isinstance(signal, bool) or not tracker.weight:
+            continue
+        added = _good(tracker, signal)
+        loss = abs(tracker.weight)
+        if effective_priority(base, best - base - loss) >= other:
+            found.append(Shortfall(tracker, best - added - other + 1, added > 0))
+    return found
+
+
+def _good(tracker: Tracker, signal: Signal) -> int:
+    """What a tracker adds to the priority while it is good; if its signal is a number, now."""
+    if isinstance(signal, int) and not isinstance(signal, bool):
+        return _share(tracker, signal).weight
+    return max(0, -tracker.weight if tracker.reverse else tracker.weight)

@@ -12,12 +12,12 @@ import threading
 
 import pytest
 
-from vrrpkit.run import SIGNALS, run
+from vrrpkit.runner import SIGNALS, run
 
 SERVICE = """
 import asyncio, logging, signal, sys
 {before}
-from vrrpkit.run import run
+from vrrpkit.runner import run
 
 logging.basicConfig(format="%(message)s", level=logging.INFO)
 

@@ -1,0 +1,506 @@
+"""Carrying letters to a server that is away, hangs, hangs up, or takes some and not others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+import time
+from email.message import EmailMessage
+from typing import ClassVar
+
+import aiosmtplib
+import pytest
+import trustme
+
+from notify.postbox import ADDRESS, Server, mail, serving
+from vrrpkit import Mail, MemoryBus, State, VRRPInstance
+from vrrpkit.notify import delivery, dial
+from vrrpkit.testing import virtual_time
+
+OPS, NIGHT = "ops@example.net", "night@example.net"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries soon follow one another."""
+    monkeypatch.setattr(delivery, "pause_before", lambda tries: 0.05)
+    monkeypatch.setattr(delivery, "FAREWELL", 0.1)
+
+
+def test_a_server_that_comes_back_gets_what_waited_merged() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            port = server.port
+        nobody = Server()
+        nobody.port = port
+        async with mail(nobody, limit=3) as mailing:
+            for number in range(1000):
+                mailing.send(f"flap {number % 2}", f"body {number}")
+                if number % 100 == 0:
+                    await asyncio.sleep(0.02)
+            assert mailing.waiting == 2
+            for number in range(5):
+                mailing.send(f"more {number}", "body")
+            assert (mailing.waiting, mailing.dropped) == (3, 4)
+            assert mailing.last_problem
+            async with serving(port) as server:
+                await server.wait(3)
+        assert server.subjects == ["more 2", "more 3", "more 4"]
+
+    asyncio.run(main())
+
+
+def test_what_is_refused_for_good_is_not_tried_again() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.answers = ["554 no such mail here", "", "451 later", ""]
+            for number in range(3):
+                mailing.send(f"letter {number}", "body")
+            await server.wait(2)
+        assert server.subjects == ["letter 1", "letter 2"]
+        assert (mailing.sent, mailing.refused) == (2, 1)
+
+    asyncio.run(main())
+
+
+def test_leaving_is_bounded_when_the_server_hangs() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(silent, ADDRESS, 0) as listener:
+            nobody = Server()
+            nobody.port = listener.sockets[0].getsockname()[1]
+            async with asyncio.timeout(20):
+                async with mail(nobody, deadline=0.2, flush=0.5) as mailing:
+                    mailing.send("one", "body")
+                assert "TimeoutError" in str(mailing.last_problem)
+                assert mailing.waiting == 1
+
+    asyncio.run(main())
+
+
+def test_a_letter_that_no_server_could_take_holds_up_no_other() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            mailing.send("half a pair \udc80", "\udc80")
+            mailing.send("whole", "body")
+            await server.wait(2)
+        assert server.subjects == ["half a pair", "whole"]
+        assert str(server.mails[0].get_content()).strip() == "?"
+
+    asyncio.run(main())
+
+
+def test_a_server_that_hangs_up_after_a_refusal_is_not_asked_again() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.hangs_up = True
+            server.answers = ["554 go away"]
+            mailing.send("refused", "body")
+            mailing.send("taken", "body")
+            await server.wait(1)
+        assert server.subjects == ["taken"]
+        assert (mailing.sent, mailing.refused, mailing.waiting) == (1, 1, 0)
+
+    asyncio.run(main())
+
+
+def test_one_recipient_that_is_refused_is_named_and_the_other_gets_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.refusals[NIGHT] = ["550 5.1.1 no such user", "550 5.1.1 no such user"]
+            mailing.send("one", "body")
+            await server.wait(1)
+            mailing.send("two", "body")
+        assert [envelope.rcpt_tos for envelope in server.envelopes] == [[OPS], [OPS]]
+        assert (mailing.sent, mailing.refused, mailing.waiting) == (2, 0, 0)
+        assert mailing.last_problem is None
+
+    asyncio.run(main())
+    assert caplog.text.count(f"for {NIGHT}: 550 5.1.1 no such user") == 2
+    assert OPS not in caplog.text
+
+
+def test_greylisting_of_one_recipient_costs_no_letter_and_repeats_none() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.refusals[NIGHT] = ["451 4.7.1 come back later"] * 3
+            mailing.send("one", "body")
+            mailing.send("two", "body")
+            await server.wait(4)
+        told = [(envelope.rcpt_tos, mail["Subject"]) for envelope, mail in server.letters]
+        assert told[:2] == [([OPS], "one"), ([OPS], "two")]
+        assert sorted(told[2:]) == [([NIGHT], "one"), ([NIGHT], "two")]
+        # The same letter, not another one.
+        assert len({mail["Message-ID"] for mail in server.mails}) == 2
+        assert (mailing.sent, mailing.refused, mailing.waiting) == (2, 0, 0)
+
+    asyncio.run(main())
+
+
+def test_greylisting_of_all_keeps_the_order() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.refusals = {OPS: ["450 later"] * 3, NIGHT: ["450 later"] * 3}
+            for subject in ("one", "two", "three"):
+                mailing.send(subject, "body")
+            await server.wait(3)
+        assert server.subjects == ["one", "two", "three"]
+        assert {len(envelope.rcpt_tos) for envelope in server.envelopes} == {2}
+
+    asyncio.run(main())
+
+
+def test_one_refused_for_good_and_the_other_for_now() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.refusals = {OPS: ["550 never"], NIGHT: ["450 later"]}
+            mailing.send("one", "body")
+            await server.wait(1)
+            server.refusals = {OPS: ["550 never"], NIGHT: ["550 never"]}
+            mailing.send("two", "body")
+        assert [envelope.rcpt_tos for envelope in server.envelopes] == [[NIGHT]]
+        assert (mailing.sent, mailing.refused) == (1, 1)
+
+    asyncio.run(main())
+
+
+def test_a_letter_that_is_refused_for_now_holds_up_no_other() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.answers = ["451 looks like spam", "", "451 looks like spam", ""]
+            mailing.send("odd", "body")
+            mailing.send("plain", "body")
+            await server.wait(2)
+        assert server.subjects == ["plain", "odd"]
+        assert mailing.sent == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["421 closing", "hang up"])
+def test_a_server_that_hangs_up_in_the_middle_is_asked_again(how: str) -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server) as mailing:
+            server.answers = [how]
+            mailing.send("one", "body")
+            mailing.send("two", "body")
+            await server.wait(2)
+        assert server.subjects == ["one", "two"]
+        assert server.sessions >= 2
+        assert (mailing.sent, mailing.refused) == (2, 0)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_does_not_answer_quit_has_its_letters_all_the_same() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            server.farewell = False
+            async with mail(server, flush=3600) as mailing:
+                mailing.send("one", "body")
+                await server.wait(1)
+                mailing.send("two", "body")
+            assert mailing.last_problem is None
+        assert server.subjects == ["one", "two"]
+
+    asyncio.run(main())
+
+
+def test_what_is_sent_as_the_last_thing_is_delivered() -> None:
+    async def main() -> None:
+        async with serving() as server, mail(server, flush=3600) as mailing:
+            # It has begun to wait for letters.
+            await asyncio.sleep(0.05)
+            mailing.send("last words", "body")
+        assert server.subjects == ["last words"]
+
+    asyncio.run(main())
+
+
+def test_what_comes_after_the_end_is_counted_and_complained_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            async with mail(server) as mailing:
+                pass
+            mailing.send("one", "body")
+            mailing.send("two", "body")
+            assert (mailing.waiting, mailing.dropped) == (0, 2)
+
+    asyncio.run(main())
+    assert caplog.text.count("comes too late") == 1
+
+
+def test_leaving_can_be_cancelled() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            port = server.port
+        nobody = Server()
+        nobody.port = port
+
+        async def use() -> None:
+            async with mail(nobody, flush=3600) as mailing:
+                mailing.send("one", "body")
+
+        before = len(asyncio.all_tasks())
+        task = asyncio.create_task(use())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == before
+
+    asyncio.run(main())
+
+
+def test_tls_that_breaks_off_is_tried_again_and_nothing_goes_in_clear() -> None:
+    heard = bytearray()
+
+    async def offer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready\r\n")
+        while line := await reader.readline():
+            heard.extend(line)
+            if line.upper().startswith(b"STARTTLS"):
+                writer.write(b"220 go ahead\r\n")
+                await reader.read(1)
+                break
+            writer.write(b"250-here\r\n250 STARTTLS\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(offer, ADDRESS, 0) as listener:
+            nobody = Server()
+            nobody.port = listener.sockets[0].getsockname()[1]
+            async with mail(nobody, security="opportunistic", flush=0.3) as mailing:
+                mailing.send("secret", "body")
+            assert mailing.waiting == 1
+            assert mailing.last_problem
+
+    asyncio.run(main())
+    assert heard.count(b"STARTTLS") >= 1
+    assert b"MAIL" not in heard
+
+
+def test_tls_from_the_first_octet_on() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(ADDRESS).configure_cert(context)
+
+    async def main() -> None:
+        async with serving(ssl=context) as server:
+            with authority.cert_pem.tempfile() as trusted:
+                async with mail(server, security="tls", ca=trusted) as mailing:
+                    mailing.send("one", "body")
+                async with mail(server, security="tls", flush=0.3) as mailing:
+                    mailing.send("two", "body")
+                assert "CERTIFICATE_VERIFY_FAILED" in str(mailing.last_problem)
+        assert server.subjects == ["one"]
+
+    asyncio.run(main())
+
+
+def test_names_of_any_letters_and_a_comma() -> None:
+    async def main() -> None:
+        people = ['"Müller, Night" <night@example.net>', "ops@example.net"]
+        async with serving() as server, mail(server, to=people) as mailing:
+            mailing.send("Zürich 東京 MASTER", "größer\n.\nend")
+            await server.wait(1)
+        (letter,) = server.mails
+        (night, ops) = letter["To"].addresses
+        assert (night.display_name, night.addr_spec) == ("Müller, Night", NIGHT)
+        assert ops.addr_spec == OPS
+        assert server.subjects == ["Zürich 東京 MASTER"]
+        assert str(letter.get_content()).splitlines() == ["größer", ".", "end"]
+
+    asyncio.run(main())
+
+
+# --- without a network, under virtual time
+
+
+class Away:
+    """In place of ``aiosmtplib.SMTP``: a server that is away for an hour, and then back."""
+
+    back = 0.0
+    tries: ClassVar[list[float]] = []
+    taken: ClassVar[list[EmailMessage]] = []
+
+    def __init__(self, **_: object) -> None:
+        self.is_connected = True
+
+    async def connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.tries.append(loop.time())
+        if loop.time() < self.back:
+            if len(self.tries) % 2:
+                raise ConnectionRefusedError("nobody there")
+            await asyncio.sleep(3600)
+
+    async def send_message(
+        self, message: EmailMessage, *, sender: str, recipients: list[str]
+    ) -> tuple[dict[str, object], str]:
+        self.taken.append(message)
+        return {}, "OK"
+
+    async def quit(self) -> None:
+        """It says goodbye."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Stubborn(Away):
+    """It hangs, and a cancellation of what it does is lost, as in Python 3.11 may happen."""
+
+    async def send_message(
+        self, message: EmailMessage, *, sender: str, recipients: list[str]
+    ) -> tuple[dict[str, object], str]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        return {}, "OK"
+
+
+@virtual_time()
+async def test_a_cancellation_that_is_lost_ends_it_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connected(_: object, __: float) -> None:
+        return None
+
+    monkeypatch.setattr(aiosmtplib, "SMTP", Stubborn)
+    monkeypatch.setattr(dial.Dialler, "connect", connected)
+    loop = asyncio.get_running_loop()
+    before, start = len(asyncio.all_tasks()), loop.time()
+    async with Mail(ADDRESS, to=OPS, flush=5, deadline=600) as mailing:
+        for number in range(3):
+            mailing.send(f"letter {number}", "body")
+    assert loop.time() - start < 10
+    assert len(asyncio.all_tasks()) == before
+
+
+@virtual_time(limit=5000)
+async def test_an_hour_without_the_server_costs_little_and_loses_no_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connected(_: object, __: float) -> None:
+        return None
+
+    loop = asyncio.get_running_loop()
+    # Pauses as they are.
+    monkeypatch.undo()
+    monkeypatch.setattr(aiosmtplib, "SMTP", Away)
+    monkeypatch.setattr(dial.Dialler, "connect", connected)
+    start = loop.time()
+    monkeypatch.setattr(Away, "back", start + 3600)
+    monkeypatch.setattr(Away, "tries", [])
+    monkeypatch.setattr(Away, "taken", [])
+    bus = MemoryBus()
+    async with (
+        Mail(ADDRESS, to=OPS, limit=5) as mailing,
+        VRRPInstance(
+            "web", bus.interface("192.0.2.1"), vrid=1, vips=["192.0.2.10/24"], notify=[mailing]
+        ) as one,
+    ):
+        while loop.time() < start + 3600:
+            await one.wait_for(State.MASTER)
+            bus.unplug("192.0.2.1")
+            await one.wait_for(State.FAULT)
+            await asyncio.sleep(15)
+            bus.plug("192.0.2.1")
+            assert mailing.waiting <= 3
+        await one.wait_for(State.MASTER)
+        flaps = one.statistics.master_transitions
+        assert flaps > 100
+        pauses = [b - a for a, b in zip(Away.tries, Away.tries[1:], strict=False)]
+        # 5, 10, 20, ... 300, and every other time the 30 seconds of the deadline.
+        assert pauses[:4] == pytest.approx([5, 40, 20, 70], abs=0.1)
+        assert max(pauses) <= 330.1
+        assert len(pauses) < 20
+        await asyncio.sleep(331)
+        assert mailing.waiting == 0
+        assert len(Away.taken) >= 3
+        bodies = {str(m["Subject"])[-12:]: str(m.get_content()) for m in Away.taken[:3]}
+        assert f"This has happened {flaps} times since" in bodies["MASTER state"]
+    assert mailing.dropped == 0
+    assert str(Away.taken[-1]["Subject"]).endswith("Stopping")
+
+
+@virtual_time()
+async def test_an_address_that_is_silent_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[object] = []
+
+    async def to(place: object) -> object:
+        tried.append(place)
+        if len(tried) == 1:
+            await asyncio.sleep(3600)
+        if len(tried) == 2:
+            raise ConnectionRefusedError("nobody there")
+        return "a socket"
+
+    async def places(_: object) -> list[object]:
+        return ["silent", "closed", "open"]
+
+    monkeypatch.setattr(dial, "_to", to)
+    monkeypatch.setattr(dial.Dialler, "_places", places)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    assert await dial.Dialler("mail.example.net", 25).connect(30) == "a socket"
+    assert loop.time() - start == pytest.approx(7.5)
+    assert tried == ["silent", "closed", "open"]
+
+
+def test_a_resolver_that_hangs_delays_no_end_and_is_asked_once_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, asked = threading.Event(), []
+
+    def hang(host: str, port: int, **_: object) -> list[object]:
+        asked.append(host)
+        gate.wait(60)
+        raise OSError("no such name")
+
+    async def main() -> None:
+        async with Mail("mail.example.net", to=OPS, deadline=0.1, flush=0.5) as mailing:
+            mailing.send("one", "body")
+            await asyncio.sleep(0.5)
+        assert mailing.waiting == 1
+        assert "TimeoutError" in str(mailing.last_problem)
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    start = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - start < 30
+    assert asked == ["mail.example.net"]
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name == "vrrpkit: resolver":
+            thread.join(20)
+
+
+def test_a_name_is_looked_up_and_one_that_is_not_there_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            made = Mail("localhost", to=OPS, port=server.port, security="none")
+            async with made as mailing:
+                mailing.send("one", "body")
+                await server.wait(1)
+            long = f"{'x' * 70}.example"
+            async with Mail(long, to=OPS, flush=0.3) as mailing:
+                mailing.send("two", "body")
+            assert f"the name {long} is not found" in str(mailing.last_problem)
+        assert server.subjects == ["one"]
+
+    asyncio.run(main())

@@ -1,0 +1,208 @@
+"""The attempts of one check, one at a time: begun when there is a slot, ended, given up.
+
+Tasks otherwise live in task groups. Here each belongs to its :class:`Attempts`, which makes it,
+takes its outcome and waits for its end in :meth:`Attempts.settle`: ten thousand checks that are
+idle hold no task, and a group of their own would be one task each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from vrrpkit.checks.base import Checker, DirectChecker, Weight
+from vrrpkit.checks.rules import Outcome
+from vrrpkit.checks.slots import Slots
+from vrrpkit.checks.target import Target
+from vrrpkit.errors import CheckFailed
+
+__all__ = ["Attempts"]
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10.0
+"""Seconds that :meth:`Attempts.settle` waits for a cancelled attempt before it cancels it again:
+ending a process may take a few, and a second cancellation would cut that short."""
+
+
+def _nothing() -> None:
+    """Abandons no attempt."""
+
+
+class Attempts:
+    """Asks one checker about one server, as often as it is told to.
+
+    :param begun: called when an attempt begins.
+    :param ended: called with its outcome; what it calls here finds no attempt running.
+    :param lost: called instead if it ended without saying anything about the server.
+    """
+
+    __slots__ = (
+        "_abandon",
+        "_begun",
+        "_checker",
+        "_direct",
+        "_ended",
+        "_loop",
+        "_lost",
+        "_number",
+        "_queued",
+        "_slots",
+        "_target",
+        "_task",
+        "_wanted",
+        "running",
+    )
+
+    def __init__(
+        self,
+        checker: Checker,
+        target: Target,
+        slots: Slots,
+        *,
+        begun: Callable[[], None],
+        ended: Callable[[Outcome], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.running = False
+        """Whether one is being made."""
+        self._checker = checker
+        self._target = target
+        self._slots = slots
+        self._begun = begun
+        self._ended = ended
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        # A subclass that has a check() of its own means that one to be called.
+        self._direct = (
+            checker
+            if isinstance(checker, DirectChecker) and type(checker).check is DirectChecker.check
+            else None
+        )
+        self._number = 0
+        self._queued = False
+        self._wanted = False
+        self._task: asyncio.Task[Weight | None] | None = None
+        self._abandon: Callable[[], object] = _nothing
+
+    @property
+    def waiting(self) -> bool:
+        """Whether one is to be made and cannot begin: there is no slot, or the one before does not
+        end though it was cancelled."""
+        return self._queued or self._wanted
+
+    @property
+    def done(self) -> bool:
+        """Whether the one that is running has come to its end, and the event loop is about to say
+        so."""
+        return self._task is not None and self._task.done()
+
+    def start(self) -> None:
+        """Make one as soon as there is a slot."""
+        if self._task is None:
+            self._enter()
+        else:
+            # Two at a time never run.
+            self._wanted = True
+
+    def fail(self, why: CheckFailed) -> None:
+        """Give the one up that is running: this is its outcome."""
+        self.running = False
+        self._abandon()
+        self._ended(why)
+        if self._task is None:
+            self._slots.leave()
+
+    def drop(self) -> None:
+        """Give up the one that is running or waiting, if any; it has no outcome."""
+        self._wanted = False
+        if self._queued:
+            self._queued = False
+            self._slots.withdraw(self)
+        if not self.running:
+            return
+        self.running = False
+        self._abandon()
+        if self._task is None:
+            self._slots.leave()
+
+    async def settle(self) -> None:
+        """Wait until the one that was given up has really ended."""
+        warned = False
+        while (task := self._task) is not None:
+            ended, _running = await asyncio.wait({task}, timeout=PATIENCE)
+            if ended:
+                continue
+            if not warned:
+                warned = True
+                log.warning(
+                    "%s of %s was cancelled %g seconds ago and still runs: its check() must let "
+                    "asyncio.CancelledError pass",
+                    self._checker,
+                    self._target,
+                    PATIENCE,
+                )
+            task.cancel()
+
+    def _enter(self) -> None:
+        self._queued = True
+        self._slots.enter(self, self._begin)
+
+    def _begin(self) -> None:
+        checker = self._checker
+        self._queued = False
+        self.running = True
+        self._number += 1
+        number = self._number
+        self._begun()
+        try:
+            if self._direct is not None:
+                report = partial(self._reported, number)
+                abandon = self._direct.begin(self._target, report, self._loop)
+                if self.running and self._number == number:
+                    self._abandon = abandon
+                return
+            work: object = checker.check(self._target)
+            if not asyncio.iscoroutine(work):
+                raise CheckFailed(
+                    f"the check() of {type(checker).__name__} is no coroutine function: write it "
+                    "with 'async def'"
+                )
+        except Exception as problem:
+            self._reported(number, problem)
+            return
+        self._task = self._loop.create_task(work, name=f"{checker} check of {self._target}")
+        self._task.add_done_callback(self._returned)
+        self._abandon = self._task.cancel
+
+    def _reported(self, number: int, outcome: Outcome) -> None:
+        if self.running and self._number == number:
+            self.running = False
+            self._ended(outcome)
+            self._slots.leave()
+
+    def _returned(self, task: asyncio.Task[Weight | None]) -> None:
+        self._task = None
+        outcome: Outcome
+        if task.cancelled():
+            outcome = asyncio.CancelledError()
+        else:
+            outcome = task.exception()
+            if outcome is None:
+                outcome = task.result()
+        self._abandon = _nothing
+        if self.running:
+            self.running = False
+            foreign = task.cancelled() and task.cancelling()
+            if foreign or isinstance(outcome, KeyboardInterrupt | SystemExit):
+                # The program is ending, or somebody cancels all tasks: that says nothing about the
+                # server, and must not take it out of service.
+                self._lost()
+            else:
+                self._ended(outcome)
+        self._slots.leave()
+        if self._wanted:
+            self._wanted = False
+            self._enter()

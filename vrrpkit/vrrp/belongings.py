@@ -1,0 +1,149 @@
+"""What one virtual router has on its host while it is MASTER: addresses, routes, rules, and a ban
+on packets to the addresses where it does not accept any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
+from vrrpkit.values import VIP
+from vrrpkit.vrrp.machine import Machine
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.vocabulary import (
+    AddressesInPlace,
+    Event,
+    KernelRefusedAddresses,
+    LostAddress,
+    LostRoute,
+)
+
+if TYPE_CHECKING:
+    from vrrpkit.host.routes import Entry
+
+__all__ = ["GRACE", "Belongings"]
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0
+"""Seconds that leaving may take to remove the addresses."""
+
+
+class Belongings:
+    """Takes and drops what belongs to one router, and tells its machine how the kernel took it (see
+    :class:`vrrpkit.host.base.AddressListener`).
+
+    :param feed: takes events for the machine.
+    :param fail: told of a bug.
+    :param tell_all: tell of success even when the kernel has refused nothing before.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        machine: Machine,
+        *,
+        feed: Callable[[Event], None],
+        fail: Callable[[BaseException], None],
+        tell_all: bool,
+    ) -> None:
+        self._options = options
+        self._machine = machine
+        self._feed = feed
+        self._fail = fail
+        self._tell_all = tell_all
+        self._addresses: AddressHold | None = None
+        self._routes: RouteHold | None = None
+        self._ban: Ban | None = None
+
+    async def prepare(self, interface: Interface, carrier: Interface) -> None:
+        """Make the holds; none of it is put in place yet.
+
+        :param carrier: the interface that the addresses go on.
+        """
+        options = self._options
+        if not options.accepts:
+            self._ban = await carrier.refuse(options.all_vips)
+        self._addresses = await carrier.hold(
+            options.all_vips, options.used_announcements, self, options.vip_lease
+        )
+        if options.routes or options.rules:
+            self._routes = interface.hold_routes(options.routes, options.rules, self.route_lost)
+
+    def take(self) -> None:
+        """Put the addresses in place; routes and rules follow when they are."""
+        self._held.acquire()
+
+    def drop(self) -> None:
+        """Remove rules, routes and addresses."""
+        if self._routes is not None:
+            self._routes.release()
+        self._held.release()
+
+    def announce(self, repeat: int) -> None:
+        """Announce the addresses again."""
+        self._held.announce(repeat)
+
+    @property
+    def _held(self) -> AddressHold:
+        assert self._addresses is not None
+        return self._addresses
+
+    async def give_back(self) -> None:
+        """Remove everything within :data:`GRACE` seconds, and forget it."""
+        routes, self._routes = self._routes, None
+        try:
+            if routes is not None:
+                routes.close()
+            if self._addresses is not None:
+                async with asyncio.timeout(GRACE):
+                    await self._addresses.close()
+        except TimeoutError:
+            log.error(
+                "%s: the kernel did not take the addresses back within %g s",
+                self._options.name,
+                GRACE,
+            )
+
+    async def lift_ban(self) -> None:
+        """Let packets to the addresses pass again."""
+        if self._ban is not None:
+            await self._ban.close()
+
+    # --- what the kernel says --------------------------------------------------------------------
+
+    def acquired(self) -> None:
+        """Every address is in place."""
+        if self._routes is not None and not self._take_routes(self._routes):
+            return
+        if self._machine.refused or self._tell_all:
+            self._feed(AddressesInPlace())
+
+    def _take_routes(self, routes: RouteHold) -> bool:
+        """Put routes and rules in place; whether all are."""
+        try:
+            failures = routes.acquire()
+        except Exception as bug:
+            self._fail(bug)
+            return False
+        self._refused([(entry.described, error) for entry, error in failures])
+        return not failures
+
+    def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
+        """The kernel refused addresses."""
+        self._refused([(str(vip), error) for vip, error in failures])
+
+    def _refused(self, failures: Sequence[tuple[str, OSError]]) -> None:
+        if failures:
+            told = tuple(f"{what}: {error.strerror or error}" for what, error in failures)
+            self._feed(KernelRefusedAddresses(told))
+
+    def lost(self, vip: VIP) -> None:
+        """Somebody else removed an address."""
+        self._feed(LostAddress(vip.address))
+
+    def route_lost(self, entry: Entry) -> None:
+        """Somebody else removed a route or a rule."""
+        self._feed(LostRoute(entry.described))

@@ -1,0 +1,120 @@
+"""What can be read of a virtual router."""
+
+from __future__ import annotations
+
+from vrrpkit.errors import VRRPKitError
+from vrrpkit.events import Hub
+from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.driver import Driver
+from vrrpkit.vrrp.life import Life
+from vrrpkit.vrrp.notices import Notice, Transition
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.statistics import Statistics
+from vrrpkit.vrrp.tracker import Signal
+from vrrpkit.vrrp.waiting import waiting_for
+
+__all__ = ["RouterView"]
+
+
+class RouterView:
+    """How one virtual router is now."""
+
+    def __init__(
+        self, name: str, options: Options, hub: Hub[Notice], statistics: Statistics, life: Life
+    ) -> None:
+        self.name = name
+        """What events and logs call it."""
+        self.options = options
+        """What it was made with."""
+        self._hub = hub
+        self._statistics = statistics
+        self._life = life
+
+    @property
+    def state(self) -> State:
+        """INIT, BACKUP, MASTER or FAULT."""
+        if self._life.driver is None or self._hub.closed:
+            return State.INIT
+        return self._life.driver.machine.state
+
+    @property
+    def priority(self) -> int:
+        """The effective priority, 1 to 255: what the next advert says."""
+        return (
+            self.options.priority
+            if self._life.driver is None
+            else self._life.driver.machine.priority
+        )
+
+    @property
+    def statistics(self) -> Statistics:
+        """The counters since this object was made. Ask anew for the latest: what a BACKUP hears is
+        counted when somebody looks, and every few intervals."""
+        if self._life.driver is not None:
+            self._life.driver.hearing.catch_up()
+        return self._statistics
+
+    @property
+    def faults(self) -> frozenset[str]:
+        """What makes the router unfit, in FAULT: ``interface-down``, ``no-source``, ..."""
+        return frozenset() if self._life.driver is None else self._life.driver.machine.faults
+
+    @property
+    def signals(self) -> dict[str, Signal]:
+        """The latest signal of each tracker: ``True``, ``False``, a number, or ``None`` while it is
+        not known yet."""
+        return self._life.trackers.tally.signals
+
+    @property
+    def source(self) -> IPAddress | None:
+        """The address that adverts leave from, while there is one."""
+        return None if self._life.driver is None else self._life.driver.seat.source
+
+    @property
+    def master(self) -> IPAddress | None:
+        """The address of the current master: our own while MASTER, ``None`` while none is known."""
+        if self._life.driver is None:
+            return None
+        return self.source if self.state is State.MASTER else self._life.driver.machine.master
+
+    @property
+    def master_priority(self) -> int | None:
+        """The priority that the current master announces, while one is known."""
+        if self._life.driver is None or self.master is None:
+            return None
+        return (
+            self.priority
+            if self.state is State.MASTER
+            else self._life.driver.machine.master_priority
+        )
+
+    def why_not_master(self) -> str | None:
+        """What the router waits for before it becomes MASTER, in words; ``None`` while it is
+        MASTER."""
+        if self._life.driver is None or self._hub.closed:
+            return "has ended" if self._hub.closed else "not running: enter it with 'async with'"
+        return waiting_for(self._life.driver.machine, self._life.why_not_group)
+
+    @property
+    def last_transition(self) -> Transition | None:
+        """The latest change of state, with its reason (RFC 8347: ``last-event``)."""
+        return None if self._life.driver is None else self._life.driver.last_transition
+
+    @property
+    def skew_time(self) -> float:
+        """Skew_Time in seconds, as it is now (RFC 9568 section 6.1)."""
+        return self._required.machine.skew
+
+    @property
+    def master_down_interval(self) -> float:
+        """Seconds of silence after which a BACKUP takes over, as they are now (RFC 9568 section
+        6.1)."""
+        return self._required.machine.down_interval
+
+    @property
+    def _required(self) -> Driver:
+        if self._hub.closed:
+            raise VRRPKitError(f"{self.name} has ended: make a new VRRPInstance for each run")
+        if self._life.driver is None:
+            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
+        return self._life.driver
