@@ -215,7 +215,7 @@ def test_unicast_hmac() -> None:
         )
         start(b, "03_unicast_hmac.py", "eth0", vip, "192.0.2.2", "192.0.2.1", str(key), "100")
         wait_until(lambda: a.has("192.0.2.10"), 10, output(a))
-        wait_until(lambda: "MasterChanged" in output(b), 5, output(b))
+        wait_until(lambda: "follows 192.0.2.1" in output(b), 5, output(b))
         first.send_signal(signal.SIGTERM)
         assert first.wait(10) == 0
         wait_until(lambda: b.has("192.0.2.10"), 3, output(b))

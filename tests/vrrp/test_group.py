@@ -231,6 +231,22 @@ def test_a_master_that_stays_on_a_link_is_followed_again() -> None:
     assert pair.machines["b"].deadline > 1.8 + 3
 
 
+def test_the_group_that_lost_a_tie_on_its_first_link_lets_the_other_one_begin() -> None:
+    pair = Pair()
+    lost = pair.mastering() + 0.5
+    steps = pair.give("a", advert(100, lost), lost)
+    assert ("a", State.BACKUP, TransitionReason.TIE) in reasons(steps)
+    assert pair.states == [State.BACKUP, State.BACKUP]
+    pair.fire("a")
+    now, _ = pair.fire("b")
+    assert pair.states == [State.BACKUP, State.BACKUP]
+    assert pair.group.why_not_master() == "it lost a tie, and lets the other group begin"
+    again, _ = pair.fire("a")
+    assert now < again
+    assert pair.states == [State.MASTER, State.MASTER]
+    assert pair.group.why_not_master() is None
+
+
 def test_owners_are_master_at_once_but_together() -> None:
     assert Pair(priority=255).states == [State.MASTER, State.MASTER]
 
