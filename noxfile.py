@@ -180,7 +180,7 @@ def system(session: nox.Session) -> None:
     if session.posargs:
         as_root(session, *pytest("-m", "system or kernel", *session.posargs))
         return
-    # Both mostly wait, so they run at the same time, and of the first two files at a time.
+    # Both mostly wait, so they run at the same time, and of the first three tests at a time.
     with tempfile.TemporaryFile("w+") as output:
         inside = subprocess.Popen(
             [Path(session.bin) / "python", *pytest("-m", "kernel", "tests/kernel")],
@@ -189,7 +189,7 @@ def system(session: nox.Session) -> None:
             env={**os.environ, **ENV},
         )
         try:
-            as_root(session, *pytest("-m", "system", "-n", "2", "--dist", "loadfile"))
+            as_root(session, *pytest("-m", "system", "-n", "3", "--dist", "worksteal"))
         finally:
             status = inside.wait(600)
             output.seek(0)

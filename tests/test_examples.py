@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -50,21 +51,23 @@ def test_two_nodes() -> None:
     ]
     page = EXAMPLES.parent / "docs" / "tutorial" / "first-failover.md"
     assert [what for _when, what in lines(page.read_text())] == [what for _when, what in happened]
-    # Master_Down_Interval at priority 150 is 3.414 s, at 100 it is 3.609 s.
+    # Master_Down_Interval at priority 150 is 3.414 s, at 100 it is 3.609 s. A busy machine is late.
     started, failed_over = float(happened[0][0]), float(happened[3][0])
-    assert 3.41 <= started < 4.4
-    assert 3.60 <= failed_over - started < 4.6
+    assert 3.41 <= started < 8
+    assert 3.60 <= failed_over - started < 8
 
 
 def test_two_nodes_end_well_on_sigterm() -> None:
     running = subprocess.Popen(
         [sys.executable, EXAMPLES / "01_two_nodes.py"], stdout=subprocess.PIPE, text=True
     )
-    time.sleep(1.5)
+    assert running.stdout is not None
+    readable, _, _ = select.select([running.stdout], [], [], 20)
+    assert readable, "no line within 20 s"
     running.send_signal(signal.SIGTERM)
     output, _ = running.communicate(timeout=20)
     assert running.returncode == 0
-    assert "INIT: shutdown" in output
+    assert output.count("INIT: shutdown") == 2
 
 
 def test_application_test_runs_both_ways() -> None:
@@ -213,13 +216,13 @@ def test_unicast_hmac() -> None:
         first = start(
             a, "03_unicast_hmac.py", "eth0", vip, "192.0.2.1", "192.0.2.2", str(key), "150"
         )
-        start(b, "03_unicast_hmac.py", "eth0", vip, "192.0.2.2", "192.0.2.1", str(key), "100")
         wait_until(lambda: a.has("192.0.2.10"), 10, output(a))
-        wait_until(lambda: "follows 192.0.2.1" in output(b), 5, output(b))
+        start(b, "03_unicast_hmac.py", "eth0", vip, "192.0.2.2", "192.0.2.1", str(key), "100")
+        wait_until(lambda: "follows 192.0.2.1" in output(b), 10, output(b))
         first.send_signal(signal.SIGTERM)
         assert first.wait(10) == 0
         wait_until(lambda: b.has("192.0.2.10"), 3, output(b))
-        assert "AdvertRejected" not in output(a) + output(b)
+        assert "rejected" not in output(a) + output(b)
 
 
 @pytest.mark.system

@@ -327,12 +327,13 @@ def test_further_cancellations_do_not_cut_the_end_short(tmp_path: Path) -> None:
 
 
 def test_a_cancellation_while_a_timeout_ends_it_comes_after(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
+    pid, asked = tmp_path / "pid", tmp_path / "asked"
+    script = f"trap 'echo yes > {asked}' TERM; echo $$ > {pid}; while :; do sleep 0.01; done"
 
     async def main() -> None:
-        task = asyncio.create_task(sh(STUBBORN.format(pid), timeout=0.3, kill_after=0.4).run())
+        task = asyncio.create_task(sh(script, timeout=0.4, kill_after=1.2).run())
         number = int(await written(pid))
-        await asyncio.sleep(0.5)
+        await written(asked)
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()

@@ -27,7 +27,7 @@ async def main():
         await asyncio.sleep(30)
     finally:
         print("leaving", flush=True)
-        await asyncio.sleep({cleanup})
+        await {cleanup}
         print("left", flush=True)
 {after}
 
@@ -36,12 +36,15 @@ print("not reached", flush=True)
 """
 
 
-def service(cleanup: float = 0.0, before: str = "", after: str = "") -> subprocess.Popen[bytes]:
+def service(
+    cleanup: str = "asyncio.sleep(0)", before: str = "", after: str = ""
+) -> subprocess.Popen[bytes]:
     text = SERVICE.format(cleanup=cleanup, before=before, after=after)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     # Whoever started the tests may ignore signals (nohup does), and programs inherit that.
     return subprocess.Popen(
         ["env", "--default-signal", sys.executable, "-c", text],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -67,12 +70,13 @@ def test_a_signal_ends_the_program_in_good_order(number: signal.Signals) -> None
 
 
 def test_further_signals_do_not_cut_the_cleanup_short() -> None:
-    with service(cleanup=0.3) as process:
+    with service(cleanup="asyncio.to_thread(sys.stdin.read)") as process:
         wait_for_line(process, b"ready")
         process.send_signal(signal.SIGTERM)
         wait_for_line(process, b"leaving")
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
+        # Until the cleanup is told to end, by the end of its input.
         out, err = process.communicate(timeout=20)
     assert (out, process.returncode) == (b"left\n", 0)
     assert b"SIGINT ignored: already leaving because of SIGTERM" in err

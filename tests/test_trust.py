@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from types import SimpleNamespace
 
 import attrs
@@ -111,16 +112,36 @@ def test_every_level_counts(
         assert found.startswith(f"{level} {expected}")
 
 
+def access_list(*named: tuple[int, int, int], own_group: int = 7) -> bytes:
+    """As the kernel shows it: entries of tag, permissions and number."""
+    unnamed = [(0x01, 7, 2**32 - 1), (0x04, own_group, 2**32 - 1), (0x20, 5, 2**32 - 1)]
+    entries = sorted([*unnamed, *named, (0x10, 7, 2**32 - 1)])
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
 @pytest.mark.parametrize("level", ["/opt", "/opt/check"])
-def test_an_access_control_list_counts(tree: Tree, level: str) -> None:
+@pytest.mark.parametrize(
+    ("gid", "acl", "who"),
+    [
+        (0, access_list((0x02, 7, 1000)), "user 1000 (access control list)"),
+        (0, access_list((0x08, 6, 50)), "group 50 (access control list)"),
+        (0, access_list((0x02, 5, 1000), (0x08, 4, 50)), None),
+        (0, access_list((0x02, 7, 0), (0x08, 7, 0)), None),
+        (50, access_list((0x02, 5, 1000)), "group 50"),
+        (50, access_list((0x02, 7, 0), own_group=5), None),
+        (0, None, None),
+        (50, None, "group 50"),
+    ],
+)
+def test_an_access_control_list_counts(
+    tree: Tree, level: str, gid: int, acl: bytes | None, who: str | None
+) -> None:
     tree.add("/opt/check", PROGRAM)
     node = tree.nodes[level]
-    node.acl = b"user:daemon:rwx"
+    node.acl, node.gid = acl, gid
     assert untrusted("/opt/check") is None, "its mask lets nobody write"
     node.mode |= stat.S_IWGRP
-    assert untrusted("/opt/check") == f"{level} has an access control list that lets others write"
-    node.acl = None
-    assert untrusted("/opt/check") is None
+    assert untrusted("/opt/check") == (who and f"{level} can be written to by {who}")
 
 
 def test_nobody_replaces_what_root_has_in_a_sticky_directory(tree: Tree) -> None:

@@ -237,7 +237,7 @@ class Command:
         whole_number(f"{self}: output_limit", self.output_limit, 0, 2**31 - 1, "octets")
         if not _is_directory(self.directory):
             raise ConfigError(
-                f"{self}: directory {self.directory!r} is none; write an absolute path to one"
+                f"{self}: directory {self.directory!r} is none; write an absolute path, as text"
             )
         identity = _own_identity() if self.user is None else _identity(self.user, self.groups, self)
         object.__setattr__(self, "_identity", identity)

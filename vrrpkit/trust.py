@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 
 from vrrpkit.errors import ConfigError
 
@@ -11,6 +12,18 @@ __all__ = ["require_trusted", "untrusted"]
 
 LINKS = 40
 """Symbolic links followed in one path, as in the kernel."""
+
+ACCESS_LIST = "system.posix_acl_access"
+"""Where the kernel shows an access control list; a file whose permissions say it all has none."""
+
+# Tags and permissions of entries, from linux/posix_acl.h.
+NAMED_USER = 0x02
+OWN_GROUP = 0x04
+NAMED_GROUP = 0x08
+WRITE = 0x02
+
+# After a version of four octets: tag, permissions, and the number of the user or group.
+_ENTRY = struct.Struct("<HHI")
 
 
 def untrusted(path: str) -> str | None:
@@ -61,23 +74,32 @@ def _level(path: str, found: os.stat_result) -> str | None:
     # The permissions of a link mean nothing.
     if sticky or stat.S_ISLNK(found.st_mode):
         return None
-    if found.st_mode & stat.S_IWGRP:
-        if found.st_gid != 0:
-            return f"{path} can be written to by group {found.st_gid}"
-        # With such a list these are the permissions that anybody named in it has at most (acl(5)).
-        if _has_list(path):
-            return f"{path} has an access control list that lets others write"
+    # With an access control list these are the permissions that whoever is named in it, and the
+    # group, have at most (acl(5)).
+    if found.st_mode & stat.S_IWGRP and (who := _writer(path, found.st_gid)):
+        return f"{path} can be written to by {who}"
     if found.st_mode & stat.S_IWOTH:
         return f"{path} can be written to by everybody"
     return None
 
 
-def _has_list(path: str) -> bool:
+def _writer(path: str, group: int) -> str | None:
+    """Whom but root the permissions of the group let write, or ``None``."""
     try:
-        return bool(os.getxattr(path, "system.posix_acl_access"))
+        entries = os.getxattr(path, ACCESS_LIST)[4:]
     except OSError:
-        # None, or the file system knows of no such thing.
-        return False
+        # There is none, or the file system knows of no such thing.
+        entries = _ENTRY.pack(OWN_GROUP, WRITE, 0)
+    for tag, permissions, number in _ENTRY.iter_unpack(entries):
+        if not permissions & WRITE:
+            continue
+        if tag == NAMED_USER and number:
+            return f"user {number} (access control list)"
+        if tag == NAMED_GROUP and number:
+            return f"group {number} (access control list)"
+        if tag == OWN_GROUP and group:
+            return f"group {group}"
+    return None
 
 
 def require_trusted(path: str, uid: int) -> None:

@@ -209,6 +209,8 @@ class Inside:
         except TimeoutError:
             raise RuntimeError(f"nobody inside has called\n{self.machine.told()}") from None
         stack.enter_context(self._control)
+        # A machine that is killed closes no connection.
+        self._control.settimeout(60)
 
     def start(self, argv: list[str]) -> None:
         """Start the program."""
@@ -217,10 +219,11 @@ class Inside:
     def state(self) -> tuple[int, str]:
         """How many servers the program has in the table, and what it has said; asked for once."""
         self._control.shutdown(socket.SHUT_WR)
-        with self._control.makefile("r") as stream:
+        text = ""
+        with self._control.makefile("r") as stream, contextlib.suppress(TimeoutError):
             text = stream.read()
         if not text:
-            raise RuntimeError(f"the machine has gone\n{self.machine.told()}")
+            raise RuntimeError(f"nobody inside answers\n{self.machine.told()}")
         answer = json.loads(text)
         return int(answer["healthy"]), str(answer["said"])
 

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -129,6 +130,8 @@ def test_ipv6_leaves_arp_of_the_base_alone(net: Net) -> None:
             above = await base.virtual(51, 6, None)
             assert above.name == "vrrp6.51"
             assert net.links()["vrrp6.51"]["address"] == "00:00:5e:00:02:33"
+            # By which a later run knows it.
+            assert net.links()["vrrp6.51"]["ifalias"] == "vrrpkit:"
             assert not any(net.get(setting) for setting in PARENT)
 
     run(main())
@@ -252,20 +255,31 @@ def test_renamed(net: Net) -> None:
     run(main())
 
 
+def is_on(net: Net, name: str, base: str) -> bool:
+    return bool(net.links().get(name, {}).get("link") == base)
+
+
 @pytest.mark.system
 def test_another_base_takes_the_name(net: Net) -> None:
     async def main() -> None:
         async with opened(net) as base:
             above = await base.virtual(51, 4, None)
+            second = await base.virtual(52, 4, None)
             await above.open()
+            await second.open()
             net.ip("link set eth0 name wan0")
             await soon(lambda: base.link is None)
             assert net.links()["vrrp.51"]["link"] == "wan0"
             net.ip("link set eth1 name eth0")
-            await soon(lambda: net.links().get("vrrp.51", {}).get("link") == "eth0")
+            for name in ("vrrp.51", "vrrp.52"):
+                await soon(partial(is_on, net, name, "eth0"))
             await soon(lambda: above.link is not None and above.link.up)
+            assert [net.get(setting.format("wan0")) for setting in BELOW] == [0, 0, 0]
+            assert [net.get(setting) for setting in PARENT] == [1, 1, 2]
+            await second.close()
             await above.close()
-            assert "vrrp.51" not in net.links()
+        assert not {"vrrp.51", "vrrp.52"} & net.links().keys()
+        assert [net.get(setting) for setting in PARENT] == [0, 0, 0]
 
     run(main())
 

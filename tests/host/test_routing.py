@@ -19,7 +19,7 @@ from vrrpkit.host.base import RouteHold
 from vrrpkit.host.host import Host
 from vrrpkit.host.interface import KernelInterface
 from vrrpkit.host.leftovers import SETTLE, Liveness
-from vrrpkit.host.netlink import Netlink, Overrun, Subscription
+from vrrpkit.host.netlink import Message, Netlink, Overrun, Subscription
 from vrrpkit.host.netns import Namespace
 from vrrpkit.host.route_notices import (
     RTM_DELROUTE,
@@ -643,6 +643,28 @@ def test_a_replacement_by_others_is_a_removal(
     run(net, test)
 
 
+def test_what_goes_before_a_look_at_it_is_no_conflict(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = Netlink.dump
+
+    def too_late(self: Netlink, kind: int, body: bytes) -> list[Message]:
+        if net.ip("-6 route show 2001:db8:1::/48"):
+            net.ip("-6 route del 2001:db8:1::/48")
+        return dump(self, kind, body)
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(PLAIN_6)
+        assert hold.acquire() == []
+        with monkeypatch.context() as patch:
+            patch.setattr(Netlink, "dump", too_late)
+            assert hold.acquire() == []
+        assert len(bench.shown()) == 1
+        await soon(lambda: bench.lost == [PLAIN_6])
+
+    run(net, test)
+
+
 def test_a_route_that_was_used_in_place_is_replaced(net: Net) -> None:
     net.ip("route add 10.0.0.0/8 via 198.51.100.9 proto static")
 
@@ -985,6 +1007,23 @@ def test_leftovers_go_without_routes_of_ones_own(net: Net) -> None:
         net.ip(LEFT[0])
         await holds_an_address()
         assert routing._leftovers._found == [] and len(bench.shown()) == 1
+
+    run(net, test)
+
+
+def test_a_kernel_that_does_not_tell_of_leftovers(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(self: Netlink, *_: object) -> list[Message]:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    async def test(bench: Bench) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Netlink, "dump", unknown)
+            held = await bench.interface.hold([VIP("192.0.2.10")], Announcements(), Listener())
+            hold = bench.hold(PLAIN)
+        assert hold.acquire() == []
+        await held.close()
 
     run(net, test)
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.system
 
 BRIEF = Announcements(repeat=1, delay=0)
 OLD, OLD_6, NEW = VIP("192.0.2.10"), VIP("2001:db8::a"), VIP("192.0.2.11")
+FAR = VIP("192.0.2.12/32", peer="192.0.2.13")
 BELOW = {"arp_ignore": 1, "arp_filter": 1, "arp_announce": 2}
 
 
@@ -54,7 +55,9 @@ def left_behind(net: Net) -> None:
     for name, value in BELOW.items():
         net.set(f"ipv4/conf/eth0/{name}", value)
     mark(net, "vrrp.51", OLD)
-    mark(net, "eth1", OLD, OLD_6)
+    mark(net, "eth1", OLD, OLD_6, FAR)
+    # Of an operator, with the same address.
+    net.ip(f"address add {FAR.address}/24 dev eth1")
 
 
 async def gone(net: Net, *names: str) -> None:
@@ -91,7 +94,8 @@ def test_of_interfaces_that_are_not_used_any_more(
             # It may change until then.
             net.ip("link set vrrp.51 mtu 1300")
             await gone(net, "vrrp.51", "vrrp6.51")
-            assert not {str(OLD), str(OLD_6)} & net.addresses("eth1").keys()
+            left = net.addresses("eth1").keys()
+            assert not {str(OLD), str(OLD_6), str(FAR)} & left and "192.0.2.12/24" in left
             assert "vrrp.77" in net.links() and OWN in net.addresses()
             assert [net.get(f"ipv4/conf/eth0/{name}") for name in BELOW] == [0, 0, 1]
 
@@ -115,19 +119,26 @@ def test_what_is_used_again_stays(net: Net) -> None:
     left_behind(net)
     # As somebody has set it since.
     net.set("ipv4/conf/eth0/arp_filter", 0)
+    for number, name in enumerate(("plain", "named"), 1):
+        carry(net, name, f"00:00:5e:00:01:0{number}", "vrrpkit:")
 
     async def test() -> None:
-        async with opened(net, "eth0") as base, opened(net, "eth1") as other:
+        async with (
+            opened(net, "eth0") as base,
+            opened(net, "eth1") as other,
+            opened(net, "plain"),
+        ):
             index = net.links()["vrrp6.51"]["ifindex"]
             above = await base.virtual(51, 6, None)
             # A second one on the same interface needs the same settings.
             second = await base.virtual(52, 4, None)
-            held = await other.hold([NEW], BRIEF, Listener())
+            held = await other.hold([NEW, VIP("192.0.2.14", dev="named")], BRIEF, Listener())
             mine = await other.hold([OLD], BRIEF, Listener())
             mine.acquire()
             async with opened(net, second.name):
                 await gone(net, "vrrp.51")
                 assert net.links()["vrrp6.51"]["ifindex"] == index
+                assert {"plain", "named"} <= net.links().keys()
                 assert str(OLD) in net.addresses("eth1")
                 assert str(OLD_6) not in net.addresses("eth1")
                 assert [net.get(f"ipv4/conf/eth0/{name}") for name in BELOW] == [1, 1, 2]
@@ -171,4 +182,21 @@ def test_a_setting_that_somebody_has_changed_since_stays(net: Net) -> None:
     assert net.get("ipv4/conf/eth0/arp_announce") == 1
     sysctls.recall("ipv4/conf/eth0/arp_announce", 1, 0)
     assert net.get("ipv4/conf/eth0/arp_announce") == 0
+    namespace.close()
+
+
+def test_a_setting_is_lent_anew_where_it_has_changed(net: Net) -> None:
+    """As when its interface was made anew, of which several tell one after the other."""
+    setting = "ipv4/conf/eth0/arp_announce"
+    namespace = Namespace(net.name)
+    sysctls = Sysctls(namespace)
+    for _ in range(2):
+        sysctls.borrow(setting, 2)
+    net.set(setting, 1)
+    assert sysctls.before(setting) == 1
+    sysctls.borrow(setting, 2)
+    assert net.get(setting) == 2 and sysctls.before(setting) == 1
+    for expected in (2, 2, 1):
+        sysctls.give_back(setting)
+        assert net.get(setting) == expected
     namespace.close()

@@ -726,6 +726,16 @@ async def test_a_server_is_meant_by_its_name_its_endpoint_or_its_description() -
 
 
 @virtual_time()
+async def test_where_a_server_is() -> None:
+    web = server(MemoryTable(), servers=[RealServer(A, name="one"), "10.0.0.9"])
+    assert web.endpoint_of("one") is None
+    async with web:
+        found = [web.endpoint_of(name) for name in ("one", "10.0.0.9", A)]
+        assert found == [A, "10.0.0.9:0", None]
+        assert found[:2] == [status.endpoint for status in web.servers]
+
+
+@virtual_time()
 async def test_a_check_that_passes_not_often_enough_yet_leaves_the_reason() -> None:
     table, health = MemoryTable(), checker(rise=3)
     health.fails(A, "refused")

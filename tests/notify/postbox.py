@@ -128,3 +128,12 @@ def mail(server: Server, **changes: Any) -> Mail:
         "security": "none",
     }
     return Mail(ADDRESS, **(settings | changes))
+
+
+async def failed(mailing: Mail) -> None:
+    """Wait until a try has failed."""
+    async with asyncio.timeout(30):
+        while True:
+            if mailing.last_problem is not None:
+                return
+            await asyncio.sleep(0.01)

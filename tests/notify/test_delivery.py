@@ -14,7 +14,7 @@ import aiosmtplib
 import pytest
 import trustme
 
-from notify.postbox import ADDRESS, Server, mail, serving
+from notify.postbox import ADDRESS, Server, failed, mail, serving
 from vrrpkit import Mail, MemoryBus, State, VRRPInstance
 from vrrpkit.notify import delivery, dial
 from vrrpkit.testing import virtual_time
@@ -78,6 +78,7 @@ def test_leaving_is_bounded_when_the_server_hangs() -> None:
             async with asyncio.timeout(20):
                 async with mail(nobody, deadline=0.2, flush=0.5) as mailing:
                     mailing.send("one", "body")
+                    await failed(mailing)
                 assert "TimeoutError" in str(mailing.last_problem)
                 assert mailing.waiting == 1
 
@@ -282,6 +283,7 @@ def test_tls_that_breaks_off_is_tried_again_and_nothing_goes_in_clear() -> None:
             nobody.port = listener.sockets[0].getsockname()[1]
             async with mail(nobody, security="opportunistic", flush=0.3) as mailing:
                 mailing.send("secret", "body")
+                await failed(mailing)
             assert mailing.waiting == 1
             assert mailing.last_problem
 
@@ -302,6 +304,7 @@ def test_tls_from_the_first_octet_on() -> None:
                     mailing.send("one", "body")
                 async with mail(server, security="tls", flush=0.3) as mailing:
                     mailing.send("two", "body")
+                    await failed(mailing)
                 assert "CERTIFICATE_VERIFY_FAILED" in str(mailing.last_problem)
         assert server.subjects == ["one"]
 
@@ -385,6 +388,77 @@ async def test_a_cancellation_that_is_lost_ends_it_all_the_same(
             mailing.send(f"letter {number}", "body")
     assert loop.time() - start < 10
     assert len(asyncio.all_tasks()) == before
+
+
+@virtual_time()
+async def test_one_who_is_cancelled_twice_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connected(_: object, __: float) -> None:
+        return None
+
+    async def use() -> None:
+        async with Mail(ADDRESS, to=OPS, flush=3600, deadline=600) as mailing:
+            for number in range(3):
+                mailing.send(f"letter {number}", "body")
+
+    monkeypatch.setattr(aiosmtplib, "SMTP", Stubborn)
+    monkeypatch.setattr(dial.Dialler, "connect", connected)
+    before = len(asyncio.all_tasks())
+    task = asyncio.create_task(use())
+    await asyncio.sleep(1)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(asyncio.all_tasks()) == before
+
+
+class Full(Away):
+    """One mailbox is full."""
+
+    async def send_message(
+        self, message: EmailMessage, *, sender: str, recipients: list[str]
+    ) -> tuple[dict[str, object], str]:
+        full = {one: aiosmtplib.SMTPResponse(452, "full") for one in recipients if one == NIGHT}
+        if len(full) == len(recipients):
+            refused = [aiosmtplib.SMTPRecipientRefused(452, "full", one) for one in full]
+            raise aiosmtplib.SMTPRecipientsRefused(refused)
+        self.taken.append(message)
+        return dict(full), "OK"
+
+
+@virtual_time(limit=5000)
+async def test_a_mailbox_that_is_full_for_long_delays_nobody_elses_mail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connected(_: object, __: float) -> None:
+        return None
+
+    monkeypatch.undo()
+    monkeypatch.setattr(aiosmtplib, "SMTP", Full)
+    monkeypatch.setattr(dial.Dialler, "connect", connected)
+    monkeypatch.setattr(Full, "tries", [])
+    monkeypatch.setattr(Full, "taken", [])
+    async with Mail(ADDRESS, to=[OPS, NIGHT]) as mailing:
+        mailing.send("one", "body")
+        await asyncio.sleep(2000)
+        # 5, 10, 20, ... 300.
+        assert len(Full.tries) in range(10, 13)
+        assert mailing.last_problem == f"Postponed: for {NIGHT}: 452 full"
+        mailing.send("two", "body")
+        await asyncio.sleep(5.1)
+        assert [mail["Subject"] for mail in Full.taken] == ["one", "two"]
+        # That many letters do not become that many sessions.
+        before = len(Full.tries)
+        for number in range(40):
+            mailing.send(f"more {number}", "body")
+            await asyncio.sleep(1)
+        assert len(Full.tries) - before in range(7, 10)
+        assert len(Full.taken) > 34
+        mailing.send("last", "body")
+    assert Full.taken[-1]["Subject"] == "last"
 
 
 @virtual_time(limit=5000)
@@ -473,7 +547,7 @@ def test_a_resolver_that_hangs_delays_no_end_and_is_asked_once_at_a_time(
     async def main() -> None:
         async with Mail("mail.example.net", to=OPS, deadline=0.1, flush=0.5) as mailing:
             mailing.send("one", "body")
-            await asyncio.sleep(0.5)
+            await failed(mailing)
         assert mailing.waiting == 1
         assert "TimeoutError" in str(mailing.last_problem)
 
@@ -488,6 +562,26 @@ def test_a_resolver_that_hangs_delays_no_end_and_is_asked_once_at_a_time(
             thread.join(20)
 
 
+def test_a_resolver_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        async with serving() as server:
+            made = Mail("localhost", to=OPS, port=server.port, security="none")
+            async with made as mailing:
+                with monkeypatch.context() as patched:
+                    patched.setattr(threading.Thread, "start", refuse)
+                    mailing.send("one", "body")
+                    await failed(mailing)
+                assert mailing.last_problem == "RuntimeError: can't start new thread"
+                await server.wait(1)
+
+    asyncio.run(main())
+
+
 def test_a_name_is_looked_up_and_one_that_is_not_there_is_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -500,6 +594,7 @@ def test_a_name_is_looked_up_and_one_that_is_not_there_is_a_reason(
             long = f"{'x' * 70}.example"
             async with Mail(long, to=OPS, flush=0.3) as mailing:
                 mailing.send("two", "body")
+                await failed(mailing)
             assert f"the name {long} is not found" in str(mailing.last_problem)
         assert server.subjects == ["one"]
 

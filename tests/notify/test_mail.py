@@ -13,7 +13,7 @@ import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
-from notify.postbox import ADDRESS, mail, serving
+from notify.postbox import ADDRESS, failed, mail, serving
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.mail import Mail
 
@@ -132,6 +132,7 @@ def test_a_wrong_certificate_is_refused_unless_nobody_asked(authority: trustme.C
         async with serving(tls_context=context(authority, "other.example")) as server:
             async with mail(server, security="starttls", flush=0.3) as mailing:
                 mailing.send("checked", "body")
+                await failed(mailing)
             assert "CERTIFICATE_VERIFY_FAILED" in str(mailing.last_problem)
             async with mail(server, security="starttls", verify=False) as mailing:
                 mailing.send("unchecked", "body")

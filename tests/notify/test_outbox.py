@@ -78,6 +78,15 @@ def test_one_that_steps_back_is_the_last_unless_it_has_gone() -> None:
     assert found == ["c", "a"]
 
 
+def test_some_can_be_left_out() -> None:
+    outbox = Outbox(3)
+    letters = [letter(subject, 1.0) for subject in "abc"]
+    for one in letters:
+        outbox.put(one)
+    assert outbox.first({letters[0].id}) is letters[1]
+    assert outbox.first({one.id for one in letters}) is None
+
+
 def test_pauses_grow_to_a_limit() -> None:
     assert [pause_before(tries) for tries in (0, 1, 2, 3, 6, 7, 1000)] == [
         *(5, 5, 10, 20, 160),

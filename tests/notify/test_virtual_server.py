@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from vrrpkit import Hook, MemoryTable, NotifyFIFO, VirtualServer
+import pytest
+
+from vrrpkit import Hook, MemoryTable, NotifyFIFO, ServerDown, VirtualServer
 from vrrpkit.notify.words import word_of
 from vrrpkit.testing import ScriptedChecker, virtual_time
 
@@ -48,6 +50,21 @@ async def test_a_pool_of_several_services_speaks_once_and_by_its_name() -> None:
         "RS [10.0.0.2]:tcp:8080 [the??web?]:0 DOWN",
         "VS [the??web?]:0 DOWN",
     ]
+
+
+@virtual_time()
+async def test_what_a_word_costs_does_not_grow_with_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look_at_all(_: VirtualServer) -> None:
+        raise AssertionError("with 10,000 servers this holds everything up")
+
+    async with VirtualServer("192.0.2.10:80", servers=["10.0.0.1"], table=MemoryTable()) as pool:
+        monkeypatch.setattr(VirtualServer, "servers", property(look_at_all))
+        event = ServerDown(virtual_server="web", at=0.0, server="10.0.0.1", reason="refused")
+        word = word_of(event, pool)
+    assert word is not None
+    assert word.line == "RS [10.0.0.1]:tcp:80 [192.0.2.10]:tcp:80 DOWN"
 
 
 @virtual_time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Generator
 from ipaddress import ip_address
@@ -17,6 +18,7 @@ from vrrpkit import CheckFailed, ConfigError, Target, Weight
 from vrrpkit.checks.script import ScriptChecker
 from vrrpkit.errors import Untrusted
 from vrrpkit.process import Command, Finished
+from vrrpkit.trust import ACCESS_LIST
 
 REASON = require_root_and("setpriv") or ""
 
@@ -120,6 +122,24 @@ def test_what_others_may_change_is_not_run_as_root(place: Path, level: str) -> N
         assert run(as_nobody).output == b"65534\n"
     os.chown(changed, 0, 0)
     assert run(command).output == b"0\n"
+
+
+def test_who_may_write_by_an_access_control_list(place: Path) -> None:
+    path = program(place / "check")
+
+    def allow(permissions: int) -> None:
+        unnamed = 2**32 - 1
+        entries = [(1, 7, unnamed), (2, permissions, NOBODY)]
+        entries += [(4, 7, unnamed), (16, 7, unnamed), (32, 5, unnamed)]
+        packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        os.setxattr(path, ACCESS_LIST, struct.pack("<I", 2) + packed)
+
+    allow(5)
+    command = Command([str(path)])
+    assert run(command).output == b"0\n"
+    allow(7)
+    with pytest.raises(Untrusted, match=rf"{path} can be written to by user {NOBODY} \(access"):
+        run(command)
 
 
 def test_a_link_in_a_directory_of_everybody(place: Path) -> None:

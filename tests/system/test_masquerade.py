@@ -12,9 +12,10 @@ import pytest
 from system.lab import Host, Lab, require_root_and, wait_until
 from vrrpkit.errors import HostError
 from vrrpkit.host.firewall import Firewall
+from vrrpkit.host.sysctl import Sysctls
 from vrrpkit.ipvs.addresses import destination_key, service_keys
 from vrrpkit.ipvs.entries import Destination, Forward
-from vrrpkit.ipvs.masquerade import Masquerade, require_forwarding
+from vrrpkit.ipvs.masquerade import Masquerade, discard, require_forwarding
 
 pytestmark = [
     pytest.mark.system,
@@ -213,6 +214,25 @@ def test_what_is_kept_goes_on_until_the_next_run(farm: Farm) -> None:
             assert kept not in tables(farm.director)
             assert await farm.asked(VIP, 80) == INSIDE
         assert await farm.asked(VIP, 80) == CLIENT
+
+    run(main())
+
+
+def test_a_run_without_it_removes_what_earlier_ones_left(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        netns = farm.director.namespace
+        first = Masquerade(SERVICES, BOTH, netns=netns, name="web")
+        await first.__aenter__()
+        await first.keep()
+        farm.director.run(["nft", "add", "table", "inet", "vrrpkit-firewall-1-0123abcd"])
+        # The kernel has no setting for the connections of IPVS, and so there was nothing to keep.
+        await discard("web", netns)
+        assert len(tables(farm.director)) == 3
+        monkeypatch.setattr(Sysctls, "read", lambda *_: 1)
+        await discard("web", netns)
+        assert tables(farm.director) == ["table inet standin"]
 
     run(main())
 

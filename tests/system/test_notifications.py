@@ -75,12 +75,13 @@ def lateness(bench: Bench, host: Host, since: float) -> tuple[int, float]:
 
 
 def assert_punctual(bench: Bench, since: float) -> None:
-    """No advert of host a is late by an interval, or by more than those of host b are, which has
-    nothing to do but advertise: the machine may be busy."""
+    """No advert of host a is late by half a second, or by more than those of host b are, which has
+    nothing to do but advertise: the machine may be busy. What hangs here does so for a second at
+    least."""
     ours, late = lateness(bench, bench.a, since)
     control, usual = lateness(bench, bench.b, since)
     assert abs(ours - control) <= max(5, 0.05 * control), (ours, control)
-    assert late < max(4 * QUICK, usual + 2 * QUICK), (late, usual)
+    assert late < max(10 * QUICK, usual + 4 * QUICK), (late, usual)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import time
@@ -23,6 +24,8 @@ EARLY = 0.002
 LATE = 5 * INTERVAL
 #: Moves the higher one below the lower one.
 ENOUGH = -60
+#: A program that no other run of these tests starts on this machine.
+TRACKED = f"vk{os.getpid()}-sleep"
 
 
 def test_another_interface_that_loses_its_carrier(bench: Bench) -> None:
@@ -100,7 +103,7 @@ class Program:
     """A program with a name of its own."""
 
     def __init__(self, directory: Path, host: Host | None = None) -> None:
-        self.path = directory / "vk-tracked"
+        self.path = directory / TRACKED
         shutil.copy(shutil.which("sleep") or "/bin/sleep", self.path)
         self._host = host
         self.process: subprocess.Popen[bytes] | None = None
@@ -117,7 +120,7 @@ class Program:
 
 def test_a_process_in_a_network_namespace_is_polled(bench: Bench) -> None:
     program = Program(bench.a.directory, bench.a)
-    track = {"kind": "TrackProcess", "args": ["vk-tracked"]}
+    track = {"kind": "TrackProcess", "args": [TRACKED]}
     high, low = tracking(bench.a, track), router(bench.b, LOW)
     program.start()
     settled(high, low)
@@ -127,7 +130,7 @@ def test_a_process_in_a_network_namespace_is_polled(bench: Bench) -> None:
     program.kill()
     bench.wire.wait_for(Advert, lambda a: a.priority == 0, since=killed)
     announced(bench, VIP4, killed, bench.b.mac)
-    assert high.report()["faults"] == ["process vk-tracked"]
+    assert high.report()["faults"] == [f"process {TRACKED}"]
     program.start()
     began = time.monotonic()
     wait_until(lambda: high.state() != "FAULT", 10, "no FAULT")
@@ -137,7 +140,7 @@ def test_a_process_in_a_network_namespace_is_polled(bench: Bench) -> None:
 
 def test_a_program_that_is_restarted_in_time_was_never_away(bench: Bench) -> None:
     program = Program(bench.a.directory, bench.a)
-    track = {"kind": "TrackProcess", "args": ["vk-tracked"], "terminate_delay": 3}
+    track = {"kind": "TrackProcess", "args": [TRACKED], "terminate_delay": 3}
     ours = tracking(bench.a, track)
     program.start()
     ours.start()
@@ -156,7 +159,7 @@ def test_a_process_where_the_kernel_tells(tmp_path: Path) -> None:
 
     async def main() -> bool:
         bus = MemoryBus()
-        track = [TrackProcess("vk-tracked")]
+        track = [TrackProcess(TRACKED)]
         async with VRRPInstance(
             "vip",
             bus.interface("192.0.2.1"),

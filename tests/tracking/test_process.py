@@ -27,8 +27,8 @@ SLEEP = "import time; time.sleep(60)"
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A program of a name of its own, longer than the kernel keeps."""
-    path = tmp_path / f"vrrpkit-sleeper-{os.getpid()}"
+    """A program of a name that is longer than the kernel keeps; what is kept is its own too."""
+    path = tmp_path / f"vk{os.getpid()}-sleeps-for-a-minute"
     path.symlink_to(sys.executable)
     return path
 
@@ -205,6 +205,10 @@ def test_a_zombie_is_no_process(program: Path) -> None:
     assert me.pid == os.getpid()
 
 
+NOBODY = 2**22 + 1
+"""A number that the kernel gives to no process."""
+
+
 class FakeProc:
     """A /proc of processes that do not exist, read as the real one, on a kernel that does not
     tell."""
@@ -349,6 +353,50 @@ def test_a_second_listener_knows_what_has_begun_since_the_last_look(proc: FakePr
     main()
 
 
+def test_an_error_in_fits_is_for_that_tracker_alone(proc: FakeProc) -> None:
+    class Odd(TrackProcess):
+        def fits(self, process: Process) -> bool:
+            return len(process.command[1]) > 0
+
+    @virtual_time()
+    async def main() -> None:
+        async with Watching(TrackProcess("web")) as well, Watching(Odd("web")) as odd:
+            assert (await well.next(), await odd.next()) == (False, False)
+            proc.put(NOBODY, "web")
+            assert await well.next() is True
+            with pytest.raises(IndexError):
+                await odd.next()
+            proc.remove(NOBODY)
+            assert await well.next() is False
+
+    main()
+
+
+def test_a_loss_during_a_look_leads_to_another_one(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in range(1, 101):
+        proc.put(pid, "idle")
+    kernel = Kernel(monkeypatch)
+    monkeypatch.setattr(processes, "POLL", 0.05)
+    monkeypatch.setattr(processes, "NAMES", 1)
+
+    async def main() -> None:
+        with following("web") as found:
+            async with asyncio.timeout(10):
+                kernel.lose(1)
+                while Processes.current()._look is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                # The directory has been read already, though not yet all of it been taken in.
+                proc.put(200, "web")
+                kernel.lose(1)
+                while not found["web"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+
+    with kernel:
+        asyncio.run(main())
+
+
 def test_what_cannot_be_read_has_not_ended(
     proc: FakeProc, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -376,43 +424,60 @@ def test_what_cannot_be_read_has_not_ended(
     ]
 
 
+class Kernel:
+    """Tells of processes, as the socket that it does so on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ours.setblocking(False)
+        self.lost = 0
+        self.fileno = self._ours.fileno
+        self.close = self._ours.close
+        monkeypatch.setattr(processes, "_connector", lambda: self)
+
+    def recv(self, size: int) -> bytes:
+        if self.lost:
+            self.lost -= 1
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return self._ours.recv(size)
+
+    def tell(self, what: int, *numbers: int) -> None:
+        """Send a message."""
+        self._theirs.send(message(what, *numbers))
+
+    def lose(self, count: int) -> None:
+        """Have so many losses of messages reported, when there is one to read."""
+        self.lost = count
+        # It ended before anybody could look.
+        self.tell(processes.FORK, 1, 1, NOBODY, NOBODY)
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
 def test_a_storm_of_processes(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel tells of more than is read in time: then all is looked through, but not at once,
     and not for every loss."""
     proc.put(1, "web")
-    ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    ours.setblocking(False)
-    lost = [0]
-
-    class Lossy:
-        """A netlink socket that may overflow."""
-
-        fileno = ours.fileno
-        close = ours.close
-
-        def recv(self, size: int) -> bytes:
-            if lost[0]:
-                lost[0] -= 1
-                raise OSError(errno.ENOBUFS, "No buffer space available")
-            return ours.recv(size)
-
-    monkeypatch.setattr(processes, "_connector", Lossy)
+    kernel = Kernel(monkeypatch)
 
     async def main() -> None:
         with following("web") as found:
             assert Processes.current().told
             proc.put(2, "web")
-            kernel.send(message(processes.EXEC, 2, 2))
+            kernel.tell(processes.EXEC, 2, 2)
             async with asyncio.timeout(10):
                 while found["web"] != {1, 2}:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 proc.put(3, "web")
                 proc.remove(1)
-                lost[0] = 300
-                for pid in range(100, 150):
-                    # They ended before anybody could look.
-                    kernel.send(message(processes.FORK, 1, 1, pid, pid))
-                while lost[0]:  # noqa: ASYNC110
+                for _ in range(50):
+                    kernel.lose(300)
+                while kernel.lost:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 while found["web"] != {2, 3}:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
@@ -422,7 +487,7 @@ def test_a_storm_of_processes(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -
             assert proc.taken() == []
 
     monkeypatch.setattr(processes, "POLL", 0.5)
-    with ours, kernel:
+    with kernel:
         asyncio.run(main())
 
 
@@ -461,6 +526,7 @@ def test_bad_values_are_refused() -> None:
         {"terminate_delay": 4000},
         {"terminate_delay": "1"},
         {"arguments": [1]},
+        {"arguments": 1},
         {"program": 7},
     ):
         with pytest.raises(ConfigError, match="TrackProcess"):

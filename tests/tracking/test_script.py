@@ -157,7 +157,7 @@ def test_one_that_vanishes_has_failed_and_is_found_again(tmp_path: Path) -> None
 
     async def main() -> None:
         bus = MemoryBus()
-        track = [TrackScript([str(program)], interval=0.05)]
+        track = [TrackScript([str(program)], interval=0.05, timeout=10)]
         program.unlink()
         async with VRRPInstance(
             "a",
@@ -178,6 +178,13 @@ def test_one_that_vanishes_has_failed_and_is_found_again(tmp_path: Path) -> None
 
     install()
     asyncio.run(main())
+
+
+def test_its_environment_is_its_own() -> None:
+    given = {"A": "1"}
+    tracker = TrackScript("true", environment=given)
+    given["A"] = "2"
+    assert tracker == TrackScript("true", environment={"A": "1"})
 
 
 def test_bad_values_are_refused() -> None:

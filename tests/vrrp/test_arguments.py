@@ -144,7 +144,7 @@ async def test_of_commands() -> None:
         for target in (a, group):
             with pytest.raises(ConfigError, match=r"such as State\.MASTER"):
                 await target.wait_for("MASTER")  # type: ignore[arg-type]
-            for seconds in ("60", math.inf, math.nan, 0):
+            for seconds in ("60", True, math.inf, math.nan, 0):
                 with pytest.raises(ConfigError, match="the number of seconds, more than 0"):
                     target.demote(seconds)  # type: ignore[arg-type]
         await group.wait_for(State.MASTER)

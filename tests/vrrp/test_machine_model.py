@@ -95,6 +95,12 @@ class Twins(RuleBasedStateMachine):
         self.check(before, effects)
         return effects
 
+    def wake(self) -> None:
+        if self.fast.repeated(self.now):
+            assert self.slow.handle(TimerFired(), self.now) == [SendAdvert(self.fast.priority)]
+        else:
+            self.give(TimerFired())
+
     def check(self, state: State, effects: list[Effect]) -> None:
         """Effects make sense in the order in which they are carried out."""
         farewell = dropped = False
@@ -131,7 +137,7 @@ class Twins(RuleBasedStateMachine):
     def the_timer(self, late: float) -> None:
         if self.fast.deadline is not None:
             self.now = max(self.now, self.fast.deadline - self.fast.slack) + late
-        self.give(TimerFired())
+        self.wake()
         deadline = self.fast.deadline
         assert deadline is None or deadline - self.fast.slack > self.now - 1e-6
 
@@ -140,7 +146,7 @@ class Twins(RuleBasedStateMachine):
         self.now += seconds
         if self.fast.deadline is not None:
             self.now = min(self.now, self.fast.deadline - self.fast.slack)
-        self.give(TimerFired())
+        self.wake()
 
     # --- adverts
 

@@ -146,9 +146,10 @@ async def test_a_router_waits_a_moment_for_what_would_be_a_fault(
     async with first:
         assert loop.time() - began == pytest.approx(waits)
         assert first.state is begins
+        # Of many that look at the same, only the first one waits.
         async with second:
-            assert loop.time() - began <= max(after, waits) + 0.001
-            assert second.state is State.BACKUP
+            assert loop.time() - began == pytest.approx(waits)
+            assert second.state is begins
             await first.wait_for(State.MASTER)
 
 
@@ -162,7 +163,7 @@ async def test_one_that_says_it_does_not_know_is_not_waited_for() -> None:
 
 
 @virtual_time()
-async def test_one_that_cannot_be_ended_is_left_alone(
+async def test_those_that_cannot_be_ended_are_left_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     release = asyncio.Event()
@@ -177,23 +178,53 @@ async def test_one_that_cannot_be_ended_is_left_alone(
                 except asyncio.CancelledError:
                     continue
 
+    @attrs.frozen(kw_only=True)
+    class TrackDeaf(TrackStubborn):
+        """Another one of the kind."""
+
     loop = asyncio.get_running_loop()
     bus = MemoryBus()
-    async with VRRPInstance(
-        "a",
-        bus.interface("192.0.2.1"),
-        vrid=1,
-        vips=["192.0.2.10/24"],
-        track=[TrackStubborn()],
-    ) as a:
-        await a.wait_for(State.MASTER)
+    async with router(bus, 1, 150, TrackStubborn(), TrackDeaf()) as one:
+        await one.wait_for(State.MASTER)
         began = loop.time()
-    assert loop.time() - began == pytest.approx(sources.GRACE)
-    assert bus.owner("192.0.2.10") is None
-    assert "tracker stubborn does not end" in caplog.text
-    (stubborn,) = [task for task in asyncio.all_tasks() if "stubborn" in task.get_name()]
+    assert loop.time() - began == pytest.approx(sources.GRACE), "both at the same time"
+    assert bus.owner("192.0.2.100") is None
+    for name in ("stubborn", "deaf"):
+        assert f"tracker {name} does not end" in caplog.text
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert len(left) == 2
     release.set()
-    await stubborn
+    await asyncio.wait(left)
+
+
+@virtual_time()
+async def test_two_that_look_at_the_same_end_it_once_and_another_begins_anew() -> None:
+    starts, ends = [], []
+
+    @attrs.frozen(kw_only=True)
+    class TrackSlow(Tracker):
+        async def signals(self) -> AsyncIterator[Signal]:
+            starts.append(1)
+            yield True
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                await asyncio.sleep(2)
+                ends.append(1)
+                # Which nobody is to hear.
+                yield False
+
+    first = Trackers([TrackSlow(), TrackSlow(weight=5, name="x")], nothing)
+    await first.start()
+    stopping = asyncio.create_task(first.stop())
+    await asyncio.sleep(1)
+    second = Trackers([TrackSlow()], nothing)
+    await second.start()
+    await stopping
+    assert (len(starts), len(ends)) == (2, 1)
+    assert not second.tally.faults
+    await second.stop()
+    assert len(ends) == 2
 
 
 @virtual_time()

@@ -303,6 +303,26 @@ async def test_a_bug_while_routes_are_put_in_place_ends_the_run() -> None:
 
 
 @virtual_time()
+async def test_a_bug_while_routes_are_removed_leaves_no_address_behind() -> None:
+    bus = MemoryBus()
+    interface = bus.interface("192.0.2.1")
+
+    def broken(entries: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def body() -> None:
+        async with router(bus, **OPTIONS) as one:
+            await one.wait_for(State.MASTER)
+            interface.routing.release = broken  # type: ignore[method-assign]
+
+    # Another router keeps the interface open.
+    async with VRRPInstance("other", interface, vrid=52, vips=["192.0.2.20/24"]):
+        with pytest.raises(RuntimeError, match="a bug"):
+            await body()
+        assert bus.owner(VIP) is None
+
+
+@virtual_time()
 async def test_routes_that_were_there_stay() -> None:
     bus = MemoryBus()
     interface = bus.interface("192.0.2.1")

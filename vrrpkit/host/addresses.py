@@ -145,4 +145,5 @@ class Addresses:
             flags=notices.IFA_F_TENTATIVE if vip.family == 6 and not vip.nodad else 0,
             scope=SCOPES[vip.scope],
             marked=self._monitor.marks,
+            peer=b"" if vip.peer is None else vip.peer.packed,
         )

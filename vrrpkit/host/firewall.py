@@ -218,15 +218,14 @@ class Firewall:
         settings back unless somebody needs them. What goes wrong is logged."""
         kept = _kept(name)
         async with self._lock:
+            opened = await self._look()
+            if opened is None:
+                return
             try:
-                opened = self._opened
-                if opened is None:
-                    opened = self._opened = await self._open()
                 if kept in await _tables(opened.nft):
                     before = await _note(opened.nft, kept)
-                    stale, self._stale = self._stale, set()
-                    await carry_out(opened.nft, "".join(map(_removal, sorted({kept, *stale}))))
-                    _restore(opened, opened.noted | before, await _needed_by_others(opened))
+                    await carry_out(opened.nft, _removal(kept))
+                    _restore(opened, before, await _needed_by_others(opened))
             except HostError as problem:
                 log.warning("rules of nftables that were kept stay behind: %s", problem)
             finally:
@@ -241,10 +240,8 @@ class Firewall:
             self._swept = True
             if self._opened is not None:
                 return
-            try:
-                opened = self._opened = await self._open()
-            except HostError as problem:
-                log.debug("not looking for rules that were left behind: %s", problem)
+            opened = await self._look()
+            if opened is None:
                 return
             try:
                 if self._stale:
@@ -274,6 +271,16 @@ class Firewall:
             log.warning("table inet %s of nftables is gone; putting it back", opened.table)
             await self._write(opened)
             return True
+
+    async def _look(self) -> _Opened | None:
+        """Open it to see what earlier runs left; ``None`` without the program ``nft``, for example,
+        and then there is nothing to be seen."""
+        if self._opened is None:
+            try:
+                self._opened = await self._open()
+            except HostError as problem:
+                log.debug("not looking for rules that were left behind: %s", problem)
+        return self._opened
 
     async def _open(self) -> _Opened:
         capabilities.require(NEEDED)
@@ -360,9 +367,8 @@ def _restore(opened: _Opened, noted: Mapping[str, int], needed: set[str]) -> Non
     """Put back what only those had changed who are gone."""
     for name, before in noted.items():
         now = opened.sysctls.read(name)
-        if now is not None:
-            opened.sysctls.borrow(name, now, before)
-            opened.sysctls.give_back(name, restore=name not in needed)
+        if now is not None and name not in needed:
+            opened.sysctls.recall(name, now, before)
 
 
 async def _needed_by_others(opened: _Opened) -> set[str]:

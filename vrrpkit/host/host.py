@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from ipaddress import ip_interface
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from vrrpkit.host.addresses import GONE
 from vrrpkit.host.interface import KernelInterface
-from vrrpkit.host.messages import delete_address, set_index
+from vrrpkit.host.messages import delete_found
 from vrrpkit.host.monitor import Removal
 from vrrpkit.host.netns import Identity, identity
-from vrrpkit.host.notices import AddressKey, to_address
+from vrrpkit.host.notices import AddressKey
 from vrrpkit.host.parts import Parts
 from vrrpkit.host.sweep import Users
-from vrrpkit.values import VIP
 
 __all__ = ["Host"]
 
@@ -86,11 +84,12 @@ class Host:
     def sweep(self) -> None:
         """Have what a killed run left behind removed, unless that was begun."""
         if self._parts is not None:
-            self._parts.sweep.begin(Users(self.held, self._carries))
+            self._parts.sweep.begin(Users(self.held, self._uses))
 
-    def _carries(self, name: str) -> bool:
+    def _uses(self, name: str) -> bool:
         interface = self._interfaces.get(name)
-        return interface is not None and interface.carried
+        carried = interface is not None and interface.carried
+        return carried or name in self._opened or bool(self.held(name))
 
     def _removed(self, removals: list[Removal]) -> None:
         self._take_off([removal for removal in removals if removal.ifindex])
@@ -107,13 +106,10 @@ class Host:
             record = parts.monitor.address(ifindex, key)
             if record is None or not parts.monitor.mine(record) or key not in self.held(name):
                 continue
-            vip = VIP(ip_interface((to_address(key[0]), key[1])))
-            log.warning("%s has another name now: removing %s from it", name, vip)
-            request = delete_address(vip)
-            set_index(request, ifindex)
-            (problem,) = parts.netlink.exchange([request])
+            log.warning("%s has another name now: removing %s from it", name, record)
+            (problem,) = parts.netlink.exchange([delete_found(record)])
             if problem is not None and problem.errno not in GONE:
-                log.warning("%s stays there: %s", vip, problem)
+                log.warning("%s stays there: %s", record, problem)
 
     def _usable(self, name: str, key: AddressKey) -> None:
         for interface in list(self._opened.values()):

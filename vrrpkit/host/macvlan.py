@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from vrrpkit.errors import HostError, KernelRefused
 from vrrpkit.host import messages
@@ -39,7 +39,7 @@ from vrrpkit.host.notices import IFF_UP, LinkRecord
 from vrrpkit.host.solicited import SolicitedNodes
 from vrrpkit.host.sysctl import Sysctls
 
-__all__ = ["Macvlan", "default_name", "settings_left", "virtual_mac", "was_ours"]
+__all__ = ["Macvlan", "default_name", "recall_settings", "virtual_mac", "was_ours"]
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ def was_ours(link: LinkRecord) -> bool:
     return link.kind == KIND and link.alias.split()[:1] == [ALIAS]
 
 
-def settings_left(alias: str, parent: str) -> Iterator[tuple[str, int, int]]:
-    """The settings of the parent that the run was using: name, its value, the value before."""
-    for name, before in _remembered(alias).items():
-        yield name.format(parent), BELOW[name], before
+def recall_settings(sysctls: Sysctls, link: LinkRecord, parent: str) -> None:
+    """Put back those settings of the parent that the alias of a link tells."""
+    for name, before in _remembered(link.alias).items():
+        sysctls.recall(name.format(parent), BELOW[name], before)
 
 
 class Macvlan:
@@ -178,6 +178,10 @@ class Macvlan:
         except OSError as problem:
             if problem.errno != errno.ENODEV:
                 log.warning("macvlan %s stays: %s", there.name, problem.strerror)
+        below = self._monitor.at(there.parent)
+        if below is not None and below.name != self.parent:
+            # Renamed, and its settings went with it.
+            recall_settings(self._sysctls, there, below.name)
 
     def _set_up(self, parent: LinkRecord) -> None:
         existing = self._monitor.record(self.name)

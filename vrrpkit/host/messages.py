@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from ipaddress import ip_interface
 from typing import Protocol, cast
 
 from vrrpkit.host.netlink import REQUEST
@@ -21,6 +22,8 @@ from vrrpkit.host.notices import (
     RTM_DELLINK,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    AddressRecord,
+    to_address,
 )
 from vrrpkit.values import SCOPES, VIP
 
@@ -28,6 +31,7 @@ __all__ = [
     "Encodable",
     "add_address",
     "delete_address",
+    "delete_found",
     "delete_link",
     "encode",
     "lifetimes",
@@ -98,6 +102,16 @@ def add_address(vip: VIP, lease: float | None) -> bytearray:
 def delete_address(vip: VIP) -> bytearray:
     """RTM_DELADDR: take ``vip`` off an interface."""
     return _address(RTM_DELADDR, 0, vip, [])
+
+
+def delete_found(record: AddressRecord) -> bytearray:
+    """RTM_DELADDR: take off an address that was found on an interface."""
+    octets, prefix = record.key
+    # Without its peer the kernel does not find it.
+    peer = to_address(record.peer) if record.peer else None
+    message = delete_address(VIP(ip_interface((to_address(octets), prefix)), peer=peer))
+    set_index(message, record.ifindex)
+    return message
 
 
 def _address(kind: int, flags: int, vip: VIP, options: list[tuple[str, object]]) -> bytearray:

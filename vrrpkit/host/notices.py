@@ -109,6 +109,12 @@ class AddressRecord(NamedTuple):
     scope: int
     marked: bool
     """Whether it carries :data:`MARK`."""
+    peer: bytes = b""
+    """The far end as octets, where that is another address."""
+
+    def __str__(self) -> str:
+        octets, prefix = self.key
+        return f"{to_address(octets)}/{prefix}"
 
     @property
     def usable(self) -> bool:
@@ -178,7 +184,8 @@ def parse_address_notice(payload: bytes) -> AddressRecord | None:
         elif kind == IFA_PROTO:
             marked = payload[start + 4] == MARK
         start += (length + 3) & ~3
-    return AddressRecord(index, (local or remote, prefix), flags, scope, marked)
+    peer = remote if local and remote != local else b""
+    return AddressRecord(index, (local or remote, prefix), flags, scope, marked, peer)
 
 
 def to_address(octets: bytes) -> IPAddress:

@@ -5,7 +5,7 @@ CAP_NET_ADMIN), nothing is missed. Elsewhere /proc is looked through at interval
 process that matters is seen at once all the same, by its pidfd.
 
 To read what one process is takes some 40 microseconds, so all who listen share what was read, and
-a look through /proc is spread over turns of the event loop.
+every look through /proc but the first is spread over turns of the event loop.
 """
 
 from __future__ import annotations
@@ -200,6 +200,10 @@ class Processes:
 
         :param again: also read processes that are known, as far as they may be others by now.
         """
+        missed = again and self._missed
+        if again:
+            # What is missed from now on is for the next look.
+            self._missed = False
         listed: set[int] = set()
         with os.scandir(PROC) as entries:
             for count, entry in enumerate(entries, 1):
@@ -210,7 +214,8 @@ class Processes:
         gone, new = self._known.keys() - listed, listed - self._known.keys()
         todo = [*gone, *new]
         if again:
-            todo += self._perhaps_others(listed & self._known.keys())
+            known = listed & self._known.keys()
+            todo += known if missed else self._perhaps_others(known)
         if again or new:
             self._young.append(new)
         for start in range(0, len(todo), SLICE):
@@ -218,9 +223,6 @@ class Processes:
             yield
 
     def _perhaps_others(self, known: set[int]) -> set[int]:
-        missed, self._missed = self._missed, False
-        if missed:
-            return known
         return known & {*self._turn(sorted(known)), *(pid for new in self._young for pid in new)}
 
     def _turn(self, pids: list[int]) -> list[int]:

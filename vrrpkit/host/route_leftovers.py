@@ -39,7 +39,12 @@ class RouteLeftovers:
 
     def note(self) -> None:
         """See what is there. The table must be able to ask."""
-        self._found = self._table.marked()
+        try:
+            self._found = self._table.marked()
+        except OSError as problem:
+            # A kernel without rules, for example: who wants none need not care.
+            log.info("not looking for routes and rules that were left behind: %s", problem)
+            self._found = []
         if self._found:
             self._sweep.set(self._deadlines.now() + SETTLE)
 

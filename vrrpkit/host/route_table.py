@@ -189,7 +189,11 @@ class RouteTable:
         for record, _message in self._ask(route, index=self._only_device(route)):
             if self._same(record, route):
                 return InPlace(record.protocol)
-        return OSError(errno.EEXIST, _CONFLICT)
+        # What was in the way may have gone before the look at it.
+        (answer,) = self.exchange([request])
+        if answer is not None and answer.errno == errno.EEXIST:
+            return OSError(errno.EEXIST, _CONFLICT)
+        return answer or InPlace(MARK)
 
     def _only_device(self, route: Route) -> int:
         names = {hop.dev for hop in route.ways}

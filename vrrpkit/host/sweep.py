@@ -6,19 +6,17 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Sequence
-from ipaddress import ip_interface
 
 import attrs
 
 from vrrpkit.host import messages
-from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.host.deadlines import Deadline, Deadlines
 from vrrpkit.host.leftovers import SETTLE, Liveness
-from vrrpkit.host.macvlan import settings_left, was_ours
+from vrrpkit.host.macvlan import recall_settings, was_ours
 from vrrpkit.host.monitor import LinkMonitor
 from vrrpkit.host.netlink import CHUNK, Netlink
-from vrrpkit.host.notices import AddressKey, LinkRecord, to_address
+from vrrpkit.host.notices import AddressKey, AddressRecord, LinkRecord
 from vrrpkit.host.sysctl import Sysctls
-from vrrpkit.values import VIP
 
 __all__ = ["Sweep", "Users"]
 
@@ -33,8 +31,8 @@ class Users:
 
     held: Callable[[str], set[AddressKey]]
     """The addresses that are held on the interface of a name."""
-    carries: Callable[[str], bool]
-    """Whether the interface of a name is one with a virtual MAC address, and in use."""
+    uses: Callable[[str], bool]
+    """Whether the interface of a name is in use."""
 
 
 class Sweep:
@@ -55,64 +53,66 @@ class Sweep:
         self._deadlines = deadlines
         self._liveness = liveness
         self._begun = False
+        self._links: set[int] = set()
+        self._addresses: dict[int, set[AddressKey]] = {}
 
     def begin(self, users: Users) -> None:
         """Note what is there; only the first time."""
         if self._begun:
             return
         self._begun = True
-        links = {link.ifindex for link in self._monitor.links() if was_ours(link)}
-        addresses = {
-            link.ifindex: keys - users.held(link.name)
-            for link in self._monitor.links()
-            if (keys := self._marked(link))
-        }
-        if links or addresses:
-            deadline = self._deadlines.new(lambda: self._remove(users, links, addresses))
+        for link in self._monitor.links():
+            if was_ours(link):
+                self._links.add(link.ifindex)
+            if keys := self._marked(link).keys() - users.held(link.name):
+                self._addresses[link.ifindex] = keys
+        if self._links or self._addresses:
+            deadline = self._deadlines.new(lambda: self._remove(users, deadline))
             deadline.set(self._deadlines.now() + SETTLE)
 
-    def _marked(self, link: LinkRecord) -> set[AddressKey]:
+    def _marked(self, link: LinkRecord) -> dict[AddressKey, AddressRecord]:
         records = self._monitor.addresses(link.name)
-        return {key for key, record in records.items() if self._monitor.mine(record)}
+        return {key: record for key, record in records.items() if self._monitor.mine(record)}
 
-    def _remove(self, users: Users, noted: set[int], addresses: dict[int, set[AddressKey]]) -> None:
+    def _remove(self, users: Users, deadline: Deadline) -> None:
         links: list[LinkRecord] = []
-        doomed: list[tuple[LinkRecord, set[AddressKey]]] = []
+        doomed: list[tuple[str, list[AddressRecord]]] = []
         for link in self._monitor.links():
-            keys = self._marked(link) & addresses.get(link.ifindex, set())
-            if link.ifindex in noted and was_ours(link) and not users.carries(link.name):
+            if link.ifindex in self._links and was_ours(link) and not users.uses(link.name):
                 links.append(link)
-            elif left := keys - users.held(link.name):
-                doomed.append((link, left))
+            marked = self._marked(link)
+            keys = marked.keys() & self._addresses.get(link.ifindex, set())
+            if left := keys - users.held(link.name):
+                doomed.append((link.name, [marked[key] for key in sorted(left)]))
         if not (links or doomed):
             return
         if not self._liveness.alone():
             log.info("leftovers may be another process's: no address and no interface is removed")
             return
-        for link in links:
+        for name, records in doomed:
+            self._remove_addresses(name, records)
+        self._addresses.clear()
+        for link in links[:1]:
+            self._links.discard(link.ifindex)
             self._remove_link(link)
-        for link, keys in doomed:
-            self._remove_addresses(link, keys)
+        if links[1:]:
+            # One at a time, for the kernel takes some 20 ms for each.
+            deadline.set(self._deadlines.now())
 
     def _remove_link(self, link: LinkRecord) -> None:
         log.warning("removing interface %s, left behind by a run that was killed", link.name)
         self._ask(link.name, [messages.delete_link(link.ifindex)])
         below = self._monitor.at(link.parent)
         if below is not None:
-            for name, value, before in settings_left(link.alias, below.name):
-                self._sysctls.recall(name, value, before)
+            recall_settings(self._sysctls, link, below.name)
 
-    def _remove_addresses(self, link: LinkRecord, keys: set[AddressKey]) -> None:
-        vips = [VIP(ip_interface((to_address(key[0]), key[1]))) for key in sorted(keys)]
+    def _remove_addresses(self, name: str, records: Sequence[AddressRecord]) -> None:
         log.warning(
             "removing %s from %s, left behind by a run that was killed",
-            ", ".join(map(str, vips)),
-            link.name,
+            ", ".join(map(str, records)),
+            name,
         )
-        requests = [messages.delete_address(vip) for vip in vips]
-        for request in requests:
-            messages.set_index(request, link.ifindex)
-        self._ask(link.name, requests)
+        self._ask(name, [messages.delete_found(record) for record in records])
 
     def _ask(self, name: str, requests: Sequence[bytearray]) -> None:
         for start in range(0, len(requests), CHUNK):

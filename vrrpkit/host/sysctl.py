@@ -40,10 +40,10 @@ def _write(path: str, value: str) -> None:
 class _Loan:
     """One setting that was changed: by how many, from what, to what."""
 
-    def __init__(self, before: str, value: str) -> None:
+    def __init__(self, before: str, value: str, holders: int) -> None:
         self.before = before
         self.value = value
-        self.holders = 1
+        self.holders = holders
 
 
 class Sysctls:
@@ -76,9 +76,10 @@ class Sysctls:
             log.debug("this kernel has no setting net/%s", name)
 
     def before(self, name: str) -> int | None:
-        """What :meth:`give_back` would restore: the value now, or that before the present loan."""
+        """What is to be restored after another :meth:`borrow`."""
+        now = self.read(name)
         loan = self._loans.get(name)
-        return self.read(name) if loan is None else int(loan.before)
+        return int(loan.before) if loan is not None and str(now) == loan.value else now
 
     def borrow(self, name: str, value: int, before: int | None = None) -> None:
         """Set a setting until :meth:`give_back`. Others may borrow it too, at the same value.
@@ -86,14 +87,16 @@ class Sysctls:
         :param before: what to restore instead of the value now, which a killed run left behind.
         :raises OSError: the kernel refused.
         """
+        now = self.read(name)
         loan = self._loans.get(name)
+        if now is not None and (loan is None or str(now) != loan.value):
+            # A setting that was lent may have been changed since, or its interface made anew.
+            self.write(name, value)
+            holders = 0 if loan is None else loan.holders
+            loan = _Loan(str(now if before is None else before), str(value), holders)
+            self._loans[name] = loan
         if loan is not None:
             loan.holders += 1
-            return
-        now = self.read(name)
-        if now is not None:
-            self.write(name, value)
-            self._loans[name] = _Loan(str(now if before is None else before), str(value))
 
     def give_back(self, name: str, *, restore: bool = True) -> None:
         """End one loan; with the last one the old value returns, unless somebody has changed it

@@ -120,12 +120,15 @@ class Masquerade:
 
 
 async def discard(name: str, netns: str | None = None) -> None:
-    """Remove the rules that :meth:`Masquerade.keep` left under a name."""
+    """Remove the rules that :meth:`Masquerade.keep` left under a name, and those of runs that were
+    killed."""
     with closing(Namespace(netns)) as namespace:
         # Where it is off there are none, and nft need not be asked.
         on = Sysctls(namespace).read(CONNTRACK)
     if on:
-        await Firewall.current(netns).discard(name)
+        firewall = Firewall.current(netns)
+        await firewall.sweep()
+        await firewall.discard(name)
 
 
 def require_forwarding(families: Iterable[int], netns: str | None = None) -> None:

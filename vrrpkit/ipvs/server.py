@@ -268,6 +268,12 @@ class VirtualServer:
             for seat in driver.pool.seats
         )
 
+    def endpoint_of(self, name: str) -> str | None:
+        """The address and port of a real server, as :attr:`servers` has it; ``None`` if there is
+        none of this name. Costs the same however many there are."""
+        seat = None if self._driver is None else self._driver.pool.seat(name)
+        return None if seat is None else str(seat.member.key)
+
     @property
     def refused(self) -> tuple[str, ...]:
         """What the kernel refuses now; it is tried again at each poll, at latest after 10 s."""

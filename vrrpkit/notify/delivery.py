@@ -90,6 +90,7 @@ class Delivery:
     async def leave(self, seconds: float) -> None:
         """Try at once and often from now on; returns when nothing waits, or the time is up."""
         self._leaving.set()
+        self._wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -110,6 +111,7 @@ class Delivery:
             if not self._outbox:
                 self._idle.set()
                 await self._wake.wait()
+                continue
             self._progress = False
             try:
                 async with asyncio.timeout(self._post.deadline):
@@ -119,16 +121,23 @@ class Delivery:
                 self.problem = f"{type(problem).__name__}: {problem}".rstrip(": ")
                 level = logging.WARNING if tries == 1 else logging.DEBUG
                 log.log(level, "mail: %s: %s", self._post.host, self.problem)
-                await self._pause(pause_before(tries))
+                await self._pause(tries, postponed=isinstance(problem, Postponed))
             else:
                 tries, self.problem = 0, None
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, unless it is time to leave: then try at once, and go on trying."""
-        leaving = self._leaving.is_set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0 if leaving else seconds):
-                await (asyncio.Event() if leaving else self._leaving).wait()
+    async def _pause(self, tries: int, *, postponed: bool) -> None:
+        """Wait, unless it is time to leave: then try at once, and go on trying.
+
+        :param postponed: the server is there, and does not want some letters yet: a new one waits
+            only as long as after a first failure.
+        """
+        if self._leaving.is_set():
+            await asyncio.sleep(1.0)
+            return
+        seconds = pause_before(tries)
+        least = pause_before(1) if postponed else seconds
+        await _within(least, self._leaving)
+        await _within(seconds - least, self._wake)
 
     async def _session(self, context: SSLContext | None) -> None:
         """Deliver what waits, in one session.
@@ -166,17 +175,19 @@ class Delivery:
         One that is refused for now steps back behind those that have not been tried: if something
         in it is the reason, the others must not wait for it.
         """
-        stepped_back: dict[str, Exception] = {}
-        while (letter := self._outbox.first()) is not None and letter.id not in stepped_back:
+        stepped_back: dict[str, str] = {}
+        while (letter := self._outbox.first(stepped_back)) is not None:
             reason = await self._hand_over(client, letter)
-            if reason is not None:
+            if reason:
                 stepped_back[letter.id] = reason
                 self._outbox.step_back(letter)
-        if letter is not None:
-            raise stepped_back[letter.id]
+        if self._outbox:
+            # Nothing has come that was not tried.
+            self._wake.clear()
+            raise Postponed(next(iter(stepped_back.values())))
 
-    async def _hand_over(self, client: aiosmtplib.SMTP, letter: Letter) -> Exception | None:
-        """Hand over one letter; what keeps it from being taken by everybody now, if anything does.
+    async def _hand_over(self, client: aiosmtplib.SMTP, letter: Letter) -> str:
+        """Hand over one letter; why not everybody can have it now, or empty.
 
         :raises Exception: the server takes no letter now.
         """
@@ -184,7 +195,6 @@ class Delivery:
 
         refusals: Mapping[str, object] = {}
         recipients = list(letter.left)
-        later: Exception | None = None
         try:
             refusals, _ = await client.send_message(
                 self._written(letter), sender=self._post.sender.addr_spec, recipients=recipients
@@ -192,18 +202,21 @@ class Delivery:
             letter = attrs.evolve(letter, taken=True)
         except aiosmtplib.SMTPRecipientsRefused as refusal:
             refusals = {one.recipient: one for one in refusal.recipients}
-            later = refusal
         except aiosmtplib.SMTPResponseException as refusal:
             # Closing, or a sender that is not wanted now: it is the same for all letters.
             whole = isinstance(refusal, aiosmtplib.SMTPSenderRefused) or refusal.code == CLOSING
-            if not _for_good(refusal):
-                if whole or not client.is_connected:
-                    raise
-                return refusal
+            if not _for_good(refusal) and (whole or not client.is_connected):
+                raise
             refusals = dict.fromkeys(recipients, refusal)
         for recipient, answer in refusals.items():
             if _for_good(answer):
-                self._complain(letter, recipient, answer)
+                log.warning(
+                    "mail: %s refused %r for %s: %s",
+                    self._post.host,
+                    letter.subject,
+                    recipient,
+                    _in_one_line(answer),
+                )
         left = tuple(one for one in recipients if one in refusals and not _for_good(refusals[one]))
         self._outbox.done(letter, left)
         self._progress |= len(left) < len(recipients)
@@ -212,19 +225,7 @@ class Delivery:
                 self.sent += 1
             else:
                 self.refused += 1
-            return None
-        return later or _Postponed(f"for now it is refused for {', '.join(left)}")
-
-    def _complain(self, letter: Letter, recipient: str, refusal: object) -> None:
-        code, message = getattr(refusal, "code", ""), getattr(refusal, "message", "")
-        log.warning(
-            "mail: %s refused %r for %s: %s %s",
-            self._post.host,
-            letter.subject,
-            recipient,
-            code,
-            " ".join(str(message).split()),
-        )
+        return ", ".join(f"for {one}: {_in_one_line(refusals[one])}" for one in left)
 
     def _written(self, letter: Letter) -> EmailMessage:
         message = EmailMessage()
@@ -242,9 +243,19 @@ class Delivery:
         return message
 
 
-class _Postponed(Exception):
-    """Some recipients have the letter, and others do not yet."""
+class Postponed(Exception):
+    """The server does not want some letters yet, or not for everybody."""
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _for_good(refusal: object) -> bool:
     return 500 <= getattr(refusal, "code", 0) < 600
+
+
+def _in_one_line(refusal: object) -> str:
+    return " ".join(f"{getattr(refusal, 'code', '')} {getattr(refusal, 'message', '')}".split())

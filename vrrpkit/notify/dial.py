@@ -54,12 +54,14 @@ class Dialler:
             return [(_FAMILIES[address.version], (str(address), self._port))]
         if self._asking is None:
             loop = asyncio.get_running_loop()
-            self._asking = asking = loop.create_future()
+            asking: asyncio.Future[list[Place]] = loop.create_future()
             # Perhaps nobody waits any more when it is done.
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
             threading.Thread(
                 target=self._ask, args=(loop, asking), name="vrrpkit: resolver", daemon=True
             ).start()
+            # Only now: where no thread can be started, the next call tries again.
+            self._asking = asking
         return await asyncio.shield(self._asking)
 
     def _ask(self, loop: asyncio.AbstractEventLoop, asking: asyncio.Future[list[Place]]) -> None:

@@ -27,8 +27,8 @@ class NotifyFIFO(Notifier):
         VS [192.0.2.10]:tcp:80 UP
         RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN
 
-    A virtual server of several services is called by its name, ``[web]:0``, as keepalived calls a
-    ``virtual_server_group``; one of a firewall mark ``FWM 7``.
+    A virtual server of several services has one line for all of them and is called by its name,
+    ``[web]:0``, as keepalived calls a ``virtual_server_group``; one of a firewall mark ``FWM 7``.
 
     One line after the other, each whole, and all objects share the pipe. Nothing waits for its
     reader: when the pipe is full, at most ``limit`` lines are kept, and then the oldest is dropped

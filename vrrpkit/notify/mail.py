@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
+from vrrpkit.leaving import to_the_end
 from vrrpkit.notify.delivery import Delivery, Post
 from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of, one_line
 from vrrpkit.notify.outbox import Letter, Outbox
@@ -43,7 +44,8 @@ class Mail(Notifier):
     again after 5, 10, 20, ... at most 300 seconds, for as long as it takes; a server that refuses a
     letter for good (SMTP 5xx) is not asked again. That holds for each recipient by itself: who has
     a letter does not get it again because another one's mailbox is closed for now (SMTP 4xx), as
-    with greylisting. Leaving gives what waits ``flush`` seconds.
+    with greylisting, and new letters wait at most 5 seconds for such a one. Leaving gives what
+    waits ``flush`` seconds.
 
     :param host: name or address of the SMTP server.
     :param to: one or more addresses (``notification_email``).
@@ -201,7 +203,7 @@ class Mail(Notifier):
                     self._flush,
                     self.last_problem or "no answer",
                 )
-            await self._delivery.end()
+            await to_the_end(self._delivery.end(), "vrrpkit: mail ends")
 
     @property
     def waiting(self) -> int:

@@ -3,6 +3,8 @@ costs nothing but what is kept. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import attrs
 
 __all__ = ["Letter", "Outbox", "pause_before"]
@@ -59,9 +61,9 @@ class Outbox:
             self.dropped += 1
         self._letters[letter.subject] = letter
 
-    def first(self) -> Letter | None:
-        """The letter that has waited longest; it stays."""
-        return next(iter(self._letters.values()), None)
+    def first(self, but: Container[str] = ()) -> Letter | None:
+        """The letter that has waited longest, leaving out those with these ids; it stays."""
+        return next((letter for letter in self._letters.values() if letter.id not in but), None)
 
     def done(self, letter: Letter, left: tuple[str, ...]) -> None:
         """Forget a letter that is done with but for the recipients ``left``; one that took it in

@@ -118,7 +118,7 @@ def _about(router: str, state: str, priority: int) -> Word:
 
 
 def _server(event: ServerUp | ServerDown, subject: VirtualServer) -> Word | None:
-    endpoint = {status.name: status.endpoint for status in subject.servers}.get(event.server)
+    endpoint = subject.endpoint_of(event.server)
     if endpoint is None:
         return None
     host, _, port = endpoint.rpartition(":")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Literal, cast
 
 import attrs
@@ -20,7 +20,12 @@ __all__ = ["TrackProcess"]
 def _arguments(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    found = (value,) if isinstance(value, str) else tuple(value)
+    try:
+        found = (value,) if isinstance(value, str) else tuple(value)
+    except TypeError:
+        raise ConfigError(
+            f"TrackProcess: arguments {value!r} must be a sequence; write ['-f', 'a.cfg']"
+        ) from None
     for argument in found:
         if not isinstance(cast(object, argument), str):
             raise ConfigError(f"TrackProcess: argument {argument!r} must be text; write str(...)")
@@ -130,30 +135,37 @@ class TrackProcess(Tracker):
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
         processes = Processes.current()
+        news: dict[int, Process | None] = {}
         fitting: set[int] = set()
         changed = asyncio.Event()
 
-        def look(found: Mapping[int, Process | None]) -> None:
-            for pid, process in found.items():
+        def hear(found: Mapping[int, Process | None]) -> None:
+            news.update(found)
+            changed.set()
+
+        def enough() -> bool:
+            # Here and not where it is heard: an error in fits() is for this tracker alone.
+            for pid, process in news.items():
                 if process is not None and self.fits(process):
                     fitting.add(pid)
                     processes.mind(pid)
                 else:
                     fitting.discard(pid)
-            changed.set()
+            news.clear()
+            return self._enough(len(fitting))
 
-        stop = processes.listen(look)
+        stop = processes.listen(hear)
         try:
-            told = self._enough(len(fitting))
+            told = enough()
             yield told
             while True:
                 await changed.wait()
                 changed.clear()
-                good = self._enough(len(fitting))
+                good = enough()
                 if good is told:
                     continue
                 delay = self.fork_delay if good else self.terminate_delay
-                if delay and not await self._lasts(good, delay, changed, fitting):
+                if delay and not await _lasts(good, delay, changed, enough):
                     continue
                 told = good
                 yield told
@@ -163,16 +175,17 @@ class TrackProcess(Tracker):
     def _enough(self, count: int) -> bool:
         return count >= self.quorum and (self.quorum_max is None or count <= self.quorum_max)
 
-    async def _lasts(
-        self, good: bool, delay: float, changed: asyncio.Event, fitting: set[int]
-    ) -> bool:
-        """Whether it stays so for ``delay`` seconds."""
-        try:
-            async with asyncio.timeout(delay):
-                while self._enough(len(fitting)) is good:
-                    await changed.wait()
-                    changed.clear()
-        except TimeoutError:
-            return True
-        changed.set()
-        return False
+
+async def _lasts(
+    good: bool, delay: float, changed: asyncio.Event, enough: Callable[[], bool]
+) -> bool:
+    """Whether it stays so for ``delay`` seconds."""
+    try:
+        async with asyncio.timeout(delay):
+            while enough() is good:
+                await changed.wait()
+                changed.clear()
+    except TimeoutError:
+        return True
+    changed.set()
+    return False

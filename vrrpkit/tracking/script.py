@@ -10,7 +10,7 @@ from typing import cast
 import attrs
 
 from vrrpkit.errors import ConfigError, Untrusted
-from vrrpkit.process import Command, group_names, words
+from vrrpkit.process import Command, group_names, variables, words
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows, seconds
 from vrrpkit.vrrp.tracker import Signal, Tracker
@@ -57,7 +57,9 @@ class TrackScript(Tracker):
     groups: tuple[str | int, ...] | None = attrs.field(
         default=None, kw_only=True, converter=group_names
     )
-    environment: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True, hash=False)
+    environment: Mapping[str, str] = attrs.field(
+        factory=dict[str, str], kw_only=True, hash=False, converter=variables
+    )
     _command: Command = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -48,8 +48,10 @@ def demotion(seconds: object) -> None:
 
     :raises ConfigError: it is something else.
     """
-    if not isinstance(seconds, int | float) or not 0 < seconds <= YEAR:
-        raise ConfigError(f"demote({seconds!r}): give the number of seconds, more than 0")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= YEAR:
+        raise ConfigError(
+            f"demote({seconds!r}): give the number of seconds, more than 0 and up to a year"
+        )
 
 
 def states(values: Iterable[object]) -> None:

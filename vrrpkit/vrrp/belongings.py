@@ -97,9 +97,14 @@ class Belongings:
         try:
             if routes is not None:
                 routes.close()
+        finally:
             if self._addresses is not None:
-                async with asyncio.timeout(GRACE):
-                    await self._addresses.close()
+                await self._remove(self._addresses)
+
+    async def _remove(self, addresses: AddressHold) -> None:
+        try:
+            async with asyncio.timeout(GRACE):
+                await addresses.close()
         except TimeoutError:
             log.error(
                 "%s: the kernel did not take the addresses back within %g s",

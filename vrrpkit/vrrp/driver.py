@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import attrs
 
@@ -45,9 +45,6 @@ from vrrpkit.vrrp.vocabulary import (
     TimerFired,
 )
 from vrrpkit.vrrp.writer import AdvertWriter
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Driver"]
 
@@ -334,14 +331,7 @@ class Driver:
             self._set_pace()
             log.info("%s", notice)
         elif isinstance(notice, AdvertAnomaly):
-            log.warning(
-                "%s: accepted, but %s from %s: got %s, want %s",
-                notice.router,
-                notice.anomaly,
-                notice.peer,
-                notice.got,
-                notice.want,
-            )
+            log.warning("%s", notice)
         self._hub.publish(notice)
 
     def _set_pace(self) -> None:

@@ -24,10 +24,10 @@ AGAIN = 5.0
 """Seconds after which a tracker that raised, or ended, is started again."""
 
 FIRST = 0.5
-"""Seconds that a router waits for the first signals without which it would begin in FAULT."""
+"""Seconds for the first signal of a tracker; without it, whoever then starts begins in FAULT."""
 
 GRACE = 15.0
-"""Seconds that a tracker may take to end, after which it is left alone."""
+"""Seconds that trackers may take to end, after which they are left alone."""
 
 Listener: TypeAlias = Callable[[Signal], None]
 
@@ -42,6 +42,8 @@ class _Source:
         self._reason = ""
         self._told = False
         self.signal: Signal = None
+        self.expected_by = asyncio.get_running_loop().time() + FIRST
+        """Until when its first signal is worth waiting for."""
 
     def listen(self, key: object, listener: Listener) -> None:
         self._listeners[key] = listener
@@ -52,24 +54,14 @@ class _Source:
         elif self._told:
             listener(self.signal)
 
-    def unused_after(self, key: object) -> bool:
-        """Whether nobody listens besides ``key``."""
-        return not self._listeners.keys() - {key}
-
-    async def leave(self, key: object) -> None:
-        """Stop telling; when nobody listens any more, nothing is looked at."""
+    def leave(self, key: object) -> asyncio.Task[None] | None:
+        """Stop telling. When nobody listens any more, nothing is looked at: what ends then."""
         self._listeners.pop(key, None)
         if self._listeners or self._task is None:
-            return
+            return None
         task, self._task = self._task, None
         task.cancel()
-        _, late = await asyncio.wait([task], timeout=GRACE)
-        if late:
-            log.error(
-                "tracker %s does not end: its signals() goes on %g s after it was cancelled",
-                self._tracker.label,
-                GRACE,
-            )
+        return task
 
     async def _look(self) -> None:
         # A tracker may have taken the cancellation for something else.
@@ -179,12 +171,13 @@ class Trackers:
         self._changed = changed
         self._started = False
         self._joined: list[tuple[Hashable, _Source]] = []
-        self._awaited: set[int] = set()
+        self._awaited: dict[int, _Source] = {}
         self._news = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to look. What needs no waiting is known on return, and with weight 0 what comes
-        within :data:`FIRST` seconds: the operator is not to be told of a FAULT at every start."""
+        within :data:`FIRST` seconds: the operator is not to be told of a FAULT at every start. Who
+        shares a tracker with others shares that time, lest a hundred routers wait in turn."""
         if not self.trackers:
             return
         known = _sources.setdefault(asyncio.get_running_loop(), {})
@@ -195,18 +188,19 @@ class Trackers:
                 source = known[subject] = _Source(tracker)
             self._joined.append((subject, source))
             if not tracker.weight:
-                self._awaited.add(place)
+                self._awaited[place] = source
             source.listen((self, place), functools.partial(self._heard, place))
         await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST):
-                while self._awaited:
-                    self._news.clear()
+            while self._awaited:
+                self._news.clear()
+                latest = max(source.expected_by for source in self._awaited.values())
+                async with asyncio.timeout_at(latest):
                     await self._news.wait()
         self._started = True
 
     def _heard(self, place: int, signal: Signal) -> None:
-        self._awaited.discard(place)
+        self._awaited.pop(place, None)
         self._news.set()
         if self.tally.set(place, signal) and self._started:
             self._changed()
@@ -216,8 +210,19 @@ class Trackers:
         self._started = False
         known = _sources.get(asyncio.get_running_loop(), {})
         joined, self._joined = self._joined, []
+        ending: dict[asyncio.Task[None], str] = {}
         for place, (subject, source) in enumerate(joined):
-            if source.unused_after((self, place)) and known.get(subject) is source:
-                # Out of the list first: whoever comes while this one ends begins anew.
-                del known[subject]
-            await source.leave((self, place))
+            task = source.leave((self, place))
+            if task is not None:
+                ending[task] = self.trackers[place].label
+                # Whoever comes while this one ends begins anew.
+                known.pop(subject, None)
+        if not ending:
+            return
+        _, late = await asyncio.wait(ending, timeout=GRACE)
+        for task in late:
+            log.error(
+                "tracker %s does not end: its signals() goes on %g s after it was cancelled",
+                ending[task],
+                GRACE,
+            )
