@@ -18,7 +18,7 @@ import attrs
 from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trust import require_trusted
-from vrrpkit.values import whole_number
+from vrrpkit.values import is_number, whole_number
 
 __all__ = ["Command", "Finished", "group_names", "variables", "words"]
 
@@ -184,7 +184,7 @@ def _is_directory(path: object) -> bool:
 
 def _check_seconds(what: str, value: object, high: int) -> None:
     # Not a number is not between the limits either.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high:
+    if not is_number(value) or not 0 < value <= high:
         raise ConfigError(f"{what} {value!r} must be above 0 seconds, up to {high}")
 
 

@@ -1,4 +1,5 @@
-"""Small values that every room shares: addresses, peers, states. Pure."""
+"""Small values that every room shares: addresses, peers, states; and how what a user wrote is
+checked for its kind. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +12,24 @@ from ipaddress import (
     ip_address,
     ip_interface,
 )
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeGuard, cast
 
 import attrs
 
 from vrrpkit.errors import ConfigError
 
-__all__ = ["VIP", "Announcements", "IPAddress", "Peer", "State", "parse_address", "whole_number"]
+__all__ = [
+    "VIP",
+    "Announcements",
+    "IPAddress",
+    "Peer",
+    "State",
+    "flag",
+    "is_number",
+    "parse_address",
+    "seconds",
+    "whole_number",
+]
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 
@@ -51,6 +63,31 @@ def whole_number(name: str, value: object, low: int, high: int, hint: str) -> No
     """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ConfigError(f"{name} {value!r} must be a whole number from {low} to {high}: {hint}")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it is a whole or a floating-point number; ``True`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def seconds(what: str, value: object, low: float, high: float, hint: str = "") -> None:
+    """Refuse everything but a number of seconds from ``low`` to ``high``.
+
+    :raises ConfigError: it is something else; ``hint`` ends the message.
+    """
+    # Not a number is not between the limits either.
+    if not is_number(value) or not low <= value <= high:
+        more = f": {hint}" if hint else ""
+        raise ConfigError(f"{what} {value!r} must be {low:g} to {high:g} seconds{more}")
+
+
+def flag(what: str, value: object) -> None:
+    """Refuse everything but ``True`` and ``False``, also what only counts as one, as ``"no"`` does.
+
+    :raises ConfigError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what} {value!r} must be True or False")
 
 
 def parse_address(value: str | IPAddress, what: str) -> IPAddress:

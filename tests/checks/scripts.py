@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any, TypeAlias
 
 import attrs
+import pytest
 
 from vrrpkit.checks.base import Checker, DirectChecker, Report, Weight
 from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
+from vrrpkit.testing import randomness
 
 TARGET = Target(ip_address("192.0.2.1"), 80, "web1")
 
@@ -127,3 +131,36 @@ class Notebook:
     @property
     def texts(self) -> list[str]:
         return [result.text for _at, result in self.results]
+
+
+Kind: TypeAlias = type[ByTask] | type[ByCallback]
+
+kinds = pytest.mark.parametrize("kind", [ByTask, ByCallback])
+
+
+async def run(
+    kind: Kind,
+    answers: list[Answer],
+    seconds: float,
+    *,
+    alpha: bool = False,
+    **schedule: Any,
+) -> tuple[Script, Notebook]:
+    """Check for some seconds: what was asked, and what was told."""
+    script, notes = Script(answers), Notebook()
+    async with Scheduler(random=randomness()) as scheduler:
+        notes.add(scheduler, kind(script=script, **schedule), alpha=alpha)
+        await asyncio.sleep(seconds)
+    return script, notes
+
+
+@attrs.frozen(kw_only=True)
+class Swallower(Checker):
+    """Takes every cancellation for nothing, until it is released."""
+
+    release: asyncio.Event
+
+    async def check(self, target: Target) -> None:
+        while not self.release.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.release.wait()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 import pytest
@@ -14,39 +13,21 @@ from checks.scripts import (
     HANG,
     PASS,
     TARGET,
-    Answer,
     ByCallback,
     ByTask,
+    Kind,
     Notebook,
     Script,
+    Swallower,
     elapsed,
+    kinds,
+    run,
 )
 from vrrpkit.checks.base import Checker, DirectChecker, Report
 from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, Untrusted
-from vrrpkit.testing import randomness, virtual_time
-
-Kind: TypeAlias = type[ByTask] | type[ByCallback]
-
-kinds = pytest.mark.parametrize("kind", [ByTask, ByCallback])
-
-
-async def run(
-    kind: Kind,
-    answers: list[Answer],
-    seconds: float,
-    *,
-    alpha: bool = False,
-    **schedule: Any,
-) -> tuple[Script, Notebook]:
-    """Check for some seconds: what was asked, and what was told."""
-    script, notes = Script(answers), Notebook()
-    async with Scheduler(random=randomness()) as scheduler:
-        notes.add(scheduler, kind(script=script, **schedule), alpha=alpha)
-        await asyncio.sleep(seconds)
-    return script, notes
-
+from vrrpkit.testing import virtual_time
 
 # --- one at a time ------------------------------------------------------------------------------
 
@@ -90,16 +71,11 @@ async def test_the_next_attempt_waits_for_the_end_of_the_one_before() -> None:
 async def test_a_check_that_swallows_its_cancellation_is_stuck_and_told_once() -> None:
     release = asyncio.Event()
 
-    @attrs.frozen(kw_only=True)
-    class Swallower(Checker):
-        async def check(self, target: Target) -> None:
-            while not release.is_set():
-                with suppress(asyncio.CancelledError):
-                    await release.wait()
-
     notes = Notebook()
     async with Scheduler() as scheduler:
-        check = notes.add(scheduler, Swallower(warmup=0, timeout=1, interval=2, retry=0))
+        check = notes.add(
+            scheduler, Swallower(release=release, warmup=0, timeout=1, interval=2, retry=0)
+        )
         assert check.period == 3
         await asyncio.sleep(9.5)
         assert notes.times == [1]

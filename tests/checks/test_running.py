@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 import pytest
@@ -21,10 +21,13 @@ from checks.scripts import (
     Answer,
     ByCallback,
     ByTask,
+    Kind,
     Notebook,
     Script,
     elapsed,
+    kinds,
     passing,
+    run,
 )
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.notices import CheckResult
@@ -32,27 +35,6 @@ from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
 from vrrpkit.testing import VirtualLoop, randomness, virtual_time
-
-Kind: TypeAlias = type[ByTask] | type[ByCallback]
-
-kinds = pytest.mark.parametrize("kind", [ByTask, ByCallback])
-
-
-async def run(
-    kind: Kind,
-    answers: list[Answer],
-    seconds: float,
-    *,
-    alpha: bool = False,
-    **schedule: Any,
-) -> tuple[Script, Notebook]:
-    """Check for some seconds: what was asked, and what was told."""
-    script, notes = Script(answers), Notebook()
-    async with Scheduler(random=randomness()) as scheduler:
-        notes.add(scheduler, kind(script=script, **schedule), alpha=alpha)
-        await asyncio.sleep(seconds)
-    return script, notes
-
 
 # --- interval, warm-up, jitter ------------------------------------------------------------------
 

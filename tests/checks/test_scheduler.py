@@ -8,7 +8,6 @@ import resource
 import tracemalloc
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,18 @@ from typing import Any
 import attrs
 import pytest
 
-from checks.scripts import HANG, PASS, TARGET, Answer, ByCallback, ByTask, Notebook, Script, passing
+from checks.scripts import (
+    HANG,
+    PASS,
+    TARGET,
+    Answer,
+    ByCallback,
+    ByTask,
+    Notebook,
+    Script,
+    Swallower,
+    passing,
+)
 from vrrpkit.checks.base import Checker, NetworkChecker
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.target import Target
@@ -132,16 +142,11 @@ async def test_waiting_ends_with_a_pause_or_a_stop_and_soon_does_not_add_to_it()
 async def test_an_attempt_that_does_not_end_keeps_its_place() -> None:
     release = asyncio.Event()
 
-    @attrs.frozen(kw_only=True)
-    class Swallower(Checker):
-        async def check(self, target: Target) -> None:
-            while not release.is_set():
-                with suppress(asyncio.CancelledError):
-                    await release.wait()
-
     notes, script = Notebook(), Script([PASS])
     async with Scheduler(max_concurrent=1) as scheduler:
-        scheduler.add(Swallower(warmup=0, timeout=1, interval=100, retry=0), TARGET)
+        scheduler.add(
+            Swallower(release=release, warmup=0, timeout=1, interval=100, retry=0), TARGET
+        )
         notes.add(scheduler, ByTask(script=script, timeout=1, interval=2, retry=0))
         await asyncio.sleep(50)
         assert (script.begun, scheduler.running) == ([], 1)

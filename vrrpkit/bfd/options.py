@@ -9,7 +9,7 @@ import attrs
 from vrrpkit.bfd.session import SessionConfig
 from vrrpkit.bfd.vocabulary import Timers
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import IPAddress, parse_address, whole_number
+from vrrpkit.values import IPAddress, flag, parse_address, seconds, whole_number
 
 __all__ = ["BFDOptions", "BFDSettings", "timers"]
 
@@ -21,12 +21,8 @@ MULTIHOP_PORT = 4784
 MOST_HOPS = 255
 LEAST_IDLE_TX = 1.0
 """RFC 5880 section 6.8.3."""
-
-
-def _seconds(what: str, value: object, low: float, hint: str) -> None:
-    # What is not a number is not between the limits either.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 60:
-        raise ConfigError(f"{what} {value!r} must be {low:g} to 60 seconds: {hint}")
+SLOWEST = 60.0
+"""Seconds between two packets that make sense at most."""
 
 
 def timers(who: str, min_tx: float, min_rx: float, multiplier: int) -> Timers:
@@ -35,8 +31,8 @@ def timers(who: str, min_tx: float, min_rx: float, multiplier: int) -> Timers:
     :raises ConfigError: they are not; ``who`` begins the message.
     """
     hint = "0.1 with multiplier 5 detects in half a second; keepalived counts in ms"
-    _seconds(f"{who}: min_tx", min_tx, 0.001, hint)
-    _seconds(f"{who}: min_rx", min_rx, 0.001, hint)
+    seconds(f"{who}: min_tx", min_tx, 0.001, SLOWEST, hint)
+    seconds(f"{who}: min_rx", min_rx, 0.001, SLOWEST, hint)
     whole_number(f"{who}: multiplier", multiplier, 1, 255, "packets that may be missed")
     return Timers(min_tx=min_tx, min_rx=min_rx, multiplier=multiplier)
 
@@ -73,15 +69,15 @@ class BFDSettings:
     def __attrs_post_init__(self) -> None:
         who = self.who
         timers(who, self.min_tx, self.min_rx, self.multiplier)
-        _seconds(
+        seconds(
             f"{who}: idle_tx",
             self.idle_tx,
             LEAST_IDLE_TX,
+            SLOWEST,
             "a session that is not up must not send faster than once a second",
         )
         for name in ("passive", "multihop"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{who}: {name} {getattr(self, name)!r} must be True or False")
+            flag(f"{who}: {name}", getattr(self, name))
         if self.interface is not None and not isinstance(cast(object, self.interface), str):
             raise ConfigError(
                 f"{who}: interface {self.interface!r} must be the name of one, such as 'eth1'"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import attrs
 
+from vrrpkit import values
 from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import IPAddress, parse_address, whole_number
@@ -20,11 +21,7 @@ WEIGHT_LIMIT = 2**31 - 1
 
 def flag(instance: object, attribute: attrs.Attribute[bool], value: bool) -> None:
     """An attrs validator: ``True`` or ``False``, and nothing that only counts as one of them."""
-    given = cast(object, value)
-    if not isinstance(given, bool):
-        raise ConfigError(
-            f"{type(instance).__name__}: {attribute.name} {value!r} must be True or False"
-        )
+    values.flag(f"{type(instance).__name__}: {attribute.name}", value)
 
 
 @attrs.frozen
@@ -56,14 +53,7 @@ def seconds(
     """An attrs validator: a number of seconds from ``low`` to ``high``."""
 
     def validate(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-        given = cast(object, value)
-        number = isinstance(given, int | float) and not isinstance(given, bool)
-        # Not a number is not between the limits either.
-        if not number or not low <= value <= high:
-            raise ConfigError(
-                f"{type(instance).__name__}: {attribute.name} {value!r} must be {low:g} to "
-                f"{high:g} seconds"
-            )
+        values.seconds(f"{type(instance).__name__}: {attribute.name}", value, low, high)
 
     return validate
 

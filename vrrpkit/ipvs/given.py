@@ -8,8 +8,9 @@ from typing import TypeVar, cast
 import attrs
 
 from vrrpkit.errors import ConfigError
+from vrrpkit.values import flag
 
-__all__ = ["is_number", "require_text", "several", "truth"]
+__all__ = ["require_text", "several", "truth"]
 
 T = TypeVar("T")
 
@@ -39,10 +40,4 @@ def truth(instance: object, attribute: attrs.Attribute[bool], value: bool) -> No
 
     :raises ConfigError: it is something else.
     """
-    if not isinstance(cast(object, value), bool):
-        raise ConfigError(f"{attribute.name} {value!r} must be True or False")
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a whole or a floating-point number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    flag(attribute.name, value)

@@ -22,11 +22,11 @@ from vrrpkit.ipvs.entries import (
     ServiceKey,
     Tunnel,
 )
-from vrrpkit.ipvs.given import is_number, require_text, several, truth
+from vrrpkit.ipvs.given import require_text, several, truth
 from vrrpkit.ipvs.pool import Member
 from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, tunnel_of, usable_tunnel
 from vrrpkit.ipvs.roster import Enlisted, Roster
-from vrrpkit.values import whole_number
+from vrrpkit.values import is_number, whole_number
 
 __all__ = ["Options"]
 

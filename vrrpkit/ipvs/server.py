@@ -15,7 +15,7 @@ from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.ipvs.checking import Followed, require_followed, require_scheduler
 from vrrpkit.ipvs.driver import Driver
 from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceKey, Tunnel
-from vrrpkit.ipvs.given import is_number, several
+from vrrpkit.ipvs.given import several
 from vrrpkit.ipvs.notices import Notice, QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.options import Options
 from vrrpkit.ipvs.pool import ServerState
@@ -29,7 +29,7 @@ from vrrpkit.ipvs.status import (
 )
 from vrrpkit.ipvs.table import Table, require_table
 from vrrpkit.leaving import Body
-from vrrpkit.values import whole_number
+from vrrpkit.values import is_number, whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
 

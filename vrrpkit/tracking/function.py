@@ -11,7 +11,8 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.tracking.counter import Counter
-from vrrpkit.tracking.limits import rows, seconds
+from vrrpkit.tracking.limits import rows
+from vrrpkit.values import seconds
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackFunction"]

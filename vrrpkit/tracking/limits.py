@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from vrrpkit.errors import ConfigError
 from vrrpkit.values import whole_number
 
-__all__ = ["rows", "seconds"]
-
-
-def seconds(what: str, value: object, low: float, high: float) -> None:
-    """Refuse everything but a number from ``low`` to ``high``.
-
-    :raises ConfigError: it is something else; ``what`` begins the message.
-    """
-    # Not a number is not between the limits either.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigError(f"{what} {value!r} must be {low:g} to {high:g} seconds")
+__all__ = ["rows"]
 
 
 def rows(who: str, rise: object, fall: object, unit: str) -> None:

@@ -10,8 +10,7 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.processes import Process, Processes
-from vrrpkit.tracking.limits import seconds
-from vrrpkit.values import whole_number
+from vrrpkit.values import seconds, whole_number
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackProcess"]

@@ -12,7 +12,8 @@ import attrs
 from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.process import Command, group_names, variables, words
 from vrrpkit.tracking.counter import Counter
-from vrrpkit.tracking.limits import rows, seconds
+from vrrpkit.tracking.limits import rows
+from vrrpkit.values import seconds
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackScript"]

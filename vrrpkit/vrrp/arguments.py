@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TypeVar, cast
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import State
+from vrrpkit.values import State, is_number
 
-__all__ = ["demotion", "flag", "having", "listed", "of_kind", "seconds", "states", "text", "told"]
+__all__ = ["demotion", "having", "listed", "of_kind", "states", "text", "told"]
 
 YEAR = 365 * 86400.0
 
@@ -24,31 +24,12 @@ def text(what: str, value: object, example: str) -> None:
         raise ConfigError(f"{what} {value!r} must be text, such as {example!r}")
 
 
-def flag(what: str, value: object) -> None:
-    """Refuse everything but ``True`` and ``False``.
-
-    :raises ConfigError: it is something else.
-    """
-    if not isinstance(value, bool):
-        raise ConfigError(f"{what} {value!r} must be True or False")
-
-
-def seconds(what: str, value: object, most: float) -> None:
-    """Refuse everything but a number of seconds from 0 to ``most``.
-
-    :raises ConfigError: it is something else.
-    """
-    # Not a number is not between the limits either.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ConfigError(f"{what} {value!r} must be 0 to {most:g} seconds")
-
-
 def demotion(seconds: object) -> None:
     """Refuse everything but the length of a demotion, up to a year.
 
     :raises ConfigError: it is something else.
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= YEAR:
+    if not is_number(seconds) or not 0 < seconds <= YEAR:
         raise ConfigError(
             f"demote({seconds!r}): give the number of seconds, more than 0 and up to a year"
         )

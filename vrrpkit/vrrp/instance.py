@@ -11,8 +11,8 @@ from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.leaving import Body
 from vrrpkit.transport.base import Transport
-from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State, whole_number
-from vrrpkit.vrrp.arguments import demotion, flag, having, listed, of_kind, states, told
+from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State, flag, whole_number
+from vrrpkit.vrrp.arguments import demotion, having, listed, of_kind, states, told
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.hearing import InstanceRecorder
 from vrrpkit.vrrp.life import Life

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import VIP, Announcements, IPAddress, Peer, parse_address, whole_number
-from vrrpkit.vrrp.arguments import flag, listed, of_kind, seconds, text
+from vrrpkit.values import (
+    VIP,
+    Announcements,
+    IPAddress,
+    Peer,
+    flag,
+    parse_address,
+    seconds,
+    whole_number,
+)
+from vrrpkit.vrrp.arguments import listed, of_kind, text
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.election import OWNER, MachineConfig
 from vrrpkit.vrrp.packet import ChecksumForm, interval_to_wire
@@ -150,8 +159,8 @@ class Options:
         whole_number("down_factor", self.down_factor, 1, 100, "adverts that may be missed")
         whole_number("version", self.version, 2, 3, "3 is RFC 9568, 2 is RFC 3768")
         interval_to_wire(self.version, self.interval)
-        seconds("preempt_delay", self.preempt_delay, 1000)
-        seconds("startup_delay", self.startup_delay, 1000)
+        seconds("preempt_delay", self.preempt_delay, 0, 1000)
+        seconds("startup_delay", self.startup_delay, 0, 1000)
         if not self.preempt and self.priority == OWNER:
             raise ConfigError(
                 "preempt=False is impossible for an owner (priority 255), who always takes its "

@@ -15,7 +15,7 @@ from typing import cast
 import attrs
 
 from vrrpkit.errors import ConfigError, DecodeError
-from vrrpkit.values import IPAddress
+from vrrpkit.values import IPAddress, is_number
 
 __all__ = [
     "PROTOCOL",
@@ -136,9 +136,8 @@ def interval_to_wire(version: int, seconds: float) -> int:
         version 3 hundredths, 0.01 to 40.95.
     """
     unit, most = (1, 255) if version == 2 else (100, 4095)
-    given = cast(object, seconds)
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    wire = round(seconds * unit) if number and math.isfinite(seconds) else 0
+    finite = is_number(cast(object, seconds)) and math.isfinite(seconds)
+    wire = round(seconds * unit) if finite else 0
     if not 1 <= wire <= most or abs(wire - seconds * unit) > 1e-6:
         form = (
             "whole seconds from 1 to 255"

@@ -15,8 +15,8 @@ import attrs
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.leaving import Body, to_the_end
-from vrrpkit.values import State
-from vrrpkit.vrrp.arguments import demotion, flag, listed, of_kind, states, text, told
+from vrrpkit.values import State, flag
+from vrrpkit.vrrp.arguments import demotion, listed, of_kind, states, text, told
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.group import Group
 from vrrpkit.vrrp.instance import VRRPInstance, life_of

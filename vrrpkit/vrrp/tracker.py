@@ -10,7 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import whole_number
+from vrrpkit.values import flag, whole_number
 from vrrpkit.vrrp.election import OWNER
 
 __all__ = [
@@ -45,8 +45,7 @@ def _weight(instance: Tracker, attribute: attrs.Attribute[int], value: int) -> N
 
 
 def _reverse(instance: Tracker, attribute: attrs.Attribute[bool], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{type(instance).__name__}: reverse {value!r} must be True or False")
+    flag(f"{type(instance).__name__}: reverse", value)
 
 
 def _name(instance: Tracker, attribute: attrs.Attribute[str], value: object) -> None:
