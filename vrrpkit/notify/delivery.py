@@ -91,9 +91,7 @@ class Delivery:
         """Try at once and often from now on; returns when nothing waits, or the time is up."""
         self._leaving.set()
         self._wake.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
+        await _within(seconds, self._idle)
 
     async def end(self) -> None:
         """Deliver no more."""
