@@ -140,6 +140,9 @@ class VIP:
     :param nodad: skip duplicate address detection (IPv6 only). On by default: a tentative address
         answers nobody for a second or two, and one that failed detection stays dead.
     :param noprefixroute: add no route for the prefix.
+    :param track: a router is in FAULT while the interface that ``dev`` names is down or missing
+        (keepalived: ``no_track`` is ``track=False``). Without it the address waits for its
+        interface, and the router serves the others.
     :param preferred_lifetime: seconds, ``math.inf`` for ever. ``None`` is for ever in IPv4 and 0
         (deprecated) in IPv6, so that the host does not choose it as the source of its own
         connections. Without a lease the kernel counts no lifetime down in IPv4: there a finite
@@ -158,9 +161,11 @@ class VIP:
     nodad: bool = attrs.field(default=True, kw_only=True)
     noprefixroute: bool = attrs.field(default=False, kw_only=True)
     preferred_lifetime: float | None = attrs.field(default=None, kw_only=True)
+    track: bool = attrs.field(default=True, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _no_zone(self.interface, "virtual address")
+        flag(f"track of {self}", self.track)
         if self.address.is_multicast or self.address.is_unspecified:
             raise ConfigError(f"virtual address {self.address} must be a unicast address")
         for what, name in (("label", self.label), ("dev", self.dev)):

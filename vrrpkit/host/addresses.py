@@ -78,7 +78,7 @@ class Addresses:
                     messages.set_index(request, link.ifindex)
                     requests.append(request)
                     asked.append((prepared, link.ifindex, wanted))
-                elif wanted:
+                elif wanted and vip.track:
                     gone = f"there is no network interface {prepared.device}"
                     failures.append((vip, OSError(errno.ENODEV, gone)))
         answers = await self._netlink.batch(requests)

@@ -67,7 +67,8 @@ class AddressManager(Protocol):
     ) -> list[tuple[VIP, OSError]]:
         """Remove, then add, in as few system calls as possible; return what the kernel refused.
 
-        Adding what is there and removing what is gone succeed. The added addresses vanish ``lease``
+        Adding what is there and removing what is gone succeed, and so does adding one that is not
+        tracked to an interface that is missing. The added addresses vanish ``lease``
         seconds after they were last added; ``None`` means never.
         """
         ...
@@ -179,6 +180,11 @@ class Interface(ABC):
     @abstractmethod
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call ``changed`` after each change of :attr:`link`; returns what ends it."""
+
+    @abstractmethod
+    def device(self, name: str) -> Interface:
+        """The interface of that name on the same machine, whether there is one or not. It is opened
+        and closed like this one."""
 
     @abstractmethod
     async def hold(

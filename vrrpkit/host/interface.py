@@ -144,6 +144,9 @@ class KernelInterface(Interface):
     def link(self) -> Link | None:
         return None if self._open is None else self._open.parts.monitor.link(self.name)
 
+    def device(self, name: str) -> Interface:
+        return self if name == self.name else self._host.interface(name)
+
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         return self._required.parts.monitor.watch(self.name, changed)
 

@@ -123,14 +123,14 @@ class MemoryBus:
         interface = self._find(address)
         interface.station.plugged = False
         interface.pause()
-        for each in interface.family():
+        for each in interface.machine():
             each.manager.die()
         interface.routing.die()
 
     def restart(self, address: str) -> None:
         """Give the power back after :meth:`crash`, once its routers were left; enter new ones."""
         interface = self._find(address)
-        for each in interface.family():
+        for each in interface.machine():
             each.manager.dead = False
         interface.resume()
         interface.station.plugged = True

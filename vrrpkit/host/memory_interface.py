@@ -50,7 +50,7 @@ class MemoryInterface(Interface):
         self, name: str, ifindex: int, mac: bytes, own: Sequence[IPInterface], station: Station
     ) -> None:
         super().__init__(name)
-        self.manager = MemoryAddresses(self._removed, self._changed)
+        self.manager = MemoryAddresses(self._removed, self._changed, self._manager_of)
         """Its addresses; a test may slow it down or make it refuse some."""
         self.routing = MemoryRoutes(self.manager, self._hear)
         """The routes and rules of its machine; a test may make it refuse some."""
@@ -63,6 +63,8 @@ class MemoryInterface(Interface):
         self._users = 0
         self._watchers: dict[object, Callable[[], None]] = {}
         self._virtual: dict[tuple[int, int], MemoryInterface] = {}
+        self._devices: dict[str, MemoryInterface] = {}
+        self._base: MemoryInterface = self
         self._unheard: deque[Callable[[], None]] = deque()
         self._bans: list[MemoryBan] = []
         # As a set that keeps its order.
@@ -117,6 +119,25 @@ class MemoryInterface(Interface):
 
         return unwatch
 
+    def device(self, name: str) -> MemoryInterface:
+        """Another interface of the same machine, which is there when it is asked for, and up."""
+        base = self._base
+        for each in base.family():
+            if each.name == name:
+                return each
+        found = base._devices.get(name)
+        if found is None:
+            index = base._ifindex * 1000 + 800 + len(base._devices)
+            mac = bytes([2, 1, *index.to_bytes(4)])
+            found = base._devices[name] = MemoryInterface(name, index, mac, (), base.station)
+            found._base = base
+            if base.paused:
+                found.pause()
+        return found
+
+    def _manager_of(self, name: str) -> MemoryAddresses:
+        return self.device(name).manager
+
     async def hold(
         self,
         vips: Sequence[VIP],
@@ -166,6 +187,7 @@ class MemoryInterface(Interface):
             index = self._ifindex * 1000 + vrid + (500 if family == 6 else 0)
             interface = MemoryInterface(name or f"vrrp.{vrid}", index, mac, (), self.station)
             interface.carrier = self.carrier
+            interface._base = self
             self._virtual[key] = interface
         return interface
 
@@ -181,7 +203,7 @@ class MemoryInterface(Interface):
     def delete(self, address: str | IPAddress) -> None:
         """Take an address off, as somebody else would. Without effect when it is not there."""
         wanted = parse_address(address, "address")
-        for interface in self.family():
+        for interface in self.machine():
             for entry in [entry for entry in interface.manager.table if entry.ip == wanted]:
                 interface.manager.remove(entry)
                 interface._changed()
@@ -194,8 +216,8 @@ class MemoryInterface(Interface):
         self.routing.delete(entry if isinstance(entry, Rule) else Route.of(entry))
 
     def holds(self, address: IPAddress) -> bool:
-        """Whether the address is on this interface now, or on one with a virtual MAC on top."""
-        return any(entry.ip == address for each in self.family() for entry in each.manager.table)
+        """Whether the address is on this interface now, or on another one of its machine."""
+        return any(entry.ip == address for each in self.machine() for entry in each.manager.table)
 
     def alarm(self) -> PausableAlarm:
         """An alarm for whatever else the process behind this interface does: it is silent while
@@ -210,6 +232,10 @@ class MemoryInterface(Interface):
         """This interface, and those with a virtual MAC on top of it."""
         return [self, *self._virtual.values()]
 
+    def machine(self) -> list[MemoryInterface]:
+        """Every interface of this machine."""
+        return [*self.family(), *self._devices.values()]
+
     def set_carrier(self, up: bool) -> None:
         """Lose the carrier, or get it back."""
         for interface in self.family():
@@ -219,7 +245,7 @@ class MemoryInterface(Interface):
     def pause(self) -> None:
         """Stop the process, as SIGSTOP does. What arrives waits; leases run out all the same."""
         self.station.frozen = True
-        for interface in self.family():
+        for interface in self.machine():
             interface.paused = True
             interface.manager.running.clear()
             for alarm in list(interface._alarms):
@@ -229,7 +255,7 @@ class MemoryInterface(Interface):
         """Let it go on: first it hears what it missed, then its overdue timers fire."""
         self.station.frozen = False
         self.station.drain()
-        for interface in self.family():
+        for interface in self.machine():
             if not interface.paused:
                 continue
             interface.paused = False
@@ -241,8 +267,10 @@ class MemoryInterface(Interface):
 
     def _removed(self, address: IPInterface) -> None:
         def tell() -> None:
-            if self._reconciler is not None:
-                self._reconciler.removed(address.ip, address.network.prefixlen)
+            for each in self._base.machine():
+                for dev in (None, self.name) if each is self else (self.name,):
+                    if each._reconciler is not None:
+                        each._reconciler.removed(address.ip, address.network.prefixlen, dev)
 
         self._hear(tell)
 

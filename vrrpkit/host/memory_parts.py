@@ -63,7 +63,12 @@ class PausableAlarm:
 class MemoryAddresses:
     """The addresses on one interface (an :class:`vrrpkit.host.base.AddressManager`)."""
 
-    def __init__(self, removed: Callable[[IPInterface], None], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        removed: Callable[[IPInterface], None],
+        changed: Callable[[], None],
+        manager_of: Callable[[str], MemoryAddresses] | None = None,
+    ) -> None:
         self.delay = 0.0
         """Seconds that each request takes."""
         self.failures: dict[IPAddress, OSError] = {}
@@ -78,6 +83,7 @@ class MemoryAddresses:
         self.running.set()
         self._removed = removed
         self._changed = changed
+        self._manager_of = manager_of
 
     async def apply(
         self, add: Sequence[VIP], remove: Sequence[VIP], lease: float | None
@@ -95,18 +101,23 @@ class MemoryAddresses:
         refused = {vip for vip, _problem in failures}
         for vip in remove:
             if vip not in refused:
-                self.remove(vip.interface)
+                self._at(vip).remove(vip.interface)
         for vip in add:
             if vip not in refused:
-                self.put(vip.interface, lease, ours=True)
-        self._changed()
+                self._at(vip).put(vip.interface, lease, ours=True)
+        for manager in {self, *(self._at(vip) for vip in (*remove, *add))}:
+            manager._changed()
         return failures
 
+    def _at(self, vip: VIP) -> MemoryAddresses:
+        """Those of the interface that an address goes on."""
+        return self if vip.dev is None or self._manager_of is None else self._manager_of(vip.dev)
+
     def present(self, vip: VIP) -> bool:
-        return vip.interface in self.table
+        return vip.interface in self._at(vip).table
 
     def ours(self, vip: VIP) -> bool:
-        entry = self.table.get(vip.interface)
+        entry = self._at(vip).table.get(vip.interface)
         return entry is not None and entry.ours
 
     def put(self, address: IPInterface, lease: float | None, *, ours: bool) -> None:

@@ -48,6 +48,7 @@ class RouteFields(TypedDict, total=False):
     onlink: bool
     mtu: int
     type: str
+    track: bool
 
 
 class RuleFields(TypedDict, total=False):
@@ -188,6 +189,8 @@ def _route_word(words: _Words, word: str, fields: RouteFields) -> bool:
             fields["mtu"] = words.number(word)
         case "onlink":
             fields["onlink"] = True
+        case "no_track":
+            fields["track"] = False
         case _:
             return False
     return True
@@ -208,7 +211,7 @@ def _unknown_route_word(word: str) -> str:
         return f"leave out {word!r}: routes are marked as vrrpkit's own by their protocol, 112"
     return (
         f"{word!r} is not known here; a route may have via, dev, src, table, metric, scope, mtu, "
-        "onlink and nexthop"
+        "onlink, no_track and nexthop"
     )
 
 

@@ -16,7 +16,7 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.host import route_text
 from vrrpkit.host.route_values import MAIN, U32, IPNetwork, check_device, network, table
 from vrrpkit.host.rules import Rule, parse_rules
-from vrrpkit.values import SCOPES, IPAddress, parse_address, whole_number
+from vrrpkit.values import SCOPES, IPAddress, flag, parse_address, whole_number
 
 __all__ = ["Entry", "NextHop", "Route", "Rule", "parse_routes", "parse_rules"]
 
@@ -115,6 +115,8 @@ class Route:
     :param type: ``unicast``, or ``blackhole`` (drop in silence), ``unreachable`` or ``prohibit``
         (drop, and tell the sender by ICMP).
     :param nexthops: several gateways that share the traffic, instead of ``via`` and ``dev``.
+    :param track: a router is in FAULT while the interface that ``dev`` names, or all those of the
+        nexthops, are down or missing (``no_track`` in text is ``track=False``).
     :raises ConfigError: a value, or a combination, is unusable.
     """
 
@@ -129,12 +131,14 @@ class Route:
     mtu: int | None = attrs.field(default=None, kw_only=True)
     type: str = attrs.field(default="unicast", kw_only=True)
     nexthops: tuple[NextHop, ...] = attrs.field(default=(), kw_only=True, converter=_hops)
+    track: bool = attrs.field(default=True, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.destination is _EITHER:
             given = (self.via, self.src, *(hop.via for hop in self.nexthops))
             six = any(isinstance(address, IPv6Address) for address in given)
             object.__setattr__(self, "destination", ip_network("::/0" if six else "0.0.0.0/0"))
+        flag("track", self.track)
         if self.metric is not None:
             whole_number("metric", self.metric, 0, U32, "the lowest wins")
         if self.mtu is not None:
@@ -214,6 +218,8 @@ class Route:
             parts.append("onlink")
         if self.mtu is not None:
             parts.append(f"mtu {self.mtu}")
+        if not self.track:
+            parts.append("no_track")
         return " ".join([*parts, *map(str, self.nexthops)])
 
     def _destination_text(self) -> str:

@@ -46,6 +46,8 @@ class RouterOptions(TypedDict, total=False):
     preempt: bool
     preempt_delay: float
     startup_delay: float
+    link_up_delay: float
+    link_down_delay: float
     down_factor: int
     source: str | IPAddress | None
     peers: Iterable[str | IPAddress | Peer]
@@ -118,7 +120,7 @@ class RouterHost:
     def look(self, changed: Callable[[], None]) -> frozenset[IPAddress]:
         """The addresses that routers have put on it; ``changed`` is called when they change."""
         held: set[IPAddress] = set()
-        for interface in self.interface.family():
+        for interface in self.interface.machine():
             if interface not in self._watched:
                 self._watched.add(interface)
                 interface.watch(changed)
@@ -131,7 +133,7 @@ class RouterHost:
         """Kill the process: it can do nothing any more, and what it did stays."""
         self.killed = True
         self.interface.station.plugged = False
-        for interface in self.interface.family():
+        for interface in self.interface.machine():
             interface.manager.dead = True
             interface.manager.running.set()
 
@@ -140,7 +142,7 @@ class RouterHost:
         if self.crashed:
             bus.restart(self.station)
         if self.killed:
-            for interface in self.interface.family():
+            for interface in self.interface.machine():
                 interface.manager.dead = False
         if self.crashed or self.killed:
             self.interface.station.plugged = self.plugged

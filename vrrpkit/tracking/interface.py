@@ -10,7 +10,8 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.base import Interface, on_this_host
-from vrrpkit.values import IPAddress, parse_address
+from vrrpkit.host.link_delay import LinkDelay
+from vrrpkit.values import IPAddress, parse_address, seconds
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackInterface"]
@@ -27,12 +28,18 @@ class TrackInterface(Tracker):
     :param interface: its name, or an interface of a :class:`vrrpkit.MemoryBus`.
     :param address: besides, this address must be on the interface, and usable.
     :param netns: the network namespace that the interface is in.
+    :param link_up_delay: seconds that the link must have been up before it counts as up, 0 to 1000
+        (keepalived: ``interface_up_down_delays``).
+    :param link_down_delay: seconds that it must have been down before it counts as down, 0 to 1000.
+        An interface that is missing is bad at once.
     :raises ConfigError: a value is unusable.
     """
 
     interface: str | Interface
     address: IPAddress | None = attrs.field(default=None, converter=_address, kw_only=True)
     netns: str | None = attrs.field(default=None, kw_only=True)
+    link_up_delay: float = attrs.field(default=0.0, kw_only=True)
+    link_down_delay: float = attrs.field(default=0.0, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         interface, netns = cast(object, self.interface), cast(object, self.netns)
@@ -46,6 +53,8 @@ class TrackInterface(Tracker):
             raise ConfigError("netns goes with the name of an interface; leave it out here")
         if netns is not None and not isinstance(netns, str):
             raise ConfigError(f"TrackInterface: netns {netns!r} must be the name of one")
+        seconds("TrackInterface: link_up_delay", self.link_up_delay, 0, 1000)
+        seconds("TrackInterface: link_down_delay", self.link_down_delay, 0, 1000)
 
     def describe(self) -> str:
         name = self.interface if isinstance(self.interface, str) else self.interface.name
@@ -57,18 +66,27 @@ class TrackInterface(Tracker):
         try:
             changed = asyncio.Event()
             unwatch = interface.watch(changed.set)
+            delay = LinkDelay(self.link_up_delay, self.link_down_delay)
+            delayed = interface.deadlines.new(changed.set)
             try:
                 while True:
-                    yield self._good(interface)
+                    good = self._good(interface, delay)
+                    delayed.set(delay.due)
+                    yield good
                     await changed.wait()
                     changed.clear()
             finally:
+                delayed.set(None)
                 unwatch()
         finally:
             await interface.close()
 
-    def _good(self, interface: Interface) -> bool:
+    def _good(self, interface: Interface, delay: LinkDelay) -> bool:
         link = interface.link
-        if link is None or not link.up:
+        up = link is not None and link.up
+        if not delay.see(up, interface.deadlines.now(), gone=link is None) or link is None:
             return False
-        return self.address is None or self.address in {have for have, _ in link.addresses}
+        # A link that is down and does not count as such has taken its IPv6 addresses along.
+        return (
+            not up or self.address is None or self.address in {have for have, _ in link.addresses}
+        )

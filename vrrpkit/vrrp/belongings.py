@@ -12,6 +12,7 @@ from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
 from vrrpkit.values import VIP
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.seat import Seat
 from vrrpkit.vrrp.vocabulary import (
     AddressesInPlace,
     Event,
@@ -57,13 +58,16 @@ class Belongings:
         self._addresses: AddressHold | None = None
         self._routes: RouteHold | None = None
         self._ban: Ban | None = None
+        self._devices: dict[VIP, Interface] = {}
+        self._waiting: set[VIP] = set()
+        """Addresses that are wanted and went, or could not come, because of their interface, which
+        does not count as down or is not tracked."""
 
-    async def prepare(self, interface: Interface, carrier: Interface) -> None:
-        """Make the holds; none of it is put in place yet.
-
-        :param carrier: the interface that the addresses go on.
-        """
-        options = self._options
+    async def prepare(self, seat: Seat) -> None:
+        """Make the holds; none of it is put in place yet."""
+        options, interface, carrier = self._options, seat.interface, seat.carrier
+        named = {each.name: each for each in seat.interfaces}
+        self._devices = {vip: named[vip.dev or carrier.name] for vip in options.all_vips}
         if not options.accepts:
             self._ban = await carrier.refuse(options.all_vips)
         self._addresses = await carrier.hold(
@@ -78,6 +82,7 @@ class Belongings:
 
     def drop(self) -> None:
         """Remove rules, routes and addresses."""
+        self._waiting.clear()
         if self._routes is not None:
             self._routes.release()
         self._held.release()
@@ -121,6 +126,7 @@ class Belongings:
 
     def acquired(self) -> None:
         """Every address is in place."""
+        self._waiting = {vip for vip in self._devices if not vip.track and not self._usable(vip)}
         if self._routes is not None and not self._take_routes(self._routes):
             return
         if self._machine.refused or self._tell_all:
@@ -146,8 +152,22 @@ class Belongings:
             self._feed(KernelRefusedAddresses(told))
 
     def lost(self, vip: VIP) -> None:
-        """Somebody else removed an address."""
-        self._feed(LostAddress(vip.address))
+        """Somebody else removed an address, unless it went with its interface: then it is put back
+        when that returns."""
+        if self._usable(vip):
+            self._feed(LostAddress(vip.address))
+        else:
+            self._waiting.add(vip)
+
+    def _usable(self, vip: VIP) -> bool:
+        link = self._devices[vip].link
+        return link is not None and link.up
+
+    def look(self) -> None:
+        """An interface has changed: put back what waits for it."""
+        if any(self._usable(vip) for vip in self._waiting):
+            self._waiting.clear()
+            self._held.acquire()
 
     def route_lost(self, entry: Entry) -> None:
         """Somebody else removed a route or a rule."""

@@ -101,7 +101,7 @@ class Driver:
             fail=self.fail,
             now=self.now,
         )
-        self.seat = Seat(options, interface, self.hearing, transport)
+        self.seat = Seat(options, interface, self.hearing, transport, self._look)
         self._belongings = Belongings(
             options,
             self.machine,
@@ -132,9 +132,9 @@ class Driver:
             name = options.virtual_mac if isinstance(options.virtual_mac, str) else None
             self.seat.virtual = await self._interface.virtual(options.vrid, options.family, name)
             await self.seat.virtual.open()
-        carrier = self.seat.carrier
-        await self._belongings.prepare(self._interface, carrier)
-        for interface in {self._interface, carrier}:
+        await self.seat.open_devices()
+        await self._belongings.prepare(self.seat)
+        for interface in self.seat.interfaces:
             self._unwatch.append(interface.watch(self._look))
         self.seat.look()
         self.hearing.inspector.own = self.seat.own
@@ -190,13 +190,11 @@ class Driver:
         try:
             await self._belongings.give_back()
         finally:
-            self.seat.close()
             if self._claimed:
                 self._interface.unclaim(self._options.key)
                 self._claimed = False
             try:
-                if self.seat.virtual is not None:
-                    await self.seat.virtual.close()
+                await self.seat.close()
             finally:
                 await self._belongings.lift_ban()
 
@@ -227,6 +225,7 @@ class Driver:
             source = self.seat.source
             changed = self.seat.look()
             self.hearing.inspector.own = self.seat.own
+            self._belongings.look()
             if not changed:
                 return
             if self.seat.source is not None and self.seat.source != source:

@@ -58,6 +58,12 @@ class VRRPInstance(RouterView):
     :param preempt_delay: seconds to wait before doing so, 0 to 1000, from the first such advert.
     :param startup_delay: seconds after entering in which adverts are ignored
         (``vrrp_startup_delay``), 0 to 1000.
+    :param link_up_delay: seconds that a link must have been up before it counts as up, 0 to 1000:
+        a switch port may not forward at once. For the interface of the router, and those that its
+        addresses and routes name (``interface_up_down_delays``).
+    :param link_down_delay: seconds that it must have been down before it counts as down, 0 to 1000.
+        Until then a MASTER stays so, though nobody hears it: keep it below the time in which the
+        others take over.
     :param down_factor: adverts that may be missed before taking over, 1 to 100
         (``down_timer_adverts``). All routers of a group must agree.
     :param source: the address to send from; by default the primary IPv4 or the link-local IPv6
@@ -118,6 +124,8 @@ class VRRPInstance(RouterView):
         preempt: bool = True,
         preempt_delay: float = 0.0,
         startup_delay: float = 0.0,
+        link_up_delay: float = 0.0,
+        link_down_delay: float = 0.0,
         down_factor: int = 3,
         source: str | IPAddress | None = None,
         peers: Iterable[str | IPAddress | Peer] = (),
@@ -153,6 +161,8 @@ class VRRPInstance(RouterView):
             preempt=preempt,
             preempt_delay=preempt_delay,
             startup_delay=startup_delay,
+            link_up_delay=link_up_delay,
+            link_down_delay=link_down_delay,
             down_factor=down_factor,
             source=source,
             peers=peers,

@@ -124,6 +124,8 @@ class Options:
     preempt: bool = True
     preempt_delay: float = 0.0
     startup_delay: float = 0.0
+    link_up_delay: float = 0.0
+    link_down_delay: float = 0.0
     down_factor: int = 3
     source: IPAddress | None = attrs.field(default=None, converter=_source)
     peers: tuple[Peer, ...] = attrs.field(default=(), converter=_peers)
@@ -161,6 +163,8 @@ class Options:
         interval_to_wire(self.version, self.interval)
         seconds("preempt_delay", self.preempt_delay, 0, 1000)
         seconds("startup_delay", self.startup_delay, 0, 1000)
+        seconds("link_up_delay", self.link_up_delay, 0, 1000)
+        seconds("link_down_delay", self.link_down_delay, 0, 1000)
         if not self.preempt and self.priority == OWNER:
             raise ConfigError(
                 "preempt=False is impossible for an owner (priority 255), who always takes its "
@@ -316,6 +320,25 @@ class Options:
     def all_addresses(self) -> frozenset[IPAddress]:
         """The same without prefix lengths."""
         return frozenset(vip.address for vip in self.all_vips)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The interfaces that virtual addresses and routes name."""
+        named = {vip.dev: None for vip in self.all_vips if vip.dev is not None}
+        named |= dict.fromkeys(way.dev for route in self.routes for way in route.ways if way.dev)
+        return tuple(named)
+
+    @property
+    def tracked_devices(self) -> frozenset[frozenset[str]]:
+        """Of each of these at least one must be up: the interface of an address or a route that is
+        tracked, or those of the ways that a route has."""
+        needed = {frozenset((vip.dev,)) for vip in self.all_vips if vip.dev and vip.track}
+        for route in self.routes if self.routes else ():
+            ways = [way.dev for way in route.ways]
+            if route.track and ways:
+                # One that is named by its gateway only may lead anywhere.
+                needed.add(frozenset(dev for dev in ways if dev) if all(ways) else frozenset())
+        return frozenset(needed - {frozenset()})
 
     @property
     def destination(self) -> IPAddress | None:

@@ -7,10 +7,13 @@ transport again whenever the interface index or the source address is another.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterable
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, SourceMissing
 from vrrpkit.host.base import Interface, Link
+from vrrpkit.host.link_delay import LinkDelay
 from vrrpkit.transport.base import Membership, Port, Receiver, Transport
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.options import Options
@@ -31,7 +34,10 @@ _HEADERS = {4: 20, 6: 40}
 
 class Seat:
     """One router's place on one interface. :meth:`look` follows the interface; :attr:`faults` says
-    what is wrong."""
+    what is wrong.
+
+    :param wake: called when a delay of a link has passed, for another :meth:`look`.
+    """
 
     def __init__(
         self,
@@ -39,8 +45,12 @@ class Seat:
         interface: Interface,
         receiver: Receiver,
         transport: Transport | None,
+        wake: Callable[[], None],
     ) -> None:
         self._options = options
+        self._deadlines = interface.deadlines
+        self._delayed = self._deadlines.new(wake)
+        self._delays: dict[str, LinkDelay] = {}
         self._receiver = receiver
         self._transport = transport or interface.transport
         self._joined: tuple[int, tuple[int, ...], IPAddress] | None = None
@@ -49,7 +59,24 @@ class Seat:
         """The interface with the virtual MAC, if the router has one."""
         self.port: Port | None = None
         self.source: IPAddress | None = None
+        self.devices: dict[str, Interface] = {}
+        """The other interfaces that addresses and routes name. They are open."""
+        self._needed: frozenset[frozenset[str]] = frozenset()
         self.faults: frozenset[str] = frozenset()
+
+    async def open_devices(self) -> None:
+        """Take the interfaces that addresses and routes name, besides the router's own."""
+        self._needed = self._options.tracked_devices
+        for name in self._options.devices:
+            if name not in (self.interface.name, self.carrier.name):
+                device = self.interface.device(name)
+                await device.open()
+                self.devices[name] = device
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """All interfaces that this router is on."""
+        return list(dict.fromkeys((self.interface, self.carrier, *self.devices.values())))
 
     @property
     def carrier(self) -> Interface:
@@ -112,20 +139,47 @@ class Seat:
         link = self.interface.link
         source = None if link is None else self._choose(link)
         above = link if self.virtual is None else self.virtual.link
+        counts = self._counts()
         if link is None or above is None:
             self.faults = frozenset({INTERFACE_MISSING})
-        elif not link.up or not above.up:
+        elif not (counts[self.interface.name] and counts[self.carrier.name]):
             self.faults = frozenset({INTERFACE_DOWN})
-        elif source is None:
+        elif source is None and link.up:
             self.faults = frozenset({NO_SOURCE})
         else:
             self.faults = frozenset()
-        if link is None or source is None:
+        self.faults |= frozenset(self._missing(counts))
+        if link is None or (source is None and (link.up or self.faults)):
             self._leave()
-        else:
+        elif source is not None:
             self.source = source
             self._join(link, source)
         return (self.faults, self.source) != before
+
+    def _counts(self) -> dict[str, bool]:
+        """Whether each interface counts as up, its delays considered."""
+        now, options = self._deadlines.now(), self._options
+        counts: dict[str, bool] = {}
+        for interface in self.interfaces:
+            link = interface.link
+            delay = self._delays.get(interface.name)
+            if delay is None:
+                delay = LinkDelay(options.link_up_delay, options.link_down_delay)
+                self._delays[interface.name] = delay
+            up = link is not None and link.up
+            counts[interface.name] = delay.see(up, now, gone=link is None)
+        dues = [delay.due for delay in self._delays.values() if delay.due is not None]
+        self._delayed.set(min(dues, default=None))
+        return counts
+
+    def _missing(self, counts: dict[str, bool]) -> Iterable[str]:
+        """The faults of interfaces that addresses and routes need."""
+        for names in self._needed:
+            if any(counts[name] for name in names):
+                continue
+            for name in names & self.devices.keys():
+                missing = self.devices[name].link is None
+                yield f"{INTERFACE_MISSING if missing else INTERFACE_DOWN}:{name}"
 
     def _choose(self, link: Link) -> IPAddress | None:
         options = self._options
@@ -177,6 +231,13 @@ class Seat:
         self.port = None
         self._joined = None
 
-    def close(self) -> None:
-        """Leave the transport for good."""
+    async def close(self) -> None:
+        """Leave the transport for good, and give the interfaces back."""
+        self._delayed.set(None)
         self._leave()
+        devices, self.devices = self.devices, {}
+        async with contextlib.AsyncExitStack() as stack:
+            if self.virtual is not None:
+                stack.push_async_callback(self.virtual.close)
+            for device in devices.values():
+                stack.push_async_callback(device.close)
