@@ -26,6 +26,7 @@ __all__ = [
     "State",
     "flag",
     "is_number",
+    "one_line",
     "parse_address",
     "seconds",
     "whole_number",
@@ -88,6 +89,16 @@ def flag(what: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ConfigError(f"{what} {value!r} must be True or False")
+
+
+def one_line(text: str) -> str:
+    """Text without line ends and other control characters: fit for a log, a header, a variable.
+
+    What a peer, a server or a script said may hold any.
+    """
+    if text.isprintable() and "  " not in text:
+        return text.strip()
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def parse_address(value: str | IPAddress, what: str) -> IPAddress:

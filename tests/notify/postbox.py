@@ -137,3 +137,12 @@ async def failed(mailing: Mail) -> None:
             if mailing.last_problem is not None:
                 return
             await asyncio.sleep(0.01)
+
+
+async def delivered(mailing: Mail) -> None:
+    """Wait until nothing waits any more."""
+    async with asyncio.timeout(60):
+        while True:
+            if not mailing.waiting:
+                return
+            await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ import contextlib
 import ssl
 import threading
 import time
+from collections.abc import AsyncGenerator
 from email.message import EmailMessage
 from typing import ClassVar
 
@@ -14,12 +15,13 @@ import aiosmtplib
 import pytest
 import trustme
 
-from notify.postbox import ADDRESS, Server, failed, mail, serving
+from notify.postbox import ADDRESS, Server, delivered, failed, mail, serving
 from vrrpkit import Mail, MemoryBus, State, VRRPInstance
 from vrrpkit.notify import delivery, dial
 from vrrpkit.testing import virtual_time
 
 OPS, NIGHT = "ops@example.net", "night@example.net"
+HELO = "lb1.example.net"
 
 
 @pytest.fixture(autouse=True)
@@ -263,33 +265,211 @@ def test_leaving_can_be_cancelled() -> None:
     asyncio.run(main())
 
 
-def test_tls_that_breaks_off_is_tried_again_and_nothing_goes_in_clear() -> None:
-    heard = bytearray()
+class Broken:
+    """A server that offers STARTTLS, which fails, and takes mail in clear text."""
 
-    async def offer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 ready\r\n")
-        while line := await reader.readline():
-            heard.extend(line)
-            if line.upper().startswith(b"STARTTLS"):
-                writer.write(b"220 go ahead\r\n")
-                await reader.read(1)
-                break
-            writer.write(b"250-here\r\n250 STARTTLS\r\n")
+    def __init__(self, answer: bytes, then: str = "") -> None:
+        self.answer = answer
+        self.then = then
+        self.heard: list[bytes] = []
+        self.helo = b"250-here\r\n250 STARTTLS\r\n"
+        self.mail = b"250 fine\r\n"
+        self.port = 0
+        self.bodies: list[bytes] = []
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self._talk(reader, writer)
         writer.close()
 
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready\r\n")
+        while line := await reader.readline():
+            self.heard.append(line.strip())
+            word = line[:4].upper()
+            if word == b"STAR":
+                writer.write(self.answer)
+                if self.then == "hang":
+                    await reader.read()
+                if self.then == "hang up":
+                    await reader.read(1)
+                if self.then == "garbage":
+                    writer.write(b"this is no TLS at all\r\n")
+                if self.then:
+                    return
+            elif word == b"DATA":
+                writer.write(b"354 go ahead\r\n")
+                self.bodies.append(await reader.readuntil(b"\r\n.\r\n"))
+                writer.write(b"250 taken\r\n")
+            elif word == b"QUIT":
+                writer.write(b"221 bye\r\n")
+                return
+            elif word in (b"EHLO", b"HELO"):
+                writer.write(self.helo)
+            else:
+                writer.write(self.mail if word == b"MAIL" else b"250 fine\r\n")
+            await writer.drain()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncGenerator[Server]:
+        async with await asyncio.start_server(self.talk, ADDRESS, 0) as listener:
+            server = Server()
+            server.port = self.port = listener.sockets[0].getsockname()[1]
+            yield server
+
+
+FAILURES = [
+    (b"454 4.7.0 TLS not available\r\n", ""),
+    (b"502 5.5.1 not here\r\n", ""),
+    (b"421 4.3.0 later\r\n", "hang up"),
+    (b"220 go ahead\r\n", "hang up"),
+    (b"220 go ahead\r\n", "garbage"),
+    (b"220 go ahead\r\n", "hang"),
+]
+
+
+@pytest.mark.parametrize(("answer", "then"), FAILURES)
+def test_opportunistic_mail_goes_in_clear_text_when_starttls_fails_and_says_so(
+    answer: bytes, then: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken(answer, then)
+
     async def main() -> None:
-        async with await asyncio.start_server(offer, ADDRESS, 0) as listener:
-            nobody = Server()
-            nobody.port = listener.sockets[0].getsockname()[1]
-            async with mail(nobody, security="opportunistic", flush=0.3) as mailing:
-                mailing.send("secret", "body")
-                await failed(mailing)
-            assert mailing.waiting == 1
-            assert mailing.last_problem
+        async with broken.serving() as server:
+            async with mail(server, security="opportunistic", deadline=3, flush=10) as mailing:
+                for subject in ("one", "two"):
+                    mailing.send(subject, "body")
+                    await delivered(mailing)
+                assert mailing.tls_problem
+            assert (mailing.sent, mailing.waiting, mailing.last_problem) == (2, 0, None)
 
     asyncio.run(main())
-    assert heard.count(b"STARTTLS") >= 1
-    assert b"MAIL" not in heard
+    assert [body.count(b"Subject: ") for body in broken.bodies] == [1, 1]
+    assert caplog.text.count("letters go in clear text") == 1
+    assert "security='starttls'" in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "then"), FAILURES[:-1])
+def test_mail_that_insists_on_starttls_never_goes_in_clear_text(answer: bytes, then: str) -> None:
+    broken = Broken(answer, then)
+
+    async def main() -> None:
+        async with (
+            broken.serving() as server,
+            mail(server, security="starttls", deadline=3, flush=0.3) as mailing,
+        ):
+            mailing.send("secret", "body")
+            await failed(mailing)
+        assert mailing.waiting == 1
+        assert mailing.last_problem
+        assert mailing.tls_problem is None
+
+    asyncio.run(main())
+    assert any(line.startswith(b"STARTTLS") for line in broken.heard)
+    assert not any(line.startswith(b"MAIL") for line in broken.heard)
+
+
+def test_tls_that_works_again_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(ADDRESS).configure_cert(context)
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            broken = Broken(b"454 not now\r\n")
+            async with broken.serving() as first:
+                port = first.port
+                mailing = await stack.enter_async_context(mail(first, security="opportunistic"))
+                mailing.send("one", "body")
+                await delivered(mailing)
+            async with serving(port, tls_context=context) as server:
+                mailing.send("two", "body")
+                await server.wait(1)
+                await delivered(mailing)
+                assert server.encrypted == [True]
+            assert mailing.tls_problem is None
+
+    asyncio.run(main())
+    assert "do not go in clear text any more" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["helo", "mail", "recipient"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"504 5.5.2 <lb1>: Helo command rejected: need fully-qualified hostname\r\n", b"530 TLS!\r\n"],
+)
+def test_a_name_that_is_refused_is_no_refusal_of_the_letter(where: str, answer: bytes) -> None:
+    async def main() -> None:
+        if where == "recipient":
+            async with serving() as server, mail(server) as mailing:
+                answers = [answer.decode().strip()] * 3
+                server.refusals = {OPS: answers[:], NIGHT: answers[:]}
+                mailing.send("one", "body")
+                await failed(mailing)
+                await server.wait(1)
+            assert server.subjects == ["one"]
+        else:
+            broken = Broken(b"")
+            broken.helo, usual = (answer if where == "helo" else b"250 here\r\n"), b"250 here\r\n"
+            broken.mail = answer if where == "mail" else b"250 fine\r\n"
+            async with broken.serving() as server, mail(server) as mailing:
+                mailing.send("one", "body")
+                await failed(mailing)
+                assert answer[:3].decode() in str(mailing.last_problem)
+                assert mailing.waiting == 1
+                broken.helo, broken.mail = usual, b"250 fine\r\n"
+                await delivered(mailing)
+            assert len(broken.bodies) == 1
+        assert (mailing.sent, mailing.refused) == (1, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "canonical", "said"),
+    [
+        ("lb1.example.net", None, "lb1.example.net"),
+        ("lb1", "lb1.example.org", "lb1.example.org"),
+        ("lb1", "lb1", f"[{ADDRESS}]"),
+        ("lb1", None, f"[{ADDRESS}]"),
+        ("lb1", "hang", f"[{ADDRESS}]"),
+    ],
+)
+def test_this_host_says_its_full_name_or_its_address(
+    host: str, canonical: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    gate = threading.Event()
+
+    def answer(name: str, port: object, **_: object) -> list[tuple[object, ...]]:
+        asked.append(name)
+        if canonical == "hang":
+            gate.wait(60)
+        if canonical is None:
+            raise OSError("no resolver")
+        return [(2, 1, 6, canonical, ("192.0.2.1", 0))]
+
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    monkeypatch.setattr("socket.getaddrinfo", answer)
+    monkeypatch.setattr(delivery, "NAMING", 0.3)
+    broken = Broken(b"")
+    broken.helo = b"250 here\r\n"
+
+    async def main() -> None:
+        async with broken.serving() as server, mail(server, sender=None) as mailing:
+            mailing.send("one", "body")
+            await delivered(mailing)
+
+    asyncio.run(main())
+    gate.set()
+    assert f"EHLO {said}".encode() in broken.heard
+    assert any(line.startswith(f"MAIL FROM:<vrrpkit@{said}>".encode()) for line in broken.heard)
+    assert f"From: vrrpkit@{said}".encode() in broken.bodies[0]
+    assert bool(asked) is (host == "lb1")
+    for thread in threading.enumerate():
+        if thread.name == "vrrpkit: resolver":
+            thread.join(20)
 
 
 def test_tls_from_the_first_octet_on() -> None:
@@ -337,8 +517,13 @@ class Away:
     tries: ClassVar[list[float]] = []
     taken: ClassVar[list[EmailMessage]] = []
 
+    is_ehlo_or_helo_needed = False
+
     def __init__(self, **_: object) -> None:
         self.is_connected = True
+
+    def supports_extension(self, name: str) -> bool:
+        return False
 
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -383,7 +568,7 @@ async def test_a_cancellation_that_is_lost_ends_it_all_the_same(
     monkeypatch.setattr(dial.Dialler, "connect", connected)
     loop = asyncio.get_running_loop()
     before, start = len(asyncio.all_tasks()), loop.time()
-    async with Mail(ADDRESS, to=OPS, flush=5, deadline=600) as mailing:
+    async with Mail(ADDRESS, to=OPS, helo=HELO, flush=5, deadline=600) as mailing:
         for number in range(3):
             mailing.send(f"letter {number}", "body")
     assert loop.time() - start < 10
@@ -398,7 +583,7 @@ async def test_one_who_is_cancelled_twice_leaves_nothing_behind(
         return None
 
     async def use() -> None:
-        async with Mail(ADDRESS, to=OPS, flush=3600, deadline=600) as mailing:
+        async with Mail(ADDRESS, to=OPS, helo=HELO, flush=3600, deadline=600) as mailing:
             for number in range(3):
                 mailing.send(f"letter {number}", "body")
 
@@ -441,7 +626,7 @@ async def test_a_mailbox_that_is_full_for_long_delays_nobody_elses_mail(
     monkeypatch.setattr(dial.Dialler, "connect", connected)
     monkeypatch.setattr(Full, "tries", [])
     monkeypatch.setattr(Full, "taken", [])
-    async with Mail(ADDRESS, to=[OPS, NIGHT]) as mailing:
+    async with Mail(ADDRESS, to=[OPS, NIGHT], helo=HELO) as mailing:
         mailing.send("one", "body")
         await asyncio.sleep(2000)
         # 5, 10, 20, ... 300.
@@ -479,7 +664,7 @@ async def test_an_hour_without_the_server_costs_little_and_loses_no_state(
     monkeypatch.setattr(Away, "taken", [])
     bus = MemoryBus()
     async with (
-        Mail(ADDRESS, to=OPS, limit=5) as mailing,
+        Mail(ADDRESS, to=OPS, helo=HELO, limit=5) as mailing,
         VRRPInstance(
             "web", bus.interface("192.0.2.1"), vrid=1, vips=["192.0.2.10/24"], notify=[mailing]
         ) as one,
@@ -591,7 +776,7 @@ def test_a_name_is_looked_up_and_one_that_is_not_there_is_a_reason(
             async with made as mailing:
                 mailing.send("one", "body")
                 await server.wait(1)
-            long = f"{'x' * 70}.example"
+            long = "mx.example.invalid"
             async with Mail(long, to=OPS, flush=0.3) as mailing:
                 mailing.send("two", "body")
                 await failed(mailing)

@@ -16,6 +16,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from notify.postbox import ADDRESS, failed, mail, serving
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.mail import Mail
+from vrrpkit.vrrp.notices import Transition, TransitionReason
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,34 @@ def test_a_name_cannot_inject_a_header() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_with_encoded_words_is_taken_literally() -> None:
+    """A checked server must not write the operator's mail (CVE-2024-6923)."""
+    evil = "=?utf-8?q?no=0D=0ABcc:_victim=40example.org=0D=0AX-Evil:_yes?="
+
+    async def main() -> None:
+        async with serving() as server, mail(server, subject="{name}: {reason}") as mailing:
+            mailing.tell(
+                Transition(
+                    router=evil,
+                    at=0.0,
+                    previous=State.BACKUP,
+                    state=State.FAULT,
+                    reason=TransitionReason.FAULT,
+                    faults=frozenset({evil}),
+                    priority=100,
+                ),
+                object(),
+            )
+            await server.wait(1)
+        (letter,) = server.mails
+        assert letter["Bcc"] is None and letter["X-Evil"] is None
+        # Folding may have put white space between the words.
+        assert "".join(server.subjects[0].split()) == "".join(f"{evil}:fault({evil})".split())
+        assert evil in text(letter)
+
+    asyncio.run(main())
+
+
 def test_starttls_and_auth(authority: trustme.CA, tmp_path: Any) -> None:
     trusted = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
@@ -169,6 +198,8 @@ def test_starttls_that_is_not_offered_means_no_mail_in_clear() -> None:
         ({"to": "ops@bücher.example"}, "xn--"),
         ({"helo": "two words"}, "helo"),
         ({"helo": ""}, "helo"),
+        ({"helo": "lb1"}, "full name"),
+        ({"sender": "vrrpkit@lb1"}, "full name"),
         ({"subject": "{name.x}"}, "subject template"),
         ({"to": ["ops@example.net\r\nBcc: x@example.net"]}, "is no address"),
         ({"sender": "a b@example.net"}, "is no address"),
@@ -191,10 +222,32 @@ def test_bad_values_are_refused(changes: dict[str, Any], message: str) -> None:
         Mail("mail.example.net", **(settings | changes))
 
 
+def test_a_mail_that_is_not_entered_is_refused_where_it_is_used() -> None:
+    async def main() -> None:
+        mailing = Mail("127.0.0.1", to="ops@example.net")
+        with pytest.raises(ConfigError, match="async with Mail"):
+            mailing.send("one", "body")
+        one = router("VI_1", mailing)
+        with pytest.raises(ConfigError, match="async with Mail"):
+            async with one:
+                pytest.fail("it would tell nobody")
+        assert one.state is State.INIT
+        async with mailing:
+            pass
+        with pytest.raises(ConfigError, match="has ended"):
+            async with router("VI_2", mailing):
+                pytest.fail("it would tell nobody")
+        assert mailing.waiting == 0
+
+    asyncio.run(main())
+
+
 def test_bad_files_and_hosts_are_refused() -> None:
     for host in ("", "mail\nexample", "mail example"):
         with pytest.raises(ConfigError, match="no name"):
             Mail(host, to="ops@example.net")
+    with pytest.raises(ConfigError, match="port=2525"):
+        Mail("mail.example.net:2525", to="ops@example.net")
 
     async def main() -> None:
         async with Mail("127.0.0.1", to="ops@example.net", security="tls", ca="/no/such"):

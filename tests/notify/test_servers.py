@@ -224,11 +224,64 @@ def test_scripts(tmp_path: Path) -> None:
 
     up, down = "VS [192.0.2.10]:tcp:80 UP", "VS [192.0.2.10]:tcp:80 DOWN"
     asyncio.run(main())
-    assert log.read_text().splitlines() == [
-        *("gained", up),
+    lines = log.read_text().splitlines()
+    # In order about each thing, and side by side about different ones.
+    of_the_server = [line for line in lines if "[10.0.0.1]" in line]
+    assert of_the_server == [
         "down [10.0.0.1]:tcp:8080: Scripted: connection refused",
         "RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN",
-        *("lost", down),
         "RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 UP",
-        *("gained", up),
     ]
+    of_the_quorum = [line for line in lines if line not in of_the_server]
+    assert of_the_quorum == [*("gained", up), *("lost", down), *("gained", up)]
+
+
+async def written(log: Path, lines: int = 1) -> None:
+    """Wait until there are so many lines."""
+
+    def there() -> int:
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    async with asyncio.timeout(30):
+        while True:
+            if there() >= lines:
+                return
+            await asyncio.sleep(0.02)
+
+
+def test_the_script_of_the_quorum_waits_for_no_server(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    names = [f"10.0.0.{number}:8080" for number in range(1, 21)]
+    scripts = NotifyScripts(
+        down=["/bin/sh", "-c", f"echo began >> {log}; sleep 600"],
+        quorum_down=["/bin/sh", "-c", f"echo lost >> {log}"],
+        flush=0.1,
+    )
+    checker = ScriptedChecker(interval=0.1, retry=0)
+
+    async def main() -> None:
+        async with server(checker, scripts, servers=names):
+            await asyncio.sleep(0.3)
+            for name in names:
+                checker.fails(name)
+            # Nor does a server wait for another's.
+            await written(log, lines=len(names) + 1)
+
+    asyncio.run(main())
+    assert sorted(log.read_text().splitlines()) == [*["began"] * len(names), "lost"]
+
+
+def test_no_line_end_out_of_a_reason_reaches_a_script(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    scripts = NotifyScripts(down=["/bin/sh", "-c", f'printf "%s" "$VRRPKIT_REASON" > {log}'])
+    checker = ScriptedChecker(interval=0.1, retry=0)
+
+    async def main() -> None:
+        async with server(checker, scripts, servers=[A]):
+            await asyncio.sleep(0.3)
+            checker.fails(A, "554 no\r\nRS [10.0.0.2]:tcp:8080\x1b[2J\x00\ud800 DOWN")
+            await written(log)
+
+    asyncio.run(main())
+    told = log.read_text()
+    assert told.startswith("Scripted: 554 no RS [10.0.0.2]:tcp:8080") and told.isprintable()

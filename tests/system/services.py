@@ -139,6 +139,11 @@ postlog unix-dgram n - n - 1 postlogd
     def start(self) -> None:
         self.host.popen([POSTFIX, "-c", str(self._directory), "start-fg"])
 
+    def configure(self, *lines: str) -> None:
+        """Add lines to ``main.cf``, before it is started."""
+        with (self._directory / "main.cf").open("a") as config:
+            config.write("".join(f"{line}\n" for line in lines))
+
     def stop(self) -> None:
         self.host.run([POSTFIX, "-c", str(self._directory), "stop"], check=False)
 

@@ -81,9 +81,13 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def postfix(bench: Bench, authority: Authority) -> Iterator[Mailbox]:
+def postfix(
+    bench: Bench, authority: Authority, request: pytest.FixtureRequest
+) -> Iterator[Mailbox]:
+    """Postfix, whose configuration may get more lines by indirect parameters."""
     files = authority.issue(NAME, bench.watch.address)
     made = Mailbox(bench.watch, files.cert, files.key)
+    made.configure(*getattr(request, "param", ()))
     made.start()
     wait_until(lambda: ":25 " in bench.watch.run(["ss", "-Hltn"]), 20, "Postfix")
     yield made
@@ -162,3 +166,54 @@ def test_a_certificate_that_nobody_vouches_for_means_no_mail(
     assert "CERTIFICATE_VERIFY_FAILED" in ours.log()
     assert "3 letters were not delivered within 1 s" in ours.log()
     assert postfix.mails == []
+
+
+@needs_postfix
+@pytest.mark.parametrize("postfix", [["smtpd_tls_protocols = TLSv1"]], indirect=True)
+def test_mail_goes_in_clear_text_where_postfix_offers_tls_that_fails(
+    bench: Bench, postfix: Mailbox
+) -> None:
+    ours = mailing(bench.a, bench.watch.address, port=25)
+    ours.start()
+    mastered(ours, VIP4)
+    wait_until(lambda: len(postfix.mails) == 2, 30, "two letters")
+    ours.stop()
+    wait_until(lambda: len(postfix.mails) == 3, 20, "three letters")
+    assert "with ESMTPS" not in "".join(str(mail["Received"]) for mail in postfix.mails)
+    assert ours.log().count("letters go in clear text") == 1
+
+
+WANTS_FULL_NAMES = [
+    "smtpd_helo_required = yes",
+    "smtpd_helo_restrictions = reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname",
+    "smtpd_sender_restrictions = reject_non_fqdn_sender",
+]
+
+
+@needs_postfix
+@pytest.mark.parametrize("postfix", [WANTS_FULL_NAMES], indirect=True)
+def test_postfix_that_wants_full_names_takes_mail_of_a_host_without_one(
+    bench: Bench, postfix: Mailbox
+) -> None:
+    ours = mailing(bench.a, bench.watch.address, port=25, helo=None, sender=None)
+    ours.start()
+    mastered(ours, VIP4)
+    ours.stop()
+    wait_until(lambda: len(postfix.mails) == 3, 30, "three letters")
+    assert "reject:" not in postfix.logged()
+    assert all(str(mail["From"]).startswith("vrrpkit@") for mail in postfix.mails)
+
+
+@needs_postfix
+@pytest.mark.parametrize(
+    "postfix", [["smtpd_helo_restrictions = reject", "smtpd_delay_reject = yes"]], indirect=True
+)
+def test_postfix_that_refuses_the_name_has_refused_no_letter(
+    bench: Bench, postfix: Mailbox
+) -> None:
+    ours = mailing(bench.a, bench.watch.address, port=25, security="none", flush=1)
+    ours.start()
+    mastered(ours, VIP4)
+    ours.stop()
+    assert "Helo command rejected" in ours.log()
+    assert "3 letters were not delivered within 1 s" in ours.log()

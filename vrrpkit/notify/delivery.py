@@ -11,14 +11,18 @@ from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import attrs
 
-from vrrpkit.notify.dial import Dialler
+from vrrpkit.notify.dial import Dialler, OwnName
 from vrrpkit.notify.outbox import Letter, Outbox, pause_before
+from vrrpkit.notify.postal import PlainSubject, address_literal
+from vrrpkit.values import one_line
 
 if TYPE_CHECKING:
+    import socket
     from ssl import SSLContext
 
     import aiosmtplib
@@ -27,11 +31,26 @@ __all__ = ["Delivery", "Post"]
 
 log = logging.getLogger(__name__)
 
+PROGRAM = "vrrpkit"
+"""Who writes, where nobody says who."""
+
 FAREWELL = 1.0
 """Seconds for QUIT: everything is delivered then."""
 
 PATIENCE = 1.0
 """Seconds after which a session that is being cancelled is cancelled again."""
+
+NAMING = 2.0
+"""Seconds that the resolver gets for the full name of this host."""
+
+TLS_SHARE = 1 / 3
+"""Of the time of a session, what STARTTLS may take where clear text is the other way."""
+
+HELO_REFUSED = "helo command rejected"
+"""What Postfix says to a recipient when it has not liked the name in EHLO."""
+
+WANTED_FIRST = frozenset({530, 538})
+"""Replies that want STARTTLS or AUTH first (RFC 3207, section 4; RFC 4954, section 6)."""
 
 CLOSING = 421
 """The reply by which a server says that it is about to hang up."""
@@ -44,9 +63,11 @@ class Post:
     host: str
     port: int
     security: str
-    sender: Address
+    sender: Address | None
+    """``None`` is this program at the name in EHLO."""
     recipients: tuple[Address, ...]
-    helo: str
+    helo: str | None
+    """``None`` is the full name of this host, or its address."""
     username: str | None
     password: str | None
     deadline: float
@@ -65,6 +86,10 @@ class Delivery:
         self._post = post
         self._outbox = outbox
         self._dialler = Dialler(post.host, post.port)
+        self._own_name = OwnName()
+        self._sender = Address(username=PROGRAM)
+        if post.sender is not None:
+            self._sender = post.sender
         self._wake = asyncio.Event()
         self._leaving = asyncio.Event()
         self._idle = asyncio.Event()
@@ -77,6 +102,8 @@ class Delivery:
         """Letters that the server refused for good, for all recipients."""
         self.problem: str | None = None
         """Why the last try failed; ``None`` after one that did not."""
+        self.tls_problem: str | None = None
+        """Why the last session was in clear text, although the server offers STARTTLS."""
 
     def start(self, context: SSLContext | None) -> None:
         """Deliver until :meth:`end`."""
@@ -116,7 +143,7 @@ class Delivery:
                     await self._session(context)
             except Exception as problem:
                 tries = 1 if self._progress else tries + 1
-                self.problem = f"{type(problem).__name__}: {problem}".rstrip(": ")
+                self.problem = _said(problem)
                 level = logging.WARNING if tries == 1 else logging.DEBUG
                 log.log(level, "mail: %s: %s", self._post.host, self.problem)
                 await self._pause(tries, postponed=isinstance(problem, Postponed))
@@ -144,21 +171,8 @@ class Delivery:
         """
         import aiosmtplib
 
-        post = self._post
-        client = aiosmtplib.SMTP(
-            # By its name, which its certificate must have.
-            hostname=post.host,
-            sock=await self._dialler.connect(post.deadline),
-            username=post.username,
-            password=post.password,
-            local_hostname=post.helo,
-            timeout=post.deadline,
-            use_tls=post.security == "tls",
-            start_tls={"starttls": True, "opportunistic": None}.get(post.security, False),
-            tls_context=context,
-        )
+        client = await self._opened(context)
         try:
-            await client.connect()
             await self._hand_over_all(client)
             # Not everybody answers it, and nobody needs to.
             with contextlib.suppress(TimeoutError, OSError, aiosmtplib.SMTPException):
@@ -166,6 +180,114 @@ class Delivery:
                     await client.quit()
         finally:
             client.close()
+
+    async def _opened(self, context: SSLContext | None) -> aiosmtplib.SMTP:
+        """A session in which a letter may be handed over.
+
+        Both sides have introduced themselves: a server that does not like the name is trouble of
+        the session, and no verdict on a letter.
+
+        With security ``"opportunistic"`` it is encrypted if that works, and otherwise in clear
+        text, like that with a server which offers no STARTTLS (RFC 7435, section 3).
+
+        :raises Exception: there is none.
+        """
+        client = await self._connected(context)
+        opportunistic = self._post.security == "opportunistic"
+        try:
+            if not (opportunistic and client.supports_extension("starttls")):
+                self._tls_is(None)
+                return client
+            problem = await self._encrypted(client)
+            if problem is not None and not client.is_connected:
+                client.close()
+                client = await self._connected(context)
+            self._tls_is(problem)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _encrypted(self, client: aiosmtplib.SMTP) -> str | None:
+        """Encrypt a session; ``None``, or why that failed.
+
+        After a failure the session goes on if the client is connected still: the server has refused
+        before anything was begun, and answers.
+        """
+        import aiosmtplib
+
+        said = ""
+        try:
+            async with asyncio.timeout(self._post.deadline * TLS_SHARE):
+                try:
+                    await client.starttls()
+                except aiosmtplib.SMTPResponseException as refusal:
+                    said = _said(refusal)
+                    await client.noop()
+                else:
+                    await _introduce(client)
+                    return None
+        except (OSError, ValueError, aiosmtplib.SMTPException) as problem:
+            # Of ValueError: a name that no certificate could have. TimeoutError is an OSError.
+            client.close()
+            return said or _said(problem)
+        return said
+
+    def _tls_is(self, problem: str | None) -> None:
+        """Tell when it begins to fail, and when it works again."""
+        before, self.tls_problem = self.tls_problem, problem
+        if problem is not None and before is None:
+            log.warning(
+                "mail: %s offers STARTTLS, which fails (%s): letters go in clear text. Mend it "
+                "there, or pass security='starttls' to send none in clear, or 'none' to try no TLS",
+                self._post.host,
+                problem,
+            )
+        elif problem is None and before is not None:
+            log.info("mail: %s: letters do not go in clear text any more", self._post.host)
+
+    async def _connected(self, context: SSLContext | None) -> aiosmtplib.SMTP:
+        """A session that the server has greeted, and that has been introduced to it.
+
+        :raises Exception: there is none.
+        """
+        import aiosmtplib
+
+        post = self._post
+        made = await self._dialler.connect(post.deadline)
+        helo = await self._helo(made)
+        if post.sender is None:
+            self._sender = Address(username=PROGRAM, domain=helo)
+        client = aiosmtplib.SMTP(
+            # By its name, which its certificate must have.
+            hostname=post.host,
+            sock=made,
+            username=post.username,
+            password=post.password,
+            local_hostname=helo,
+            timeout=post.deadline,
+            use_tls=post.security == "tls",
+            start_tls=post.security == "starttls",
+            tls_context=context,
+        )
+        try:
+            await client.connect()
+            await _introduce(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _helo(self, made: socket.socket) -> str:
+        """How this host introduces itself by a socket (RFC 5321, section 4.1.4)."""
+        if self._post.helo is not None:
+            return self._post.helo
+        try:
+            own = await self._own_name.full(NAMING)
+            return own or address_literal(ip_address(made.getsockname()[0].partition("%")[0]))
+        except BaseException:
+            made.close()
+            raise
 
     async def _hand_over_all(self, client: aiosmtplib.SMTP) -> None:
         """Hand over every letter once.
@@ -195,12 +317,17 @@ class Delivery:
         recipients = list(letter.left)
         try:
             refusals, _ = await client.send_message(
-                self._written(letter), sender=self._post.sender.addr_spec, recipients=recipients
+                self._written(letter), sender=self._sender.addr_spec, recipients=recipients
             )
             letter = attrs.evolve(letter, taken=True)
         except aiosmtplib.SMTPRecipientsRefused as refusal:
             refusals = {one.recipient: one for one in refusal.recipients}
+            for answer in refusals.values():
+                if _of_the_session(answer):
+                    raise SessionRefused(_in_one_line(answer)) from None
         except aiosmtplib.SMTPResponseException as refusal:
+            if _of_the_session(refusal):
+                raise SessionRefused(_in_one_line(refusal)) from None
             # Closing, or a sender that is not wanted now: it is the same for all letters.
             whole = isinstance(refusal, aiosmtplib.SMTPSenderRefused) or refusal.code == CLOSING
             if not _for_good(refusal) and (whole or not client.is_connected):
@@ -227,9 +354,9 @@ class Delivery:
 
     def _written(self, letter: Letter) -> EmailMessage:
         message = EmailMessage()
-        message["From"] = self._post.sender
+        message["From"] = self._sender
         message["To"] = self._post.recipients
-        message["Subject"] = letter.subject
+        message["Subject"] = PlainSubject(letter.subject)
         message["Date"] = format_datetime(datetime.fromtimestamp(letter.at).astimezone())
         message["Message-ID"] = letter.id
         message["Auto-Submitted"] = "auto-generated"
@@ -239,6 +366,11 @@ class Delivery:
             body += f"\nThis has happened {letter.repeats + 1} times since {since}.\n"
         message.set_content(body)
         return message
+
+
+class SessionRefused(Exception):
+    """The server takes no letter in such a session, whatever is in it: it does not like the name of
+    this host, or wants TLS or AUTH."""
 
 
 class Postponed(Exception):
@@ -255,5 +387,31 @@ def _for_good(refusal: object) -> bool:
     return 500 <= getattr(refusal, "code", 0) < 600
 
 
+def _of_the_session(refusal: object) -> bool:
+    """Whether an answer is about how this host introduced itself, and not about a letter."""
+    code = getattr(refusal, "code", 0)
+    return code in WANTED_FIRST or HELO_REFUSED in _in_one_line(refusal).lower()
+
+
 def _in_one_line(refusal: object) -> str:
-    return " ".join(f"{getattr(refusal, 'code', '')} {getattr(refusal, 'message', '')}".split())
+    return one_line(f"{getattr(refusal, 'code', '')} {getattr(refusal, 'message', '')}")
+
+
+def _said(problem: BaseException) -> str:
+    return one_line(f"{type(problem).__name__}: {problem}").rstrip(": ")
+
+
+async def _introduce(client: aiosmtplib.SMTP) -> None:
+    """EHLO, or HELO for a server that knows only that, unless it has been said.
+
+    :raises aiosmtplib.SMTPHeloError: the server refuses both.
+    """
+    import aiosmtplib
+
+    if client.is_ehlo_or_helo_needed:
+        try:
+            await client.ehlo()
+        except aiosmtplib.SMTPHeloError:
+            if not client.is_connected:
+                raise
+            await client.helo()

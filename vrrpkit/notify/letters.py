@@ -8,11 +8,11 @@ from typing import TypeAlias
 from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.server import VirtualServer
 from vrrpkit.notify.words import Word, word_of
-from vrrpkit.values import State
+from vrrpkit.values import State, one_line
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
-__all__ = ["BODY", "FIELDS", "SUBJECT", "Fields", "fields_of", "one_line"]
+__all__ = ["BODY", "FIELDS", "SUBJECT", "Fields", "fields_of"]
 
 SUBJECT = "[{router_id}] {kind} {name} - {event}"
 BODY = """{text}
@@ -45,11 +45,6 @@ _STATES = {
     State.FAULT: "It takes no part in the election until every fault has cleared.",
     State.INIT: "It has ended.",
 }
-
-
-def one_line(text: str) -> str:
-    """Text without line ends and other control characters: fit for a header."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def fields_of(event: object, subject: object, router_id: str, at: float) -> Fields | None:

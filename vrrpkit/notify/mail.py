@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import socket
 import time
 from collections.abc import Iterable
-from email.errors import HeaderParseError
-from email.headerregistry import Address
-from email.utils import getaddresses, make_msgid
+from email.utils import make_msgid
 from typing import TYPE_CHECKING, Literal
 
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.leaving import to_the_end
 from vrrpkit.notify.delivery import Delivery, Post
-from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of, one_line
+from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of
 from vrrpkit.notify.outbox import Letter, Outbox
-from vrrpkit.values import whole_number
+from vrrpkit.notify.postal import check_helo, check_server, mailbox, own_mailbox
+from vrrpkit.values import one_line, whole_number
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -47,19 +45,23 @@ class Mail(Notifier):
     with greylisting, and new letters wait at most 5 seconds for such a one. Leaving gives what
     waits ``flush`` seconds.
 
-    :param host: name or address of the SMTP server.
+    :param host: name or address of the SMTP server, without a port.
     :param to: one or more addresses (``notification_email``).
-    :param sender: the address that it comes from (``notification_email_from``); by default
-        ``vrrpkit@`` and the name of this host.
+    :param sender: the address that it comes from (``notification_email_from``), at a full host
+        name, at ``localhost`` or at an address literal such as ``[192.0.2.1]``; by default
+        ``vrrpkit@`` and what ``helo`` is.
     :param port: by default 25, 587 with ``security="starttls"``, 465 with ``"tls"``.
     :param security: ``"opportunistic"``: STARTTLS if the server offers it, whatever its
-        certificate; ``"starttls"``: or no mail; ``"tls"``: from the first octet on; ``"none"``. By
-        default ``"starttls"`` with a password, and ``"opportunistic"`` without.
+        certificate, and clear text where that fails, which a warning and :attr:`tls_problem` say;
+        ``"starttls"``: or no mail; ``"tls"``: from the first octet on; ``"none"``. By default
+        ``"starttls"`` with a password, and ``"opportunistic"`` without.
     :param verify: whether the server's certificate must be valid for ``host``.
     :param ca: a file with the certificates to trust instead of the system's.
     :param username: for AUTH.
     :param password: for AUTH.
-    :param helo: the name to say in EHLO (``smtp_helo_name``); by default this host's.
+    :param helo: what to say in EHLO (``smtp_helo_name``): a full host name, or an address literal
+        such as ``[192.0.2.1]``; by default this host's full name, and where it has none the address
+        that it reaches the server from (RFC 5321, section 4.1.4).
     :param router_id: what the subject begins with (``router_id``); by default this host's name.
     :param subject: template, with the fields of :data:`vrrpkit.notify.letters.FIELDS` in braces.
     :param body: likewise.
@@ -102,20 +104,22 @@ class Mail(Notifier):
         self._states = frozenset([states] if isinstance(states, str) else states)
         self._flush = flush
         self._check(host, port, helo, limit, username, password, deadline)
-        recipients = tuple(_address("to", one) for one in ([to] if isinstance(to, str) else to))
+        recipients = tuple(mailbox("to", one) for one in ([to] if isinstance(to, str) else to))
         if not recipients:
             raise ConfigError("mail: to is empty; give at least one address")
         self._post = Post(
             host=host,
             port=PORTS[self._security] if port is None else port,
             security=self._security,
-            sender=_address("sender", sender or f"vrrpkit@{name}"),
+            sender=None if sender is None else own_mailbox("sender", sender),
             recipients=recipients,
-            helo=helo or name,
+            helo=helo,
             username=username,
             password=password,
             deadline=deadline,
         )
+        sender_address = self._post.sender
+        self._domain = name if sender_address is None else sender_address.domain
         # Once each, in order.
         self._left = tuple(dict.fromkeys(one.addr_spec for one in recipients))
         self._outbox = Outbox(limit)
@@ -132,12 +136,9 @@ class Mail(Notifier):
         password: str | None,
         deadline: float,
     ) -> None:
-        if not host or not _plain(host):
-            raise ConfigError(f"mail: host {host!r} is no name or address of a server")
-        if helo is not None and not (helo and helo.isascii() and _plain(helo)):
-            raise ConfigError(
-                f"mail: helo {helo!r} is no name of a host; write it as 'lb1.example'"
-            )
+        check_server(host)
+        if helo is not None:
+            check_helo(helo)
         if self._security not in PORTS:
             raise ConfigError(
                 f"mail: security {self._security!r} must be one of {', '.join(PORTS)}"
@@ -230,10 +231,33 @@ class Mail(Notifier):
         """Why the last try failed; ``None`` after one that did not."""
         return self._delivery.problem
 
+    @property
+    def tls_problem(self) -> str | None:
+        """Why the last session was in clear text although the server offers STARTTLS, with
+        ``security="opportunistic"``; ``None`` if it was not."""
+        return self._delivery.tls_problem
+
     # --- what comes in
 
     def attach(self, subject: object) -> Attachment:
+        """Begin to tell of ``subject``.
+
+        :raises ConfigError: this Mail is not entered, so that nothing would be delivered.
+        """
+        self._require_entered()
+        if self._ended:
+            raise ConfigError(
+                "this Mail has ended and delivers nothing more; enter it around the routers and "
+                "servers that it tells of"
+            )
         return _MailAttachment(self, subject)
+
+    def _require_entered(self) -> None:
+        if not self._entered:
+            raise ConfigError(
+                "this Mail was not entered, so nothing would be delivered; write 'async with "
+                "Mail(...) as mail:' around what it tells of"
+            )
 
     def tell(self, event: object, subject: object) -> None:
         """Mail about ``event`` of ``subject``, if it is worth one; returns at once."""
@@ -247,7 +271,9 @@ class Mail(Notifier):
         """Mail something of your own; returns at once.
 
         :param at: when it happened, in seconds since 1970; by default now.
+        :raises ConfigError: this Mail was never entered.
         """
+        self._require_entered()
         before = self._outbox.dropped
         if self._ended:
             self._outbox.dropped += 1
@@ -257,7 +283,7 @@ class Mail(Notifier):
         # What UTF-8 has no octets for could never be sent.
         self._outbox.put(
             Letter(
-                id=make_msgid(domain=self._post.sender.domain),
+                id=make_msgid(domain=self._domain),
                 subject=one_line(subject),
                 body=body.encode(errors="replace").decode(),
                 at=time.time() if at is None else at,
@@ -281,29 +307,6 @@ class Mail(Notifier):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
-
-
-def _plain(name: str) -> bool:
-    return name.isprintable() and " " not in name
-
-
-def _address(what: str, value: object) -> Address:
-    if isinstance(value, str) and value == one_line(value):
-        found = getaddresses([value])
-        if len(found) > 1:
-            raise ConfigError(
-                f"mail: {what} {value!r} is more than one address; write a list with one address "
-                "each, and a name with a comma in double quotes"
-            )
-        with contextlib.suppress(ValueError, IndexError, HeaderParseError):
-            name, spec = found[0]
-            address = Address(display_name=name, addr_spec=spec)
-            if address.username and address.domain and spec.isascii() and " " not in spec:
-                return address
-    raise ConfigError(
-        f"mail: {what} {value!r} is no address; write it as 'ops@example.net', a domain of other "
-        "letters in its ASCII form ('xn--...')"
-    )
 
 
 class _MailAttachment:

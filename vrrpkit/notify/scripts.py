@@ -8,14 +8,18 @@ from typing import TypeAlias
 
 from vrrpkit.errors import ConfigError, Untrusted
 from vrrpkit.events import Attachment, Notifier
-from vrrpkit.notify.lane import Lane
+from vrrpkit.notify.lanes import Lanes
 from vrrpkit.notify.words import STATES, Word, word_of
 from vrrpkit.process import Command, group_names
-from vrrpkit.values import whole_number
+from vrrpkit.values import one_line, whole_number
 
 __all__ = ["NotifyScripts"]
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = 64
+"""Real servers of one virtual server whose scripts run at the same time: a pool of a thousand that
+fails as one must not fork a thousand times."""
 
 Script: TypeAlias = str | Sequence[str] | None
 
@@ -25,9 +29,11 @@ class NotifyScripts(Notifier):
 
         NotifyScripts("/etc/vrrp/notify.sh", master="/etc/vrrp/master.sh 'eth0'")
 
-    Of one object they run in order and never two at once: first the one for the new state, then the
-    generic one. While one is slow, of the changes of state that wait only the newest is kept.
-    Nothing waits for them: not a router, and not a check.
+    About one thing they run in order and never two at once: first the one for the new state, then
+    the generic one. While one is slow, of the changes of state that wait only the newest is kept.
+    About different things they run side by side: the scripts of one real server wait for no other
+    server's while fewer than 64 run, and those of a router, a group or a quorum start at once,
+    whatever else runs. Nothing waits for them: not a router, and not a check.
 
     Each is given as a sequence, or as text that is split the way a shell would, and runs without a
     shell, in a process group of its own. The generic ones are called with further arguments, as
@@ -56,8 +62,9 @@ class NotifyScripts(Notifier):
     :param groups: with ``user``, the groups instead of the user's own.
     :param timeout: seconds until one that runs is ended, with its process group.
     :param flush: seconds that an object which ends gives its scripts.
-    :param limit: words that wait at most for one object; of each router, group or server there is
-        one at a time for its state. Beyond, the oldest is dropped.
+    :param limit: things that scripts of one object may wait or run about at the same time, which
+        for a virtual server are its real servers and its quorum. Beyond, what is new about another
+        one is dropped.
     :raises ConfigError: there is no script at all, no such program or user, or one would run as
         root and others may change it.
     """
@@ -83,7 +90,9 @@ class NotifyScripts(Notifier):
         flush: float = 10.0,
         limit: int = 10_000,
     ) -> None:
-        whole_number("NotifyScripts: limit", limit, 1, 1_000_000, "words that may wait")
+        whole_number(
+            "NotifyScripts: limit", limit, 1, 1_000_000, "things that scripts may wait about"
+        )
         if not 0 <= flush <= 3600:
             raise ConfigError(f"NotifyScripts: flush {flush} must be 0 to 3600 seconds")
         members = group_names(groups)
@@ -113,10 +122,16 @@ class NotifyScripts(Notifier):
 
     def attach(self, subject: object) -> Attachment:
         name = getattr(subject, "name", "")
-        lane: Lane[Word] = Lane(
-            f"scripts of {name}", self._run, kind=lambda word: word.slot, kinds=self._limit
+        lanes: Lanes[Word] = Lanes(
+            f"scripts of {name}",
+            self._run,
+            subject=lambda word: (word.kind, word.name, word.of),
+            kind=lambda word: word.slot,
+            urgent=lambda word: word.kind != "RS",
+            at_once=AT_ONCE,
+            limit=self._limit,
         )
-        return _ScriptsAttachment(lane, subject, self._flush)
+        return _ScriptsAttachment(lanes, subject, self._flush)
 
     async def _run(self, word: Word) -> None:
         specific = word.state if word.kind in ("INSTANCE", "GROUP") else f"{word.kind} {word.state}"
@@ -127,7 +142,8 @@ class NotifyScripts(Notifier):
             "VRRPKIT_PRIORITY": str(word.priority),
             "VRRPKIT_VIRTUAL_SERVER": word.of,
             "VRRPKIT_PREVIOUS": word.previous,
-            "VRRPKIT_REASON": word.reason,
+            # A server's answer or a script's output may be in it.
+            "VRRPKIT_REASON": one_line(word.reason),
         }
         command = self._commands.get(specific)
         if command is not None:
@@ -141,12 +157,16 @@ class NotifyScripts(Notifier):
         return word.state in STATES or (self._priorities and word.state.endswith("_PRIORITY"))
 
 
+def _printable(text: str) -> str:
+    """Text without control characters: one that a script writes into a file stays one line."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 async def _one(command: Command, extra: tuple[str, ...], environment: dict[str, str]) -> None:
-    environment = {name: value.replace("\0", "?") for name, value in environment.items()}
+    environment = {name: _printable(value) for name, value in environment.items()}
+    extra = tuple(map(_printable, extra))
     try:
-        done = await command.run(
-            *(word.replace("\0", "?") for word in extra), environment=environment
-        )
+        done = await command.run(*extra, environment=environment)
     except (Untrusted, OSError) as problem:
         log.warning("%s is not run: %s", command, problem)
         return
@@ -157,18 +177,18 @@ async def _one(command: Command, extra: tuple[str, ...], environment: dict[str, 
 class _ScriptsAttachment:
     """The scripts of one object."""
 
-    def __init__(self, lane: Lane[Word], subject: object, flush: float) -> None:
-        self._lane = lane
+    def __init__(self, lanes: Lanes[Word], subject: object, flush: float) -> None:
+        self._lanes = lanes
         self._subject = subject
         self._flush = flush
 
     def tell(self, event: object) -> None:
         word = word_of(event, self._subject)
         if word is not None:
-            self._lane.put(word)
+            self._lanes.put(word)
 
     async def close(self) -> None:
-        await self._lane.close(self._flush)
+        await self._lanes.close(self._flush)
 
     def cancel(self) -> None:
-        self._lane.cancel()
+        self._lanes.cancel()
