@@ -17,6 +17,8 @@ from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import Transition, TransitionReason
 from vrrpkit.vrrp.vocabulary import (
     AdvertReceived,
+    Announce,
+    AnnounceAgain,
     Effect,
     Event,
     FaultsNow,
@@ -81,7 +83,7 @@ class Group:
             steps.append(Step(name, what, self._machines[name].handle(what, now)))
 
         take(member, self._merged(member, event))
-        for name, what in self._companions(member, event):
+        for name, what in self._companions(member, event, steps[0].effects):
             take(name, what)
         while agreed := self._agree(steps, now):
             for name, what in agreed:
@@ -120,7 +122,9 @@ class Group:
             return attrs.evolve(event, faults=event.faults | {GROUP_FAULT})
         return event
 
-    def _companions(self, member: str, event: Event) -> list[tuple[str, Event]]:
+    def _companions(
+        self, member: str, event: Event, effects: list[Effect]
+    ) -> list[tuple[str, Event]]:
         others = [name for name in self._running if name != member]
         if isinstance(event, Shutdown):
             return [(name, Shutdown()) for name in others]
@@ -129,6 +133,9 @@ class Group:
         lost = isinstance(event, MasterUnreachable) and event.neighbor == machine.master
         if (released or lost) and machine.state is State.BACKUP:
             return [(name, GroupReleased()) for name in others]
+        if any(isinstance(effect, Announce) for effect in effects):
+            # Who claimed the addresses of one member has claimed those of all.
+            return [(name, AnnounceAgain()) for name in others]
         return []
 
     def _yield_after(self, steps: list[Step], now: float) -> None:

@@ -19,6 +19,7 @@ from vrrpkit.vrrp.vocabulary import (
     AdvertReceived,
     AdvertsLost,
     Announce,
+    AnnounceAgain,
     Demote,
     DropAddresses,
     Effect,
@@ -101,6 +102,9 @@ class Machine(Standing):
                 self._serve(self._wish or TransitionReason.SYNC_GROUP, now)
             case Withdrawn():
                 self._withdraw(event.resign, now)
+            case AnnounceAgain():
+                if self.state is State.MASTER:
+                    self._announce_again(now)
             case GroupReleased():
                 if self.state is State.BACKUP and self._wish is None:
                     self.following.group_released(now, self.priority)
@@ -138,6 +142,10 @@ class Machine(Standing):
         if serving.due is not None:
             if soon + self.slack >= serving.due:
                 self._advertise(now)
+            again = self._rivalry.due
+            if again is not None and soon >= again:
+                self._rivalry.due = None
+                self._announce_again(now)
             return
         due = self.following.due
         if due is not None and soon >= due:
@@ -205,16 +213,35 @@ class Machine(Standing):
             tie = priority == self.priority
             reason = TransitionReason.TIE if tie else TransitionReason.HIGHER_PRIORITY
             self._enter(State.BACKUP, reason, now)
-        elif priority == 0:
-            self._advertise(now)
         else:
-            self._publish(
-                notices.AnotherMaster(router=router, at=now, peer=source, priority=priority)
-            )
-            late = self._serving.silence(now) is not None
+            if priority:
+                self._publish(
+                    notices.AnotherMaster(router=router, at=now, peer=source, priority=priority)
+                )
+            self._contradict(event, now)
+
+    def _contradict(self, event: AdvertReceived, now: float) -> None:
+        """Somebody who loses is MASTER, or was until now, and has announced the addresses too."""
+        rivalry, serving = self._rivalry, self._serving
+        if serving.silence(now) is not None:
             self._advertise(now)
-            if self.config.profile.announce_on_losing and not late:
-                self._effects.append(Announce(self.config.repeat))
+            if self.state is not State.MASTER:
+                return
+        else:
+            at = rivalry.answer_at(now)
+            if at <= now:
+                self._advertise(now)
+            elif serving.due is not None:
+                serving.due = min(serving.due, at)
+            self._announce_again(now)
+        if self.config.profile.announce_on_losing and event.priority:
+            # The rival counts by its own interval.
+            interval = max(event.interval, self.config.interval)
+            rivalry.heard(now, self.config.down_factor * interval + self.skew)
+
+    def _announce_again(self, now: float) -> None:
+        if self.config.profile.announce_on_losing and self._rivalry.announce(now):
+            self._effects.append(Announce(self.config.repeat))
 
     def _deaf(self, now: float) -> None:
         if self.state is State.BACKUP and self.following.deaf(now, self.priority):
@@ -352,6 +379,7 @@ class Machine(Standing):
             self.following.stop()
         if state is not State.MASTER:
             self._serving.due = None
+            self._rivalry.end()
         if previous is not state:
             self._publish(
                 Transition(

@@ -48,9 +48,10 @@ class Profile:
     """The checksum that version 3 adverts over IPv4 are sent with."""
     announcements: Announcements = attrs.field(factory=Announcements)
     """Announcements of a takeover, unless the instance names its own."""
-    announce_on_losing: bool = False
-    """A MASTER that hears a losing advert repeats its announcements besides answering with an
-    advert."""
+    announce_on_losing: bool = True
+    """A MASTER that hears a losing advert announces its addresses, and those of its sync group,
+    again, besides answering with an advert: at once, and when the other has been silent for one
+    down interval; at most one set a second (keepalived: ``garp_lower_prio_repeat``)."""
     exact_preempt_delay: bool = True
     """Preempt at the end of ``preempt_delay``; keepalived then still waits for the rest of
     Master_Down_Interval."""
@@ -88,7 +89,6 @@ DEFAULT = Profile(name="default")
 
 KEEPALIVED = Profile(
     name="keepalived",
-    announce_on_losing=True,
     exact_preempt_delay=False,
     address_lost=LostPolicy.STEP_DOWN,
 )
@@ -98,6 +98,7 @@ STRICT = Profile(
     name="strict",
     checksum=ChecksumForm.MESSAGE_ONLY,
     announcements=Announcements(repeat=1, delay=0.0),
+    announce_on_losing=False,
     accept=False,
     drop_address_list=True,
     owner_deaf=True,

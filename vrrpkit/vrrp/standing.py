@@ -8,6 +8,7 @@ from vrrpkit.vrrp.election import OWNER, MachineConfig, wins
 from vrrpkit.vrrp.following import Following
 from vrrpkit.vrrp.notices import TransitionReason
 from vrrpkit.vrrp.repair import Repair
+from vrrpkit.vrrp.rivalry import Rivalry
 from vrrpkit.vrrp.serving import Serving
 
 __all__ = ["Standing"]
@@ -31,6 +32,7 @@ class Standing:
         """What is known of the master, in BACKUP."""
         self._serving = Serving(config)
         self._repair = Repair(config)
+        self._rivalry = Rivalry(config.interval)
         self._demoted_until: float | None = None
         self._ready_at = 0.0
 
@@ -111,7 +113,7 @@ class Standing:
         serving = self._serving
         due = serving.due
         # While there is a time to ask the kernel again, the router is in FAULT.
-        if due is None or self._demoted_until is not None:
+        if due is None or self._demoted_until is not None or self._rivalry.due is not None:
             return False
         if now + serving.slack < due or serving.silence(now) is not None:
             return False
@@ -135,8 +137,9 @@ class Standing:
     def _settle(self) -> None:
         due, retry_at = self._serving.due, self._repair.retry_at
         main = self.following.due if due is None else due
-        if self._demoted_until is None and retry_at is None:
+        again = self._rivalry.due
+        if self._demoted_until is None and retry_at is None and again is None:
             self.deadline = main
         else:
-            moments = (main, self._demoted_until, retry_at)
+            moments = (main, self._demoted_until, retry_at, again)
             self.deadline = min(moment for moment in moments if moment is not None)

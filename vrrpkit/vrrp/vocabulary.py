@@ -17,6 +17,7 @@ __all__ = [
     "AdvertReceived",
     "AdvertsLost",
     "Announce",
+    "AnnounceAgain",
     "Demote",
     "DropAddresses",
     "Effect",
@@ -156,6 +157,11 @@ class Withdrawn:
 
 
 @attrs.frozen
+class AnnounceAgain:
+    """Another member of the sync group announces its addresses again: do the same."""
+
+
+@attrs.frozen
 class GroupReleased:
     """The master that another member of the sync group follows said that it leaves, or cannot be
     reached any more. Its siblings leave with it, whether or not this link still carries their
@@ -193,6 +199,7 @@ Event: TypeAlias = (
     | AdvertsLost
     | Granted
     | Withdrawn
+    | AnnounceAgain
     | GroupReleased
     | MasterUnreachable
 )
