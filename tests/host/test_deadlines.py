@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -149,6 +150,18 @@ def test_drains_run_before_anything_fires(alarm: ManualAlarm, deadlines: Deadlin
     deadlines.drains["socket"] = drain
     alarm.go(110)
     assert (drained[0], fired) == (101, [104])
+
+
+def test_drains_say_how_far_they_came(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    heard: list[float] = []
+    deadline = deadlines.new(lambda: heard.append(deadlines.heard_to))
+    assert deadlines.heard_to == math.inf
+    for when, read in ((101.0, (None, None)), (102.0, (None, 99.5)), (103.0, (102.5, 100.5))):
+        for name, to in zip("ab", read, strict=True):
+            deadlines.drains[name] = lambda to=to: to
+        deadline.set(when)
+        alarm.go(when)
+    assert heard == [math.inf, 99.5, 100.5]
 
 
 def test_a_failing_callback_stops_none_of_the_others(

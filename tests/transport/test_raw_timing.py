@@ -52,9 +52,60 @@ def test_buffer_holds_two_down_intervals(hosts: tuple[Host, Host], family: int) 
                 for vrid in range(1, 256):
                     sender.send(advert(vrid), GROUPS[family])
             stall(0.05)
-            b.transport.drain()
+            arrived = now()
+            while (b.transport.drain() or 0.0) < arrived:
+                pass
             assert all(len(listener.heard) == 8 for listener in listeners)
             assert not any(listener.deafened for listener in listeners)
+
+    asyncio.run(main())
+
+
+@families
+def test_a_drain_is_bounded_in_time_and_says_how_far_it_came(
+    hosts: tuple[Host, Host], family: int
+) -> None:
+    """A receiver that takes 1 ms for each advert cannot keep up with 200 at once."""
+
+    async def main() -> None:
+        async with stations(hosts) as (a, b):
+            slow = Listener(lambda: stall(0.001))
+            b.join(slow, b.membership(7, family))
+            sender = a.join(Listener(), a.membership(7, family))
+            for number in range(200):
+                sender.send(advert(7, number), GROUPS[family])
+            stall(0.02)
+            begin = now()
+            read_to = b.transport.drain()
+            taken = now() - begin
+            assert read_to is not None
+            assert 0 < len(slow.heard) < 200
+            assert taken < 0.15, "one batch of 64 at most, once the time is over"
+            assert read_to == slow.heard[-1].received < begin
+            while (b.transport.drain() or 0.0) < begin:
+                pass
+            assert [datagram.payload[2] for datagram in slow.heard] == list(range(200))
+
+    asyncio.run(main())
+
+
+def test_what_arrives_meanwhile_is_left_for_the_next_turn(hosts: tuple[Host, Host]) -> None:
+    async def main() -> None:
+        async with stations(hosts) as (a, b):
+            sender = a.join(Listener(), a.membership(7))
+
+            def answer() -> None:
+                if len(echo.heard) < 500:
+                    sender.send(advert(7), GROUPS[4])
+
+            echo = Listener(answer)
+            b.join(echo, b.membership(7))
+            for _ in range(128):
+                sender.send(advert(7), GROUPS[4])
+            stall(0.02)
+            begin = now()
+            assert (b.transport.drain() or 0.0) >= begin, "all that had arrived"
+            assert 128 <= len(echo.heard) <= 192
 
     asyncio.run(main())
 

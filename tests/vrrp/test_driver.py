@@ -543,6 +543,25 @@ def _copied(statistics: Statistics) -> dict[str, object]:
     }
 
 
+@virtual_time()
+async def test_silence_counts_only_once_the_socket_was_read_up_to_its_end() -> None:
+    """A drain that is bounded in time leaves something behind under a flood."""
+    bus = MemoryBus()
+    async with router(bus) as instance:
+        deadlines = bus.interface("192.0.2.1").deadlines
+        read_to = 0.0
+        deadlines.drains["flood"] = lambda: read_to
+        await asyncio.sleep(4)
+        assert instance.state is BACKUP
+        begin = read_to = now()
+        assert await instance.wait_for(MASTER) is MASTER
+        assert now() - begin < 0.01, "looked at again at once"
+        read_to = 0.0
+        await asyncio.sleep(5)
+        sent = [when for when, _ in adverts(bus) if when > begin]
+        assert len(sent) == 6, "and adverts wait for nothing"
+
+
 def test_rounding_never_makes_a_deadline_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """A takeover may be due one interval from now by one way of computing, and later by another."""
     due = Driver._due

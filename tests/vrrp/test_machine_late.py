@@ -142,6 +142,36 @@ def test_deafness_starts_the_silence_again() -> None:
     assert answer[-1] == "BACKUP -> MASTER: no-response"
 
 
+def test_deafness_that_lasts_puts_a_takeover_off_to_an_end() -> None:
+    """A flood fills the sockets all the time, and the master is dead."""
+    machine = started()
+    machine.handle(advert(150, 1.0), 1.0)
+    notices = []
+    now = 1.0
+    while machine.state is State.BACKUP:
+        now = min(now + 0.1, due(machine))
+        if now >= due(machine):
+            machine.handle(TimerFired(), now)
+        else:
+            notices += told(machine.handle(AdvertsLost(), now))
+    assert now == pytest.approx(1.1 + 3 * DOWN)
+    assert set(notices) == {"Deaf"}
+
+
+def test_an_advert_that_came_through_ends_deafness() -> None:
+    machine = started()
+    machine.handle(advert(150, 1.0), 1.0)
+    assert machine.refreshable
+    for step in range(100):
+        now = 2.0 + step
+        machine.handle(AdvertsLost(), now)
+        assert not machine.refreshable
+        machine.handle(advert(150, now + 0.5), now + 0.5)
+        assert machine.refreshable
+        assert due(machine) == now + 0.5 + DOWN
+    assert machine.state is State.BACKUP
+
+
 def test_a_deaf_master_stays() -> None:
     machine = mastering()
     before = due(machine)

@@ -12,7 +12,7 @@ from builders import inspector
 from vrrpkit.errors import DecodeError
 from vrrpkit.values import Peer
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth, Signer, Verifier
-from vrrpkit.vrrp.packet import Advertisement, ChecksumForm, encode, unsigned
+from vrrpkit.vrrp.packet import Advertisement, ChecksumForm, Message, encode, unsigned
 from vrrpkit.vrrp.receive import Heard
 
 SOURCE, GROUP = ip_address("192.0.2.2"), ip_address("224.0.0.18")
@@ -260,6 +260,41 @@ def test_the_cheap_checks_come_first() -> None:
         for name in order[position:]:
             faults |= wrong[name]
         assert verdict(**faults).startswith(expected)
+
+
+def test_addresses_are_made_only_for_who_may_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """255 of them cost more than all other checks together."""
+    made: list[int] = []
+    genuine = Message.advert
+
+    def counted(message: Message) -> Advertisement:
+        made.append(message.width)
+        return genuine(message)
+
+    monkeypatch.setattr(Message, "advert", counted)
+    auth = HMACAuth({1: bytes(range(32))}, active=1)
+    signed = {"auth": auth, "verifier": Verifier(auth, 1.0)}
+    trailer = bytes((1, 1, 0, 0)) + int(WALL).to_bytes(4, "big") + bytes(20)
+    forged = encode(FOUR, SOURCE, GROUP, trailer=trailer)
+    plain = attrs.evolve(TWO, auth_type=1, auth_data=b"guessed!")
+    assert verdict(**signed).startswith("hmac-missing")
+    assert verdict(payload=forged, **signed).startswith("hmac-failure")
+    assert verdict(plain, auth=SECRET).startswith("auth-failure")
+    assert verdict(vrid=9).startswith("vrid")
+    assert verdict(deaf_owner=True).startswith("owner")
+    assert made == []
+    assert verdict() == "accepted"
+    assert made == [4]
+
+
+def test_the_same_octets_are_the_same_addresses() -> None:
+    ours = inspector()
+    payload = encode(FOUR, SOURCE, GROUP)
+    first = ours.inspect(payload, SOURCE, GROUP, 255, WALL)
+    later = encode(attrs.evolve(FOUR, priority=1), SOURCE, GROUP)
+    second = ours.inspect(later, SOURCE, GROUP, 255, WALL)
+    assert first.advert.addresses is second.advert.addresses
+    assert (first.remarks, second.remarks) == ((), ())
 
 
 def test_a_forger_does_not_reach_the_address_list() -> None:

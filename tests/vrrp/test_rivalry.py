@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from builders import PRIMARY, advert, due, machine_config, mastering, started, told
@@ -87,7 +89,7 @@ def test_a_flood_is_answered_at_a_bounded_rate() -> None:
     sent = [now for now, word in done if word == "advert 100"]
     assert len(announced(done)) == 5
     assert len(sent) <= 51, "ten in an interval"
-    gaps = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sent)]
     assert max(gaps) <= 0.101, "what may not leave at once leaves soon"
     assert min(gaps) >= 0.09
     assert machine.state is State.MASTER
@@ -151,7 +153,7 @@ def test_a_sync_group_announces_all_that_it_holds() -> None:
     assert all(
         later - earlier >= 0.999
         for times in quiet.values()
-        for earlier, later in zip(times, times[1:], strict=False)
+        for earlier, later in itertools.pairwise(times)
     )
 
 

@@ -24,11 +24,10 @@ from vrrpkit.bfd.vocabulary import (
     TimerFired,
 )
 from vrrpkit.errors import DecodeError
+from vrrpkit.host.deadlines import AGAIN
 from vrrpkit.values import IPAddress
 
 __all__ = ["Run"]
-
-_TIMER_FIRED = TimerFired()
 
 
 class Run:
@@ -102,7 +101,12 @@ class Run:
         return self.speaker.deadlines.now()
 
     def _due(self) -> None:
-        self.feed(_TIMER_FIRED)
+        deadlines = self.speaker.deadlines
+        self.feed(TimerFired(deadlines.heard_to))
+        deadline = self.session.deadline
+        if not self._ended and deadline is not None and deadline > deadlines.heard_to:
+            # Detection waits for a socket to be read.
+            self._deadline.set(max(deadline, deadlines.now() + AGAIN))
 
     def _carry_out(self, effect: Effect, now: float) -> None:
         match effect:

@@ -40,6 +40,9 @@ LEAST_SHARE = 0.75
 MOST_SHARE_OF_ONE = 0.9
 """The same the other way round, where a single missing packet is a failure."""
 
+DEAF = 5
+"""Detection Times by which packets that were lost on this host can put the detection off."""
+
 
 @attrs.frozen(kw_only=True)
 class SessionConfig:
@@ -79,7 +82,8 @@ class Session:
         self._effects: list[Effect] = []
         self._used_tx = self._used_rx = 0.0
         self._poll_again = False
-        self._heard_at = 0.0
+        self._heard_at = self._spoke_at = 0.0
+        # The second is when the neighbour was last heard, the first when it might have been.
         self._sent_at = 0.0
         self._share = 1.0
         self._news = False
@@ -163,11 +167,11 @@ class Session:
             case Stop():
                 self._stop(now)
             case TimerFired():
-                self._timer(now)
+                self._timer(now, event.heard_to)
             case PacketReceived():
                 self._received(event.packet, event.at, now)
             case PacketsLost():
-                self._heard_at = now
+                self._deaf(now)
             case AdminDown():
                 if self.state is not BFDState.ADMIN_DOWN:
                     self._enter(BFDState.ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN, now)
@@ -194,14 +198,20 @@ class Session:
         self._running = False
         self.remote = None
 
-    def _timer(self, now: float) -> None:
+    def _timer(self, now: float, heard_to: float) -> None:
         soon = now + _EPSILON
         detect_at = self._detect_at
-        if detect_at is not None and soon >= detect_at:
+        if detect_at is not None and min(now, heard_to) + _EPSILON >= detect_at:
             self._forget_remote(now)
         transmit_at = self._transmit_at
         if transmit_at is not None and soon >= transmit_at:
             self._news = True
+
+    def _deaf(self, now: float) -> None:
+        """Silence up to now proved nothing. But under a flood packets are lost all the time, and a
+        neighbour of which none came through for so long counts as lost all the same."""
+        patience = DEAF * (self.detection_time or 0.0)
+        self._heard_at = max(self._heard_at, min(now, self._spoke_at + patience))
 
     def _forget_remote(self, now: float) -> None:
         self.remote = None
@@ -212,6 +222,7 @@ class Session:
         """Section 6.8.6, from where the packet is accepted."""
         # One that lay in a socket longer than a later one proves no less than that.
         self._heard_at = at if self.remote is None else max(at, self._heard_at)
+        self._spoke_at = at
         self.remote = packet
         if packet.final and self.polling:
             self._poll_answered()

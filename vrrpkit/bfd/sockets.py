@@ -40,8 +40,10 @@ FIRST_SOURCE_PORT, LAST_SOURCE_PORT = 49152, 65535
 TRIES = 64
 """Ports tried at random before sending is given up for now."""
 
-LIMIT = 1024
-"""Packets read in one go, so that a flood cannot hold the event loop."""
+TURN = 0.005
+"""Seconds for which packets are read in one go, so that a flood cannot hold the event loop."""
+GLANCE = 16
+"""Packets read between two looks at the clock."""
 FULL = 3
 """Fewer packets read prove that none was dropped."""
 BACKLOG = 64
@@ -76,6 +78,7 @@ class _Inlet:
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._dry = wires.deadlines.now()
+        self._latest = self._dry
         self._room = 0
         self._sock = self._open()
         self._lost = sockets.drops(self._sock)
@@ -113,28 +116,33 @@ class _Inlet:
             self._room = room + room // 2
             sockets.enlarge(self._sock, self._room)
 
-    def drain(self) -> None:
-        """Deliver what has arrived, and tell everybody if the kernel had to drop something."""
+    def drain(self) -> float | None:
+        """Deliver what had arrived when this began, for :data:`TURN` at most, and tell everybody if
+        the kernel had to drop something; up to when everything was read."""
         if self._sock.fileno() < 0:
-            return
+            return None
         now = self._wires.deadlines.now()
         offset = now - time.clock_gettime(time.CLOCK_REALTIME)
         count = 0
-        while count < LIMIT and self._sock.fileno() >= 0:
+        while self._sock.fileno() >= 0 and self._latest < now:
+            if count % GLANCE == GLANCE - 1 and self._wires.deadlines.now() - now > TURN:
+                break
+            count += 1
             try:
                 read = self._sock.recvmsg(SIZE, CONTROL)
             except BlockingIOError:
-                self._dry = now
+                self._dry = self._latest = now
                 break
             except OSError:
-                # What the network said about an earlier packet is no packet.
-                count += 1
+                # What the network said about an earlier packet is no packet, and must not put off
+                # for ever what is due.
+                self._latest = max(self._latest, now - TURN)
                 continue
-            count += 1
             payload, extra, _flags, sender = read
             self._deliver(payload, extra, sender[0], now, offset)
-        if count >= FULL:
+        if count > FULL:
             self._check_drops()
+        return self._latest
 
     def _deliver(
         self,
@@ -159,6 +167,7 @@ class _Inlet:
             elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
                 packed, ifindex = _PKTINFO6.unpack_from(data)
                 destination = IPv6Address(packed)
+        self._latest = received
         assert destination is not None, "the kernel was asked for it"
         arrival = Arrival(
             payload, self._port, _address(sender), destination, ifindex, ttl, received
@@ -329,10 +338,14 @@ class KernelWires(Wires):
     def outlet(self, options: BFDOptions) -> Outlet:
         return _UDPOutlet(self.namespace, options)
 
-    def drain(self) -> None:
-        """Deliver what waits in any socket. Called before a deadline may fire."""
-        for inlet in list(self._inlets.values()):
-            inlet.drain()
+    def drain(self) -> float | None:
+        """Deliver what waits in any socket, for some milliseconds each at most. Called before a
+        deadline may fire.
+
+        :return: up to when everything that arrived was delivered.
+        """
+        read = [inlet.drain() for inlet in list(self._inlets.values())]
+        return min((to for to in read if to is not None), default=None)
 
     def close(self) -> None:
         for inlet in self._inlets.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import attrs
@@ -51,6 +52,9 @@ class Stop:
 @attrs.frozen
 class TimerFired:
     """The deadline may have passed; too early is harmless."""
+
+    heard_to: float = math.inf
+    """Up to when everything that arrived on this host was delivered: only such silence counts."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
-from math import floor
 from typing import Protocol
 
-__all__ = ["Alarm", "Deadline", "Deadlines", "LoopAlarm"]
+__all__ = ["AGAIN", "Alarm", "Deadline", "Deadlines", "LoopAlarm"]
 
 TURN = 0.003
 """Seconds for which deadlines fire in one turn of the event loop. Of hundreds of routers that take
 over at once, the first have their addresses before the last have sent an advert."""
+
+AGAIN = 0.001
+"""Seconds after which a deadline is looked at again that waits for a socket to be read."""
 
 _ROUNDING = 1e-6
 """A multiple of a step that was computed in another way may come out a little less."""
@@ -80,7 +83,7 @@ class Deadline:
         if when is None:
             return
         if step and self._heap.herds:
-            when = max(when - slack, floor(when / step + _ROUNDING) * step)
+            when = max(when - slack, math.floor(when / step + _ROUNDING) * step)
         if self._queued is None or when < self._queued:
             self._heap.push(self, when)
             self._queued = when
@@ -97,6 +100,10 @@ class Deadlines:
     """All deadlines of one host. ``drains`` are called before any may fire: an advert that waits in
     a socket counts before the silence that its lateness would mean.
 
+    A drain may stop before its socket is empty, for a flood must not keep what is due from being
+    done. It then returns up to when it has read, and :attr:`heard_to` is the earliest of these: who
+    waits for silence goes on waiting until it has passed the end of that silence.
+
     :param herds: move deadlines with slack towards common moments.
     """
 
@@ -109,7 +116,10 @@ class Deadlines:
         self._waking = False
         self.woken_at = 0.0
         """When the deadlines that fire now began to: a little earlier than :meth:`now`."""
-        self.drains: dict[object, Callable[[], None]] = {}
+        self.heard_to = math.inf
+        """What arrived on this host before this moment was delivered before the deadlines that fire
+        now."""
+        self.drains: dict[object, Callable[[], float | None]] = {}
 
     def now(self) -> float:
         """Seconds of the host's clock: it runs while the machine sleeps, and never jumps back."""
@@ -134,8 +144,8 @@ class Deadlines:
         self._armed = None
         self._waking = True
         try:
-            for drain in list(self.drains.values()):
-                drain()
+            read = [drain() for drain in list(self.drains.values())]
+            self.heard_to = min((to for to in read if to is not None), default=math.inf)
             self._fire(self.now())
         finally:
             self._waking = False

@@ -98,10 +98,14 @@ class Port(ABC):
     def close(self) -> None:
         """Leave; calling it twice is harmless."""
 
-    def drain(self) -> None:
+    def drain(self) -> float | None:
         """Deliver what has arrived already. Called before a deadline may fire, so that an advert
         still in a queue counts before the silence does. A transport without a queue needs none of
-        it."""
+        it.
+
+        :return: up to when everything that arrived was delivered, in seconds of the interface's
+            clock, if this stopped before the queue was empty; ``None``: nothing waits any more.
+        """
 
     def relax(self, period: float | None) -> None:
         """Learn that up to ``period`` seconds may pass before an advert is delivered, unless its

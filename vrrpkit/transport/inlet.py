@@ -24,8 +24,10 @@ from vrrpkit.values import IPAddress
 
 __all__ = ["Counters", "Inlet", "Inlet4", "Inlet6", "Member"]
 
-LIMIT = 4096
-"""Packets read in one go, so that a flood cannot hold the event loop."""
+TURN = 0.005
+"""Seconds for which packets are read in one go, so that a flood cannot hold the event loop."""
+URGENT = 256
+"""Packets of priority 0 that are thrown away in one go; the main socket has them too."""
 ROUTES = 4096
 """Pairs of addresses and VRID remembered; forged ones must not fill the memory."""
 ADVERT = 1280
@@ -126,6 +128,7 @@ class Inlet(ABC):
         self._grow()
         self._lost = sockets.drops(self._sock)
         self._dry = now()
+        self._latest = self._dry
         self._offset = 0.0
         self._loop.add_reader(self._sock.fileno(), self.drain)
 
@@ -166,17 +169,18 @@ class Inlet(ABC):
         member.period = period
         self._choose()
 
-    def drain(self) -> None:
-        """Read until nothing is left, and tell the members if the kernel had to drop something."""
-        if self._reading:
-            return
-        self._reading = True
-        try:
-            count = self._read()
-        finally:
-            self._reading = False
-        if count >= FULL:
-            self._check_drops()
+    def drain(self) -> float:
+        """Read what had arrived when this began, for :data:`TURN` at most, and tell the members if
+        the kernel had to drop something; up to when everything was read."""
+        if not self._reading:
+            self._reading = True
+            try:
+                count = self._read()
+            finally:
+                self._reading = False
+            if count >= FULL:
+                self._check_drops()
+        return self._latest
 
     def close(self) -> None:
         """Close the sockets; calling it twice is harmless."""
@@ -196,25 +200,30 @@ class Inlet(ABC):
         now = self._now()
         self._offset = now - _wall(_REALTIME)
         total = 0
-        while total < LIMIT:
+        while True:
             try:
                 count = self._batch.read(self._sock.fileno())
             except OSError:
                 if self._failed():
+                    self._latest = now
                     return 0
-                total += 1
-                continue
-            if count:
-                self._take(count, now)
-                total += count
-            if count < MOST:
-                self._dry = now
-                break
-        return total
+                # An error says nothing of what waits: it must not put off for ever what is due.
+                count, self._latest = 1, max(self._latest, self._now() - TURN)
+            else:
+                if count:
+                    self._take(count, now)
+                if count < MOST:
+                    self._dry = self._latest = now
+                    return total + count
+            total += count
+            # They wait in the order in which they came.
+            if self._latest >= now or self._now() - now > TURN:
+                return total
 
     @abstractmethod
     def _take(self, count: int, now: float) -> None:
-        """Deliver the ``count`` packets of the batch, which was read at ``now``."""
+        """Deliver the ``count`` packets of the batch, which was read at ``now``, and note when the
+        last one came."""
 
     def _route(self, key: bytes, source: IPAddress, destination: IPAddress, vrid: int) -> Route:
         if len(self._routes) >= ROUTES:
@@ -308,7 +317,7 @@ class Inlet(ABC):
     def _wake(self) -> None:
         assert self._urgent is not None
         try:
-            for _ in range(LIMIT):
+            for _ in range(URGENT):
                 self._urgent.recv(1)
         except BlockingIOError:
             pass
@@ -325,6 +334,7 @@ class Inlet4(Inlet):
     def _take(self, count: int, now: float) -> None:
         routes, repeated, octets = self._routes, self._repeats.get, self._batch.octets
         dry, offset = self._dry, self._offset
+        received = dry
         for at, end, stamp, _hops in self._batch.packets(count):
             received = stamp + offset
             if not dry < received < now:
@@ -358,6 +368,7 @@ class Inlet4(Inlet):
                 continue
             datagram = Datagram(payload, source, destination, octets[at + 8], received)
             self._deliver(datagram, members, same if octets[at] == NO_OPTIONS else None)
+        self._latest = received
 
 
 class Inlet6(Inlet):
@@ -369,6 +380,7 @@ class Inlet6(Inlet):
     def _take(self, count: int, now: float) -> None:
         routes, repeated, batch = self._routes, self._repeats.get, self._batch
         dry, offset = self._dry, self._offset
+        received = dry
         for at, end, stamp, hop_limit in batch.packets(count):
             received = stamp + offset
             if not dry < received < now:
@@ -394,3 +406,4 @@ class Inlet6(Inlet):
                 continue
             datagram = Datagram(payload, source, destination, hop_limit, received)
             self._deliver(datagram, members, same)
+        self._latest = received

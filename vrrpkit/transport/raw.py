@@ -71,10 +71,13 @@ class RawTransport(Transport):
             raise
         return port
 
-    def drain(self) -> None:
-        """Deliver what waits in any socket. Call it before a deadline may fire."""
-        for inlet in list(self._inlets.values()):
-            inlet.drain()
+    def drain(self) -> float | None:
+        """Deliver what waits in any socket, for some milliseconds each at most. Call it before a
+        deadline may fire.
+
+        :return: up to when everything that arrived was delivered.
+        """
+        return min((inlet.drain() for inlet in list(self._inlets.values())), default=None)
 
     def close(self) -> None:
         """Close every socket; calling it twice is harmless."""
@@ -191,9 +194,8 @@ class _RawPort(Port):
         self._outlets.clear()
         self._latest = self._send = None
 
-    def drain(self) -> None:
-        for inlet, _member in list(self._places):
-            inlet.drain()
+    def drain(self) -> float | None:
+        return min((inlet.drain() for inlet, _member in list(self._places)), default=None)
 
     def relax(self, period: float | None) -> None:
         for inlet, member in self._places:

@@ -16,6 +16,7 @@ import attrs
 
 from vrrpkit.events import Hub
 from vrrpkit.host.base import Interface
+from vrrpkit.host.deadlines import AGAIN
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import State
 from vrrpkit.vrrp.belongings import Belongings
@@ -209,6 +210,10 @@ class Driver:
             now = self._deadlines.woken_at
             if machine.deadline is not None and now < machine.deadline:
                 self._arm(now)
+                return
+            if machine.deadline is not None and self._deadlines.heard_to < machine.deadline:
+                # The advert that ends the silence may be among those that nobody could read yet.
+                self._deadline.set(self._deadlines.now() + AGAIN)
                 return
         elif self._recorder is None and machine.repeated(now := self._deadlines.now()):
             try:

@@ -11,6 +11,10 @@ from vrrpkit.vrrp.vocabulary import AdvertReceived
 
 __all__ = ["Following"]
 
+DEAF = 3
+"""Down intervals after which a takeover is put off no more by adverts that were lost on this
+host, counted from the first loss since the last advert."""
+
 
 class Following:
     """The master that one router follows while it is BACKUP.
@@ -30,6 +34,7 @@ class Following:
         # What has happened since the last accepted advert.
         self._released = self._unreachable = self._lower_heard = self._overslept = False
         self._ripe = False
+        self._deaf_until: float | None = None
 
     def skew(self, priority: int) -> float:
         """Skew_Time in seconds."""
@@ -85,6 +90,7 @@ class Following:
         self._held = self._released = self._unreachable = False
         self._lower_heard = self._overslept = False
         self._ripe = False
+        self._deaf_until = None
 
     def ask_again(self, until: float) -> None:
         """It was due, and whether to take over is for others to say: be due again at ``until``,
@@ -114,6 +120,7 @@ class Following:
         self._down_at = event.at + self.down_interval(priority)
         self._released = self._unreachable = False
         self._lower_heard = self._overslept = self._ripe = False
+        self._deaf_until = None
 
     def heard(self, event: AdvertReceived, priority: int, preempting: bool) -> bool:
         """Take an advert in; whether its sender is followed now."""
@@ -153,6 +160,7 @@ class Following:
         return (
             self.master is not None
             and not (self._lower_heard or self._overslept or self._released or self._unreachable)
+            and self._deaf_until is None
             and (not preempting or self.master_priority >= priority)
         )
 
@@ -169,10 +177,20 @@ class Following:
         self._preempt_at = None
 
     def deaf(self, now: float, priority: int) -> bool:
-        """Adverts were lost, so silence up to now proved nothing; whether that matters here."""
+        """Adverts were lost, so silence up to now proved nothing; whether that matters here.
+
+        Under a flood some are lost all the time, and a master that died meanwhile must be replaced
+        all the same: so without an advert the takeover is put off to an end.
+        """
         if self._held:
             return False
-        self._down_at = now + self.down_interval(priority)
+        wait = self.down_interval(priority)
+        if self._deaf_until is None:
+            self._deaf_until = now + DEAF * wait
+        due = min(now + wait, self._deaf_until)
+        if self._down_at is not None and self._down_at >= due:
+            return False
+        self._down_at = due
         self._released = self._unreachable = False
         return True
 

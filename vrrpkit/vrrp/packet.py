@@ -7,10 +7,11 @@ The units of the wire stay in this module: seconds in version 2, centiseconds in
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import struct
 from ipaddress import IPv4Address, IPv6Address
-from typing import cast
+from typing import NamedTuple, cast
 
 import attrs
 
@@ -22,11 +23,13 @@ __all__ = [
     "Advertisement",
     "ChecksumForm",
     "Decoded",
+    "Message",
     "RejectReason",
     "decode",
     "encode",
     "interval_from_wire",
     "interval_to_wire",
+    "read",
 ]
 
 PROTOCOL = 112
@@ -109,6 +112,49 @@ class Advertisement:
     def family(self) -> int:
         """4 or 6."""
         return self.addresses[0].version
+
+
+class Message(NamedTuple):
+    """What :func:`read` found: everything but the addresses, which are made of octets that nobody
+    has vouched for yet, and cost more than all the rest."""
+
+    version: int
+    vrid: int
+    priority: int
+    wire_interval: int
+    reserved: int
+    auth_type: int
+    auth_data: bytes
+    addresses: bytes
+    """The octets of 1 to 255 addresses of the family of the sender."""
+    width: int
+    """Octets of one address: 4 or 16."""
+    checksum: ChecksumForm
+    """The form that the checksum verified in."""
+    message: bytes
+    """The VRRP message without a trailer, as received."""
+    trailer: bytes
+    """The octets after the message: an HMAC trailer, or nothing."""
+
+    def advert(self) -> Advertisement:
+        """The message with its addresses."""
+        return Advertisement(
+            version=self.version,
+            vrid=self.vrid,
+            priority=self.priority,
+            wire_interval=self.wire_interval,
+            addresses=_addresses(self.addresses, self.width),
+            reserved=self.reserved,
+            auth_type=self.auth_type,
+            auth_data=self.auth_data,
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _addresses(octets: bytes, width: int) -> tuple[IPAddress, ...]:
+    # Every advert of a router lists the same ones.
+    kind = IPv4Address if width == 4 else IPv6Address
+    return tuple(kind(octets[at : at + width]) for at in range(0, len(octets), width))
 
 
 @attrs.frozen
@@ -222,7 +268,17 @@ def unsigned(advert: Advertisement) -> bytes:
 def decode(
     payload: bytes, source: IPAddress, destination: IPAddress, *, trailer: int = 0
 ) -> Decoded:
-    """Read an advert from the octets behind the IP header.
+    """Read an advert from the octets behind the IP header, with its addresses: see
+    :func:`read`.
+
+    :raises DecodeError: these octets are no advertisement; nothing else is ever raised.
+    """
+    found = read(payload, source, destination, trailer=trailer)
+    return Decoded(found.advert(), found.checksum, found.message, found.trailer)
+
+
+def read(payload: bytes, source: IPAddress, destination: IPAddress, *, trailer: int = 0) -> Message:
+    """Read the octets behind the IP header, as far as it takes to know whose they are.
 
     :param trailer: how many octets may follow the message (all of them or none).
     :raises DecodeError: these octets are no advertisement; nothing else is ever raised.
@@ -254,21 +310,21 @@ def decode(
         raise DecodeError(RejectReason.INTERVAL_ZERO, 0, "at least 1")
     if vrid == 0:
         raise DecodeError(RejectReason.VRID, 0, "1 to 255")
-    kind = IPv4Address if width == 4 else IPv6Address
-    start = _HEADER.size
-    advert = Advertisement(
-        version=version,
-        vrid=vrid,
-        priority=priority,
-        wire_interval=interval,
-        addresses=tuple(
-            kind(payload[i : i + width]) for i in range(start, start + count * width, width)
-        ),
-        reserved=reserved,
-        auth_type=auth_type,
-        auth_data=auth_data,
+    listed = payload[_HEADER.size : _HEADER.size + count * width]
+    return Message(
+        version,
+        vrid,
+        priority,
+        interval,
+        reserved,
+        auth_type,
+        auth_data,
+        listed,
+        width,
+        form,
+        payload[:end],
+        payload[end:],
     )
-    return Decoded(advert, form, payload[:end], payload[end:])
 
 
 def _verify(

@@ -2,12 +2,13 @@
 ours. Pure.
 
 The order matters where two things are wrong at once: what is cheap and what an attacker can choose
-comes first, and a digest is computed only for what passed everything else.
+comes first, and a digest is computed only for what passed everything else. The addresses are looked
+at last: they are up to 255, and only who may speak at all can make us read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -16,11 +17,14 @@ from vrrpkit.values import IPAddress, Peer
 from vrrpkit.vrrp.auth import TRAILER, HMACAuth, PasswordAuth, Verifier
 from vrrpkit.vrrp.notices import Anomaly
 from vrrpkit.vrrp.options import Options
-from vrrpkit.vrrp.packet import Advertisement, ChecksumForm, RejectReason, decode
+from vrrpkit.vrrp.packet import Advertisement, ChecksumForm, Message, RejectReason, read
 
 __all__ = ["Heard", "Inspector", "Remark"]
 
 _PASSWORD = 1
+
+MOST_NAMED = 4
+"""Addresses that are named where two lists differ."""
 
 
 @attrs.frozen
@@ -28,8 +32,9 @@ class Remark:
     """Something wrong with an advert that is accepted all the same."""
 
     anomaly: Anomaly
-    got: str
-    want: str
+    got: object
+    """What was in the advert; its ``str()`` is for people, and is made when one is told."""
+    want: object
 
 
 @attrs.frozen
@@ -63,6 +68,8 @@ class Inspector:
     verifier: Verifier | None = None
     own: frozenset[IPAddress] = frozenset()
     """The addresses of this router: what comes from them is an echo."""
+    _same: tuple[IPAddress, ...] | None = attrs.field(default=None, init=False)
+    """Addresses that were heard, and are ours."""
 
     @classmethod
     def of(cls, options: Options) -> Inspector:
@@ -93,10 +100,23 @@ class Inspector:
         :raises DecodeError: the advert must be dropped; its ``reason`` says why. No timer may move.
         """
         self._envelope(source, destination, ttl)
-        decoded = decode(
+        message = read(
             payload, source, destination, trailer=0 if self.verifier is None else TRAILER
         )
-        advert = decoded.advert
+        self._header(message, source)
+        ahead = 0.0
+        if self.verifier is not None:
+            ahead = self.verifier.verify(message.message, message.trailer, source, wall)
+        if self.deaf_owner:
+            raise DecodeError(
+                RejectReason.OWNER,
+                f"priority {message.priority}",
+                "nothing: this router owns the addresses",
+            )
+        advert = message.advert()
+        return Heard(advert, message.checksum, self._remarks(advert, source), ahead)
+
+    def _header(self, advert: Message, source: IPAddress) -> None:
         if advert.version != self.version:
             raise DecodeError(RejectReason.VERSION, advert.version, self.version)
         if advert.vrid != self.vrid:
@@ -105,21 +125,11 @@ class Inspector:
             self.insist is not None
             and advert.version == 3
             and source.version == 4
-            and decoded.checksum is not self.insist
+            and advert.checksum is not self.insist
         ):
-            raise DecodeError(RejectReason.CHECKSUM, decoded.checksum, self.insist)
+            raise DecodeError(RejectReason.CHECKSUM, advert.checksum, self.insist)
         if advert.version == 2:
             self._version_2(advert)
-        ahead = 0.0
-        if self.verifier is not None:
-            ahead = self.verifier.verify(decoded.message, decoded.trailer, source, wall)
-        if self.deaf_owner:
-            raise DecodeError(
-                RejectReason.OWNER,
-                f"priority {advert.priority}",
-                "nothing: this router owns the addresses",
-            )
-        return Heard(advert, decoded.checksum, self._remarks(advert, source), ahead)
 
     def _envelope(self, source: IPAddress, destination: IPAddress, ttl: int) -> None:
         if source in self.own:
@@ -138,7 +148,7 @@ class Inspector:
         if not peer.min_ttl <= ttl <= peer.max_ttl:
             raise DecodeError(RejectReason.TTL, ttl, f"{peer.min_ttl} to {peer.max_ttl}")
 
-    def _version_2(self, advert: Advertisement) -> None:
+    def _version_2(self, advert: Message) -> None:
         wanted = _PASSWORD if isinstance(self.auth, PasswordAuth) else 0
         if advert.auth_type > 2:
             raise DecodeError(RejectReason.AUTH_TYPE_INVALID, advert.auth_type, wanted)
@@ -159,8 +169,12 @@ class Inspector:
             remarks.append(
                 Remark(Anomaly.INTERVAL, f"{advert.wire_interval} cs", f"{self.wire_interval} cs")
             )
-        if frozenset(advert.addresses) != self.addresses:
-            got, want = _differing(advert.addresses, self.addresses)
+        if advert.addresses is not self._same and frozenset(advert.addresses) == self.addresses:
+            # The same octets are the same object: see Message.advert().
+            self._same = advert.addresses
+        if advert.addresses is not self._same:
+            got = _Only(advert.addresses, self.addresses)
+            want = _Only(self.addresses, advert.addresses)
             if self.drop_address_list:
                 raise DecodeError(RejectReason.ADDRESS_LIST, got, want)
             remarks.append(Remark(Anomaly.ADDRESS_LIST, got, want))
@@ -177,13 +191,14 @@ class Inspector:
         return tuple(remarks)
 
 
-def _differing(got: tuple[IPAddress, ...], want: frozenset[IPAddress]) -> tuple[str, str]:
+class _Only:
     """What only one side lists, shortened: an advert may carry 255 addresses."""
-    extra = sorted(str(address) for address in set(got) - want)
-    missing = sorted(str(address) for address in want - set(got))
-    return _short(extra), _short(missing)
 
+    def __init__(self, one: Collection[IPAddress], other: Collection[IPAddress]) -> None:
+        self._one = one
+        self._other = other
 
-def _short(names: list[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(names[:limit]) + more) or "nothing else"
+    def __str__(self) -> str:
+        names = sorted(str(address) for address in set(self._one) - set(self._other))
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        return (", ".join(names[:MOST_NAMED]) + more) or "nothing else"

@@ -59,8 +59,8 @@ class Reporter:
                         at=at,
                         anomaly=remark.anomaly,
                         peer=source,
-                        got=remark.got,
-                        want=remark.want,
+                        got=str(remark.got),
+                        want=str(remark.want),
                         count=count,
                     )
                 )
