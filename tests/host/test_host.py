@@ -244,6 +244,52 @@ def test_deleted_from_outside(net: Net) -> None:
 
 
 @pytest.mark.system
+def test_what_our_own_removal_takes_along_is_put_back(net: Net) -> None:
+    net.set("ipv4/conf/eth0/promote_secondaries", 0)
+    net.set("ipv4/conf/all/promote_secondaries", 0)
+    # The first of a prefix, on which the others hang.
+    first, second, elsewhere = (
+        VIP("203.0.113.10/24"),
+        VIP("203.0.113.11/24"),
+        VIP("203.0.113.12/24", dev="eth0"),
+    )
+    theirs = "203.0.113.99/24"
+
+    async def main() -> None:
+        listeners = [Listener(), Listener(), Listener()]
+        async with opened(net) as interface, opened(net, "eth1") as other:
+            holds = [
+                await interface.hold([first], BRIEF, listeners[0]),
+                await interface.hold([second], BRIEF, listeners[1]),
+                # By the reconciler of another interface.
+                await other.hold([elsewhere], BRIEF, listeners[2]),
+            ]
+            for hold in holds:
+                hold.acquire()
+                await hold.settled()
+            net.ip(f"address add {theirs} dev eth0 label eth0:x broadcast 203.0.113.255")
+            holds[0].release()
+            await holds[0].settled()
+            wanted = {str(second), str(elsewhere), theirs}
+            await soon(lambda: wanted <= net.addresses().keys())
+            assert net.addresses()[theirs]["label"] == "eth0:x"
+            assert str(first) not in net.addresses()
+            assert [listener.losses for listener in listeners] == [[], [], []]
+            # Somebody else's removal is what it was.
+            primary = next(
+                name
+                for name, info in net.addresses().items()
+                if name.startswith("203.") and not info.get("secondary")
+            )
+            net.ip(f"address delete {primary} dev eth0")
+            await soon(lambda: listeners[1].losses and listeners[2].losses)
+            for hold in holds:
+                await hold.close()
+
+    run(main())
+
+
+@pytest.mark.system
 def test_foreign_address_is_used_in_place(net: Net) -> None:
     async def main() -> None:
         listener = Listener()

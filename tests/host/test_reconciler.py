@@ -59,9 +59,9 @@ class Host:
         self.reconciler = Reconciler(self.manager, self.announcer, self.deadlines)
         self.echo = True
 
-    def removed(self, address: IPInterface) -> None:
+    def removed(self, address: IPInterface, own: bool) -> None:
         if self.echo:
-            self.reconciler.removed(address.ip, address.network.prefixlen)
+            self.reconciler.removed(address.ip, address.network.prefixlen, own=own)
 
     async def hold(self, *vips: VIP, lease: float | None = None) -> tuple[AddressHold, Listener]:
         listener = Listener()
@@ -649,3 +649,69 @@ def test_whatever_happens_the_last_wish_wins(seed: int) -> None:
         assert host.there == set()
 
     run_virtual(main())
+
+
+@virtual_time()
+async def test_what_our_own_removal_took_along_is_put_back() -> None:
+    host = Host()
+    host.manager.promote_secondaries = False
+    (first, _), (second, other) = await host.hold(A), await host.hold(B)
+    for hold in (first, second):
+        hold.acquire()
+        await hold.settled()
+    first.release()
+    await first.settled()
+    await second.settled()
+    assert host.there == {B}
+    assert (other.losses, other.refusals) == ([], [])
+    # Routes that prefer the address went with it: the holder puts them back.
+    assert other.acquisitions == 2
+
+
+@virtual_time()
+async def test_what_goes_with_it_and_is_not_wanted_any_more_stays_away() -> None:
+    host = Host()
+    host.manager.promote_secondaries = False
+    (first, _), (second, other) = await host.hold(A), await host.hold(B)
+    first.acquire()
+    second.acquire()
+    await second.settled()
+    host.manager.delay = 1
+    first.release()
+    await asyncio.sleep(0.5)
+    second.release()
+    await second.settled()
+    assert host.there == set() and other.losses == []
+    second.acquire()
+    await second.settled()
+    assert host.there == {B}
+
+
+@virtual_time()
+async def test_what_somebody_else_removes_along_is_a_loss() -> None:
+    host = Host()
+    host.manager.promote_secondaries = False
+    (first, one), (second, other) = await host.hold(A), await host.hold(B)
+    first.acquire()
+    second.acquire()
+    await second.settled()
+    host.manager.remove(A.interface)
+    assert (one.losses, other.losses) == ([A], [B])
+
+
+@virtual_time()
+async def test_what_goes_along_while_another_request_is_under_way_is_put_back() -> None:
+    host = Host()
+    host.manager.promote_secondaries = False
+    (first, _), (second, other), (third, _) = [await host.hold(each) for each in (A, B, C)]
+    first.acquire()
+    second.acquire()
+    await second.settled()
+    host.manager.delay = 1
+    second.announce(1)
+    second.acquire()
+    first.release()
+    third.acquire()
+    await third.settled()
+    await second.settled()
+    assert host.there == {B, C} and other.losses == []

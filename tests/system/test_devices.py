@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from system.lab import Host, wait_until
-from system.ours import Vrrpkit, mastered, router
-from system.scenario import LOW, VIP4, Bench, goodbyes
+from system.ours import INTERVAL, Vrrpkit, mastered, router
+from system.scenario import HIGH, LOW, VIP4, Bench, goodbyes
 
 pytestmark = pytest.mark.system
 
@@ -108,3 +108,26 @@ def test_a_link_counts_as_up_after_its_delay(bench: Bench, family: int) -> None:
     up = time.monotonic()
     wait_until(lambda: ours.state() == "BACKUP", 4, "BACKUP")
     assert 1.9 < time.monotonic() - up < 3
+
+
+def test_handing_over_takes_nothing_from_the_other_routers(bench: Bench) -> None:
+    """Five routers with addresses in one prefix, of which the kernel removes all with the first."""
+    bench.a.sysctl({"net/ipv4/conf/all/promote_secondaries": 0})
+    bench.a.sysctl({"net/ipv4/conf/eth0/promote_secondaries": 0})
+    settings = {"interface": "eth0", "interval": INTERVAL, "priority": HIGH}
+    vips = [f"198.51.100.1{number}" for number in range(5)]
+    routers = [
+        {**settings, "name": f"r{number}", "vrid": number + 1, "vips": [f"{vip}/24"]}
+        for number, vip in enumerate(vips)
+    ]
+    ours = Vrrpkit(bench.a, routers=routers)
+    ours.start()
+    wait_until(lambda: all(map(bench.a.has, vips)), 5, "addresses")
+    since = time.monotonic()
+    for number in range(4):
+        ours.do("demote", router=f"r{number}", seconds=30)
+        wait_until(lambda: ours.state(f"r{number}") == "BACKUP", 2, "BACKUP")
+        time.sleep(0.1)
+        assert bench.a.has(vips[4])
+    assert ours.state("r4") == "MASTER"
+    assert ours.events("AddressLost", since) == []

@@ -56,6 +56,29 @@ def test_a_virtual_mac_answers_and_is_removed_at_the_end(bench: Bench, family: i
     assert settings(bench.a) == before
 
 
+@pytest.mark.parametrize(
+    ("vip", "priority", "first"),
+    [(VIP4, 200, "BACKUP"), ("fe80::51:10", 200, "BACKUP"), (VIP4, 255, "MASTER")],
+    ids=["IPv4", "IPv6", "owner"],
+)
+def test_an_ordinary_start_is_no_fault(bench: Bench, vip: str, priority: int, first: str) -> None:
+    ours = router(bench.a, priority, vips=[vip], virtual_mac=True)
+    ours.start()
+    mastered(ours, vip)
+    assert ours.transitions()[0][0] == first
+    assert "FAULT" not in [state for state, _ in ours.transitions()]
+
+
+def test_a_source_under_duplicate_detection_is_waited_for(bench: Bench) -> None:
+    (own,) = [each for each in bench.a.own_addresses if each.startswith("fe80")]
+    bench.a.ip("address", "delete", own, "dev", "eth0")
+    bench.a.sysctl({"net/ipv6/conf/eth0/accept_dad": 1})
+    ours = router(bench.a, vips=["fe80::51:10"])
+    bench.a.ip("address", "add", own, "dev", "eth0")
+    ours.start()
+    assert ours.transitions()[0][0] == "BACKUP"
+
+
 def test_a_virtual_mac_survives_a_kill_and_is_adopted(bench: Bench) -> None:
     before = settings(bench.a)
     ours = router(bench.a, virtual_mac=True)

@@ -6,11 +6,22 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import attrs
 import pytest
 
 from vrrp.routers import VIP as ADDRESS
 from vrrp.routers import adverts, mastering, router
-from vrrpkit import VIP, ConfigError, MemoryBus, NextHop, Route, State, VRRPInstance
+from vrrpkit import (
+    VIP,
+    ConfigError,
+    MemoryBus,
+    NextHop,
+    Route,
+    SourceMissing,
+    State,
+    SyncGroup,
+    VRRPInstance,
+)
 from vrrpkit.host.base import Link
 from vrrpkit.host.memory import MemoryInterface
 from vrrpkit.testing import virtual_time
@@ -250,6 +261,76 @@ class TestLinkDelays:
         for bad in (-0.1, 1000.1, "5", None):
             with pytest.raises(ConfigError, match=name):
                 router(MemoryBus(), **{name: bad})
+
+
+class TestSettling:
+    @pytest.mark.parametrize("priority", [150, 255])
+    @virtual_time()
+    async def test_a_virtual_mac_that_rises_a_moment_later_is_no_fault(self, priority: int) -> None:
+        bus = MemoryBus()
+        base = bus.interface("192.0.2.1")
+        above = await base.virtual(51, 4, None)
+        above.carrier = False
+        asyncio.get_running_loop().call_later(0.5, above.set_carrier, True)
+        a = router(bus, virtual_mac=True, priority=priority)
+        seen: list[State] = []
+        a.on_transition(lambda transition: seen.append(transition.state))
+        async with a:
+            assert a.state is (MASTER if priority == 255 else BACKUP)
+            assert seen == [a.state]
+
+    @virtual_time()
+    async def test_in_a_group(self) -> None:
+        bus = MemoryBus()
+        above = await bus.interface("192.0.2.1").virtual(51, 4, None)
+        above.carrier = False
+        asyncio.get_running_loop().call_later(0.5, above.set_carrier, True)
+        one = router(bus, "one", virtual_mac=True)
+        two = router(bus, "two", vrid=52, vips=["192.0.2.11/32"])
+        async with SyncGroup("both", [one, two]) as both:
+            assert (both.state, one.faults, two.faults) == (BACKUP, frozenset(), frozenset())
+
+    @virtual_time()
+    async def test_one_that_stays_down_is_a_fault_after_a_second(self) -> None:
+        bus = MemoryBus()
+        above = await bus.interface("192.0.2.1").virtual(51, 4, None)
+        above.carrier = False
+        before = asyncio.get_running_loop().time()
+        async with router(bus, virtual_mac=True) as a:
+            assert (a.state, a.faults) == (FAULT, {"interface-down"})
+            assert asyncio.get_running_loop().time() - before == pytest.approx(1)
+
+    @virtual_time()
+    async def test_a_base_that_is_down_is_not_waited_for(self) -> None:
+        bus = MemoryBus()
+        bus.unplug(bus.interface("192.0.2.1").name)
+        before = asyncio.get_running_loop().time()
+        async with router(bus, virtual_mac=True) as a:
+            assert a.state is FAULT and asyncio.get_running_loop().time() == before
+
+    @virtual_time()
+    async def test_a_source_under_duplicate_detection_is_waited_for(self) -> None:
+        bus = MemoryBus()
+        base = bus.interface("192.0.2.1")
+        local = next(each for each in base.manager.table if each.ip.is_link_local)
+        base.manager.remove(local)
+
+        class Detecting(MemoryInterface):
+            @property
+            def link(self) -> Link:
+                missing = local not in self.manager.table
+                return attrs.evolve(super().link, tentative=(local.ip,) if missing else ())
+
+        base.__class__ = Detecting
+        six = {"vips": ["fe80::10/64"]}
+        before = asyncio.get_running_loop().time()
+        with pytest.raises(SourceMissing):
+            async with router(bus, **six):
+                pass
+        assert asyncio.get_running_loop().time() - before == pytest.approx(3)
+        asyncio.get_running_loop().call_later(1.5, base.add, str(local))
+        async with router(bus, **six) as a:
+            assert a.state is BACKUP
 
 
 def test_no_track_is_a_word_of_routes() -> None:

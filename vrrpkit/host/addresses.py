@@ -81,15 +81,24 @@ class Addresses:
                 elif wanted and vip.track:
                     gone = f"there is no network interface {prepared.device}"
                     failures.append((vip, OSError(errno.ENODEV, gone)))
-        answers = await self._netlink.batch(requests)
+        with self._monitor.removing(
+            (index, prepared.key) for prepared, index, wanted in asked if not wanted
+        ):
+            answers = await self._netlink.batch(requests)
+            self._learn(asked, answers, failures)
+        return failures
+
+    def _learn(
+        self,
+        asked: Sequence[tuple[_Prepared, int, bool]],
+        answers: Sequence[OSError | None],
+        failures: list[tuple[VIP, OSError]],
+    ) -> None:
         for (prepared, index, wanted), problem in zip(asked, answers, strict=True):
             if problem is not None and problem.errno not in (THERE if wanted else GONE):
                 failures.append((prepared.vip, problem))
             elif wanted:
                 self._monitor.added(self._expected(prepared, index))
-        # The notices of what was done wait already: what is known is up to date on return.
-        self._monitor.drain()
-        return failures
 
     def present(self, vip: VIP) -> bool:
         """Whether the address is there now."""

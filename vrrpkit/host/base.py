@@ -44,6 +44,8 @@ class Link:
     addresses: tuple[tuple[IPAddress, int], ...] = ()
     """Usable addresses with their prefix lengths, in the kernel's order: primary ones first, no
     tentative ones."""
+    tentative: tuple[IPAddress, ...] = ()
+    """Addresses that may be used once duplicate address detection has found nobody with them."""
 
     def source(
         self, family: int, exclude: Iterable[IPAddress] = (), link_local: bool = True

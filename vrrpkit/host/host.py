@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from vrrpkit.host.addresses import GONE
 from vrrpkit.host.interface import KernelInterface
-from vrrpkit.host.messages import delete_found
+from vrrpkit.host.messages import add_found, delete_found
 from vrrpkit.host.monitor import Removal
 from vrrpkit.host.netns import Identity, identity
-from vrrpkit.host.notices import AddressKey
+from vrrpkit.host.notices import AddressKey, to_address
 from vrrpkit.host.parts import Parts
 from vrrpkit.host.sweep import Users
 
@@ -93,6 +93,7 @@ class Host:
 
     def _removed(self, removals: list[Removal]) -> None:
         self._take_off([removal for removal in removals if removal.ifindex])
+        self._give_back([removal for removal in removals if removal.taken_along])
         for interface in list(self._opened.values()):
             interface.removed(removals)
 
@@ -102,14 +103,32 @@ class Host:
         parts = self._parts
         if parts is None:
             return
-        for name, key, ifindex in strays:
+        for stray in strays:
+            name, key, ifindex = stray.name, stray.key, stray.ifindex
             record = parts.monitor.address(ifindex, key)
             if record is None or not parts.monitor.mine(record) or key not in self.held(name):
                 continue
             log.warning("%s has another name now: removing %s from it", name, record)
-            (problem,) = parts.netlink.exchange([delete_found(record)])
+            with parts.monitor.removing([(ifindex, key)]):
+                (problem,) = parts.netlink.exchange([delete_found(record)])
             if problem is not None and problem.errno not in GONE:
                 log.warning("%s stays there: %s", record, problem)
+
+    def _give_back(self, taken: list[Removal]) -> None:
+        """Put back what the kernel took along with an address that was removed here, if it is
+        somebody else's; the rest is up to who holds it."""
+        parts = self._parts
+        taken = [removal for removal in taken if removal.key not in self.held(removal.name)]
+        if parts is None or not taken:
+            return
+        for removal in taken:
+            (problem,) = parts.netlink.exchange([add_found(removal.taken_along)])
+            octets, prefix = removal.key
+            what = f"{to_address(octets)}/{prefix}"
+            if problem is None:
+                log.info("putting back %s on %s, which went with ours", what, removal.name)
+            else:
+                log.warning("%s went from %s with ours: %s", what, removal.name, problem)
 
     def _usable(self, name: str, key: AddressKey) -> None:
         for interface in list(self._opened.values()):

@@ -246,11 +246,12 @@ class KernelInterface(Interface):
         if self._open is None:
             return
         devices = {vip.dev for held in list(self._holds.values()) for vip in held.vips}
-        for name, (octets, prefix), _ifindex in removals:
+        for removal in removals:
+            name, (octets, prefix) = removal.name, removal.key
             for dev in {None, name} if name == self.name else {name}:
                 if dev in devices:
-                    address = notices.to_address(octets)
-                    self._open.reconciler.removed(address, prefix, dev)
+                    address, own = notices.to_address(octets), bool(removal.taken_along)
+                    self._open.reconciler.removed(address, prefix, dev, own=own)
 
     def usable(self, name: str, key: AddressKey) -> None:
         """Learn that an address has passed duplicate address detection: until then it was not

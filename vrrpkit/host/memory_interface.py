@@ -265,12 +265,14 @@ class MemoryInterface(Interface):
             for alarm in list(interface._alarms):
                 alarm.resume()
 
-    def _removed(self, address: IPInterface) -> None:
+    def _removed(self, address: IPInterface, own: bool) -> None:
         def tell() -> None:
             for each in self._base.machine():
                 for dev in (None, self.name) if each is self else (self.name,):
                     if each._reconciler is not None:
-                        each._reconciler.removed(address.ip, address.network.prefixlen, dev)
+                        each._reconciler.removed(
+                            address.ip, address.network.prefixlen, dev, own=own
+                        )
 
         self._hear(tell)
 

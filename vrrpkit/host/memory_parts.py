@@ -65,7 +65,7 @@ class MemoryAddresses:
 
     def __init__(
         self,
-        removed: Callable[[IPInterface], None],
+        removed: Callable[[IPInterface, bool], None],
         changed: Callable[[], None],
         manager_of: Callable[[str], MemoryAddresses] | None = None,
     ) -> None:
@@ -81,6 +81,9 @@ class MemoryAddresses:
         self.running = asyncio.Event()
         """Cleared while the process is stopped: it makes no requests then."""
         self.running.set()
+        self.promote_secondaries = True
+        """Whether the other IPv4 addresses of a prefix stay when the first one goes. (Linux: a sysctl
+        of that name, which is 0 unless somebody sets it.)"""
         self._removed = removed
         self._changed = changed
         self._manager_of = manager_of
@@ -101,7 +104,7 @@ class MemoryAddresses:
         refused = {vip for vip, _problem in failures}
         for vip in remove:
             if vip not in refused:
-                self._at(vip).remove(vip.interface)
+                self._at(vip).remove(vip.interface, own=True)
         for vip in add:
             if vip not in refused:
                 self._at(vip).put(vip.interface, lease, ours=True)
@@ -128,12 +131,26 @@ class MemoryAddresses:
             loop = asyncio.get_running_loop()
             entry.until = loop.call_later(lease, self.remove, address)
 
-    def remove(self, address: IPInterface) -> None:
+    def remove(self, address: IPInterface, *, own: bool = False) -> None:
         """Take an address off, whoever put it there."""
+        alike = [each for each in self.table if each.network == address.network]
         entry = self.table.pop(address, None)
-        if entry is not None:
-            self._forget_lease(entry)
-            self._removed(address)
+        if entry is None:
+            return
+        self._forget_lease(entry)
+        if not self.promote_secondaries and address.version == 4 and alike[0] == address:
+            for other in alike[1:]:
+                self._lose(other, own=own)
+        self._removed(address, False)
+
+    def _lose(self, address: IPInterface, *, own: bool) -> None:
+        """Lose an address with the first one of its prefix."""
+        entry = self.table.pop(address)
+        self._forget_lease(entry)
+        if own and not entry.ours:
+            self.put(address, None, ours=False)
+        else:
+            self._removed(address, own)
 
     def start(self) -> None:
         """Serve a process on the present event loop."""

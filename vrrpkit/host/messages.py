@@ -12,7 +12,7 @@ import struct
 from ipaddress import ip_interface
 from typing import Protocol, cast
 
-from vrrpkit.host.netlink import REQUEST
+from vrrpkit.host.netlink import HEADER, REQUEST
 from vrrpkit.host.notices import (
     AF_INET,
     AF_INET6,
@@ -30,6 +30,7 @@ from vrrpkit.values import SCOPES, VIP
 __all__ = [
     "Encodable",
     "add_address",
+    "add_found",
     "delete_address",
     "delete_found",
     "delete_link",
@@ -112,6 +113,12 @@ def delete_found(record: AddressRecord) -> bytearray:
     message = delete_address(VIP(ip_interface((to_address(octets), prefix)), peer=peer))
     set_index(message, record.ifindex)
     return message
+
+
+def add_found(notice: bytes) -> bytearray:
+    """RTM_NEWADDR: put an address back as the notice of its removal describes it."""
+    header = HEADER.pack(16 + len(notice), RTM_NEWADDR, REQUEST | NLM_F_CREATE, 0, 0)
+    return bytearray(header + notice)
 
 
 def _address(kind: int, flags: int, vip: VIP, options: list[tuple[str, object]]) -> bytearray:

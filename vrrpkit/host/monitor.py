@@ -7,10 +7,11 @@ returns is followed to its new index.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from typing import NamedTuple
 
 from vrrpkit.host import notices
@@ -40,6 +41,9 @@ class Removal(NamedTuple):
     key: AddressKey
     ifindex: int = 0
     """Where it still is, for the interface was given another name; 0 is nowhere."""
+    taken_along: bytes = b""
+    """Its notice, where the kernel took the address along with one that was removed here: without
+    the sysctl promote_secondaries it does so with those of the same prefix."""
 
 
 class LinkMonitor:
@@ -66,6 +70,7 @@ class LinkMonitor:
         self._indexes: dict[str, int] = {}
         self._addresses: dict[int, dict[AddressKey, AddressRecord]] = {}
         self._unmarked: set[tuple[int, AddressKey]] = set()
+        self._doomed: set[tuple[int, AddressKey]] = set()
         self._seen: dict[str, Link | None] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._dirty: set[str] = set()
@@ -150,6 +155,19 @@ class LinkMonitor:
             self._unmarked.add((record.ifindex, record.key))
         self._addresses.setdefault(record.ifindex, {}).setdefault(record.key, record)
 
+    @contextlib.contextmanager
+    def removing(self, addresses: Iterable[tuple[int, AddressKey]]) -> Generator[None]:
+        """Addresses, by interface index, that are removed inside of the block by this library's
+        netlink socket: they alone are what it asks for."""
+        doomed = set(addresses)
+        self._doomed |= doomed
+        try:
+            yield
+            # The notices of what was done wait already: what is known is up to date on return.
+            self.drain()
+        finally:
+            self._doomed -= doomed
+
     # --- what the kernel says
 
     def drain(self) -> None:
@@ -213,7 +231,9 @@ class LinkMonitor:
         elif kind == notices.RTM_DELADDR:
             record = notices.parse_address_notice(payload)
             if record is not None:
-                self._gone(record.ifindex, record.key)
+                place = (record.ifindex, record.key)
+                along = message.port == self._netlink.port and place not in self._doomed
+                self._gone(*place, taken_along=payload if along else b"")
         elif kind in (notices.RTM_NEWLINK, notices.RTM_DELLINK):
             link = notices.parse_link(payload)
             if link is not None and kind == notices.RTM_NEWLINK:
@@ -266,13 +286,13 @@ class LinkMonitor:
         if not self.mine(record):
             self._dirty.add(link.name)
 
-    def _gone(self, index: int, key: AddressKey) -> None:
+    def _gone(self, index: int, key: AddressKey, *, taken_along: bytes = b"") -> None:
         record = self._addresses.get(index, {}).pop(key, None)
         self._unmarked.discard((index, key))
         link = self._links.get(index)
         if record is None or link is None:
             return
-        self._removals.append(Removal(link.name, key))
+        self._removals.append(Removal(link.name, key, taken_along=taken_along))
         if not record.marked:
             self._dirty.add(link.name)
 
@@ -303,7 +323,8 @@ class LinkMonitor:
         if link is None:
             return None
         records = self._addresses.get(link.ifindex, {}).values()
-        fit = [record for record in records if record.usable and not self.mine(record)]
+        others = [record for record in records if not self.mine(record)]
+        fit = [record for record in others if record.usable]
         fit.sort(key=lambda record: record.rank)
         return Link(
             name=link.name,
@@ -312,6 +333,9 @@ class LinkMonitor:
             mac=link.mac,
             mtu=link.mtu,
             addresses=tuple((notices.to_address(record.key[0]), record.key[1]) for record in fit),
+            tentative=tuple(
+                notices.to_address(record.key[0]) for record in others if record.tentative
+            ),
         )
 
 

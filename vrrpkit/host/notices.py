@@ -122,6 +122,16 @@ class AddressRecord(NamedTuple):
         return not self.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
 
     @property
+    def tentative(self) -> bool:
+        """Under duplicate address detection."""
+        return self.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == IFA_F_TENTATIVE
+
+    @property
+    def failed(self) -> bool:
+        """Somebody else on the link has it, found duplicate address detection."""
+        return bool(self.flags & IFA_F_DADFAILED)
+
+    @property
     def rank(self) -> tuple[bool, bool]:
         """Sorts as the kernel prefers addresses as a source: primary first, deprecated last."""
         return bool(self.flags & IFA_F_DEPRECATED), bool(self.flags & IFA_F_SECONDARY)

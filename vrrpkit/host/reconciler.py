@@ -192,10 +192,15 @@ class Reconciler:
         self._holds.pop(hold, None)
         await self.settled(hold)
 
-    def removed(self, address: IPAddress, prefix: int, dev: str | None = None) -> None:
+    def removed(
+        self, address: IPAddress, prefix: int, dev: str | None = None, *, own: bool = False
+    ) -> None:
         """Learn from the link monitor that an address is gone from the interface, or from ``dev``.
 
         Its holders hear of it when it is wanted and this reconciler did not ask for it.
+
+        :param own: the kernel took it along with another one that was removed here. Nobody took it
+            away: it is put back.
         """
         key: Key = (dev, address.packed, prefix)
         echoes = self._echoes(key, self._deadlines.now())
@@ -209,7 +214,14 @@ class Reconciler:
             return
         self._borrowed.discard(key)
         for hold in list(self._holds):
-            if hold.wanted and key in hold.vips:
+            if not (hold.wanted and key in hold.vips):
+                continue
+            if own:
+                log.info("putting back %s, which went with another address", hold.vips[key])
+                # What is under way does not know of it yet.
+                hold.epoch += 1
+                self._change(hold)
+            else:
                 _tell(hold.listener.lost, hold.vips[key])
 
     async def close(self) -> None:

@@ -112,7 +112,8 @@ class Sweep:
             ", ".join(map(str, records)),
             name,
         )
-        self._ask(name, [messages.delete_found(record) for record in records])
+        with self._monitor.removing((record.ifindex, record.key) for record in records):
+            self._ask(name, [messages.delete_found(record) for record in records])
 
     def _ask(self, name: str, requests: Sequence[bytearray]) -> None:
         for start in range(0, len(requests), CHUNK):

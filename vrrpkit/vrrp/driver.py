@@ -126,6 +126,7 @@ class Driver:
         """Check what the host must offer, then take a place on the link. The interface is open
         already."""
         options = self._options
+        await self.seat.settle()
         self.seat.check(wait_for_interface)
         self._interface.claim(options.key)
         self._claimed = True
@@ -134,6 +135,7 @@ class Driver:
             self.seat.virtual = await self._interface.virtual(options.vrid, options.family, name)
             await self.seat.virtual.open()
         await self.seat.open_devices()
+        await self.seat.settle()
         await self._belongings.prepare(self.seat)
         for interface in self.seat.interfaces:
             self._unwatch.append(interface.watch(self._look))

@@ -7,9 +7,12 @@ transport again whenever the interface index or the source address is another.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+
+import attrs
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, SourceMissing
 from vrrpkit.host.base import Interface, Link
@@ -28,6 +31,12 @@ NO_SOURCE = "no-source"
 NOT_JOINED = "not-joined"
 """The system refused a socket or a group membership; tried again at the next change of the
 interface."""
+
+SETTLE = 1.0
+"""Seconds for an interface that was made here to come up."""
+
+DETECTION = 3.0
+"""Seconds for duplicate address detection of an address of the interface: it takes one or two."""
 
 _HEADERS = {4: 20, 6: 40}
 
@@ -132,6 +141,39 @@ class Seat:
             f"{link.name} has no {kind} to send adverts from besides the virtual ones; add one, "
             "or pass source="
         )
+
+    async def settle(self) -> None:
+        """Wait, within limits, for what the kernel tells a moment later than it is asked: that an
+        interface with a virtual MAC is up, and that an IPv6 address may be used. An ordinary start
+        shall cause no FAULT."""
+        changed = asyncio.Event()
+        with contextlib.ExitStack() as stack:
+            for interface in self.interfaces:
+                stack.callback(interface.watch(changed.set))
+            for limit, unsettled in ((DETECTION, self._detecting), (SETTLE, self._rising)):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(limit):
+                        while unsettled():
+                            changed.clear()
+                            await changed.wait()
+
+    def _detecting(self) -> bool:
+        """Whether an address that could be the source is not usable yet."""
+        link = self.interface.link
+        if link is None or not link.up or self._choose(link) is not None:
+            return False
+        usable = attrs.evolve(
+            link, addresses=tuple((address, address.max_prefixlen) for address in link.tentative)
+        )
+        return self._choose(usable) is not None
+
+    def _rising(self) -> bool:
+        """Whether the interface with the virtual MAC is about to come up."""
+        link = self.interface.link
+        if self.virtual is None or link is None or not link.up:
+            return False
+        above = self.virtual.link
+        return above is None or not above.up
 
     def look(self) -> bool:
         """Follow the interface as it is now; whether faults or the source changed."""
