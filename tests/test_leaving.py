@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from vrrpkit.leaving import Body, to_the_end
+from vrrpkit.leaving import Body, all_to_the_end, ending, to_the_end
 from vrrpkit.testing import virtual_time
 
 
@@ -46,7 +46,7 @@ async def test_a_bug_interrupts_the_body_and_is_raised_instead_of_the_cancellati
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(1000)
     with pytest.raises(ZeroDivisionError):
-        await body.end(fail(), lambda: bug)
+        await body.end(fail, lambda: bug)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -57,8 +57,77 @@ async def test_without_a_bug_what_leaving_raises_is_raised() -> None:
     body = Body()
     body.begin()
     with pytest.raises(OSError, match="leaving failed"):
-        await body.end(fail(), lambda: None)
-    await body.end(nothing(), lambda: None)
+        await body.end(fail, lambda: None)
+    await body.end(nothing, lambda: None)
     # Whoever is ending already is not interrupted.
     body.interrupt()
     await asyncio.sleep(1)
+
+
+async def cancel_all() -> None:
+    """As a program does that ends so; here with the tasks that it does not see."""
+    me = asyncio.current_task()
+    for task in (asyncio.all_tasks() - {me}) | ending():
+        task.cancel()
+
+
+@virtual_time()
+async def test_a_cancellation_of_all_tasks_does_not_reach_the_work() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(5)
+        done.append("work")
+
+    leaving = asyncio.create_task(to_the_end(work(), "work"))
+    for _ in range(3):
+        await asyncio.sleep(1)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        assert [task.get_name() for task in ending()] == ["work"]
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert done == ["work"]
+    assert ending() == set()
+
+
+@virtual_time()
+async def test_work_that_is_cancelled_before_its_first_step_is_begun_again() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(5)
+        done.append("work")
+
+    asyncio.get_running_loop().call_soon(lambda: [task.cancel() for task in ending()])
+    leaving = asyncio.create_task(to_the_end(work(), "work"))
+    await asyncio.sleep(0)
+    for task in ending():
+        task.cancel()
+    await leaving
+    assert done == ["work"]
+
+
+@virtual_time()
+async def test_several_end_at_the_same_time_and_the_first_problem_is_raised() -> None:
+    done: list[str] = []
+
+    async def work(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        done.append(f"{seconds}")
+
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(OSError, match="leaving failed"):
+        await all_to_the_end({"a": work(3), "b": fail(), "c": work(2)})
+    assert done == ["2", "3"]
+    assert asyncio.get_running_loop().time() - began == 3
+    await all_to_the_end({})
+
+
+@virtual_time()
+async def test_work_that_is_cancelled_in_the_middle_says_so() -> None:
+    leaving = asyncio.create_task(to_the_end(asyncio.sleep(5), "work"))
+    await asyncio.sleep(1)
+    await cancel_all()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving

@@ -15,6 +15,8 @@ from typing import Generic, Protocol, TypeVar, overload
 import attrs
 
 from vrrpkit.errors import Closed
+from vrrpkit.guests import as_bug, contain, meant, pass_on, require_callback
+from vrrpkit.leaving import all_to_the_end
 from vrrpkit.values import whole_number
 
 __all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
@@ -133,23 +135,28 @@ class Attachments:
         if self._stop is not None:
             self._stop()
         attached, self._attached = self._attached, {}
-        async with asyncio.TaskGroup() as tasks:
-            for attachment in attached.values():
-                tasks.create_task(_finish(attachment), name="vrrpkit: a notifier finishes")
+        await all_to_the_end(
+            {
+                f"vrrpkit: notifier {number} finishes": _finish(attachment)
+                for number, attachment in enumerate(attached.values(), 1)
+            }
+        )
 
 
 def _tell(attachment: Attachment, event: object) -> None:
     try:
         attachment.tell(event)
-    except Exception:
-        log.exception("the notifier %r failed on %s", attachment, event)
+    except BaseException as problem:
+        contain(problem, log, "the notifier %r failed on %s", attachment, event)
 
 
 async def _finish(attachment: Attachment) -> None:
     try:
         await attachment.close()
-    except Exception:
-        log.exception("the notifier %r failed at the end", attachment)
+    except BaseException as problem:
+        if meant(problem):
+            raise
+        contain(problem, log, "the notifier %r failed at the end", attachment)
 
 
 class _Listener(Protocol[E_contra]):
@@ -196,8 +203,12 @@ class Hub(Generic[E]):
     def subscribe(self, callback: Callable[[E], None]) -> Callable[[], None]:
         """Call ``callback`` with every event from now on; returns what ends it.
 
-        What ``callback`` raises is logged and goes no further.
+        What ``callback`` raises is logged and goes no further; KeyboardInterrupt and SystemExit
+        are raised in the next turn of the loop.
+
+        :raises ConfigError: it is not callable, or a coroutine function.
         """
+        require_callback("a callback", callback)
         return self._listen(_Callback(callback))
 
     @overload
@@ -209,13 +220,13 @@ class Hub(Generic[E]):
     ) -> Callable[[], None]: ...
 
     def on(
-        self, kinds: type[object] | tuple[type[object], ...], callback: Callable[..., None]
+        self, kinds: type[object] | tuple[type[object], ...], callback: Callable[..., object]
     ) -> Callable[[], None]:
         """Call ``callback`` as :meth:`subscribe` does, with events of these classes only."""
+        require_callback("a callback", callback)
 
-        def filtered(event: object) -> None:
-            if isinstance(event, kinds):
-                callback(event)
+        def filtered(event: E) -> object:
+            return callback(event) if isinstance(event, kinds) else None
 
         return self._listen(_Callback(filtered))
 
@@ -278,14 +289,22 @@ class Hub(Generic[E]):
 
 
 class _Callback(Generic[E]):
-    def __init__(self, callback: Callable[[E], None]) -> None:
+    def __init__(self, callback: Callable[[E], object]) -> None:
         self._callback = callback
 
     def deliver(self, event: E) -> None:
         try:
-            self._callback(event)
-        except Exception:
-            log.exception("the callback %r failed on %s", self._callback, event)
+            result: object = self._callback(event)
+        except BaseException as problem:
+            contain(problem, log, "the callback %r failed on %s", self._callback, event)
+        else:
+            if result is not None and asyncio.iscoroutine(result):
+                result.close()
+                log.error(
+                    "the callback %r returned a coroutine, which nobody awaits: let it start a "
+                    "task of yours instead",
+                    self._callback,
+                )
 
     def close(self) -> None:
         """A callback is not told."""
@@ -302,8 +321,11 @@ class _Waiter(Generic[E]):
         try:
             if self._predicate(event):
                 self._found.set_result(event)
-        except Exception as problem:
-            self._found.set_exception(problem)
+        except (KeyboardInterrupt, SystemExit) as ending:
+            pass_on(ending)
+        except BaseException as problem:
+            # Of whoever waits, not a cancellation of the wait.
+            self._found.set_exception(as_bug(problem))
 
     def close(self) -> None:
         if not self._found.done():

@@ -9,7 +9,7 @@ down to its shorter limit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
@@ -52,7 +52,9 @@ def on_hurry(tell: Callable[[], None]) -> Callable[[], None]:
 
 
 @asynccontextmanager
-async def patience(limit: float | None, hurried: float = 0.0) -> AsyncIterator[asyncio.Timeout]:
+async def patience(
+    limit: float | None, hurried: float = 0.0
+) -> AsyncGenerator[asyncio.Timeout, None]:
     """Like :func:`asyncio.timeout`, but with less patience in a hurry.
 
     :param limit: seconds, ``None`` for as long as it takes.

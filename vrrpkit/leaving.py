@@ -3,25 +3,95 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from weakref import WeakSet
 
-__all__ = ["Body", "to_the_end"]
+from vrrpkit.forks import Origin
+
+__all__ = ["Body", "all_to_the_end", "ending", "to_the_end"]
+
+# Tasks that asyncio.all_tasks() does not show: see to_the_end.
+_hidden: WeakSet[asyncio.Task[None]] = WeakSet()
 
 
 async def to_the_end(work: Coroutine[object, object, None], name: str) -> None:
-    """Run ``work`` to its end. A cancellation is raised after it, not instead of it."""
-    task = asyncio.create_task(work, name=name)
+    """Run ``work`` to its end. A cancellation is raised after it, not instead of it.
+
+    Nor does a cancellation of *all* tasks reach it, as by a program that ends so, or by
+    ``asyncio.run`` after a SystemExit: its task is not among those of ``asyncio.all_tasks()``.
+    Cut short in the middle, it would leave addresses or a table behind that nobody knows of any
+    more. Whoever awaits this keeps the loop running until it is done.
+    """
+    await all_to_the_end({name: work})
+
+
+async def all_to_the_end(works: Mapping[str, Coroutine[object, object, None]]) -> None:
+    """Run several to their ends at the same time, as :func:`to_the_end` does; then raise the first
+    of what they raise. (The tasks of a TaskGroup can be cancelled before their first step.)
+
+    :param works: by the names of their tasks.
+    """
+    ends = [_End(work, name) for name, work in works.items()]
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as cancellation:
-            cancelled = cancellation
-        except Exception:
-            break
-    task.result()
+    problem: BaseException | None = None
+    for end in ends:
+        cancelled = await end.over() or cancelled
+        problem = problem or end.problem
+    if problem is not None:
+        raise problem
     if cancelled is not None:
         raise cancelled
+
+
+class _End:
+    """One piece of work that is run to its end."""
+
+    def __init__(self, work: Coroutine[object, object, None], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._task = self._begin()
+
+    def _begin(self) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._do(), name=self._name)
+        _hidden.add(task)
+        # Documented for who makes tasks of their own ("Extending" in asyncio's documentation).
+        asyncio._unregister_task(task)
+        return task
+
+    async def _do(self) -> None:
+        await self._work
+
+    async def over(self) -> asyncio.CancelledError | None:
+        """Wait for the end; the cancellation that came meanwhile, if one did."""
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            if not self._task.done():
+                try:
+                    await asyncio.wait({self._task})
+                except asyncio.CancelledError as cancellation:
+                    cancelled = cancellation
+            elif (
+                self._task.cancelled()
+                and inspect.getcoroutinestate(self._work) == inspect.CORO_CREATED
+            ):
+                # Ended before its first step, in the very turn in which it was made.
+                self._task = self._begin()
+            else:
+                return cancelled
+
+    @property
+    def problem(self) -> BaseException | None:
+        """What the work has raised."""
+        if self._task.cancelled():
+            return asyncio.CancelledError(f"{self._name} was cancelled")
+        return self._task.exception()
+
+
+def ending() -> set[asyncio.Task[None]]:
+    """The tasks of :func:`to_the_end` on the running loop that are not done."""
+    loop = asyncio.get_running_loop()
+    return {task for task in _hidden if not task.done() and task.get_loop() is loop}
 
 
 class Body:
@@ -30,12 +100,14 @@ class Body:
 
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
+        self._origin: Origin | None = None
         self._ending = False
         self._interrupted = False
 
     def begin(self) -> None:
         """The object is being entered by the current task."""
         self._task = asyncio.current_task()
+        self._origin = Origin()
 
     def interrupt(self) -> None:
         """A bug has ended the run."""
@@ -43,12 +115,19 @@ class Body:
             self._interrupted = True
             self._task.cancel()
 
-    async def end(self, work: Awaitable[None], failure: Callable[[], BaseException | None]) -> None:
+    async def end(
+        self,
+        work: Callable[[], Awaitable[None]],
+        failure: Callable[[], BaseException | None],
+    ) -> None:
         """Leave by ``work``, then raise the bug that ended the run, if one did: it comes before
-        what leaving raises, which may well fail for the same reason."""
+        what leaving raises, which may well fail for the same reason. A child of fork() leaves
+        nothing, for it is its parent that is there."""
         self._ending = True
+        if self._origin is not None and self._origin.elsewhere:
+            return
         try:
-            await work
+            await work()
         except (Exception, asyncio.CancelledError):
             if failure() is None:
                 raise

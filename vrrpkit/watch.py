@@ -16,6 +16,8 @@ import struct
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
+from vrrpkit.guests import contain
+
 __all__ = ["watch"]
 
 log = logging.getLogger(__name__)
@@ -177,8 +179,8 @@ def _parts(path: str) -> list[str]:
 def _call(changed: Callable[[], None]) -> None:
     try:
         changed()
-    except Exception:
-        log.exception("the callback %r failed", changed)
+    except BaseException as problem:
+        contain(problem, log, "the callback %r failed", changed)
 
 
 _open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inotify] = WeakKeyDictionary()

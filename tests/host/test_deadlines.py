@@ -180,6 +180,26 @@ def test_a_failing_callback_stops_none_of_the_others(
     assert fired == ["other"]
 
 
+def test_a_socket_that_cannot_be_read_keeps_nothing_from_firing(
+    alarm: ManualAlarm, deadlines: Deadlines
+) -> None:
+    fired: list[str] = []
+
+    def fail() -> float | None:
+        raise asyncio.CancelledError
+
+    def drain() -> float | None:
+        fired.append("drained")
+        return None
+
+    deadlines.drains["broken"] = fail
+    deadlines.drains["other"] = drain
+    deadlines.new(lambda: fired.append("due")).set(101)
+    with pytest.raises(asyncio.CancelledError):
+        alarm.go(110)
+    assert fired == ["drained", "due"]
+
+
 def test_close_forgets_everything(alarm: ManualAlarm, deadlines: Deadlines) -> None:
     fired: list[float] = []
     deadlines.new(lambda: fired.append(alarm.time)).set(101)

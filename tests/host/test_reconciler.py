@@ -589,30 +589,23 @@ async def test_a_cancelled_close_can_be_repeated() -> None:
     assert host.there == set()
 
 
-def test_the_end_of_the_loop_ends_every_wait() -> None:
-    problems: list[BaseException] = []
-
-    async def main() -> None:
-        host = Host()
-        host.manager.delay = 10
-        hold, _ = await host.hold(A)
-        hold.acquire()
-
-        async def wait() -> None:
-            try:
-                await asyncio.shield(hold.settled())
-            except Closed as problem:
-                problems.append(problem)
-
-        waiter = asyncio.create_task(wait())
-        await asyncio.sleep(1)
-        for task in asyncio.all_tasks() - {waiter, asyncio.current_task()}:
-            if task.get_name() == "vrrpkit addresses":
-                task.cancel()
-        await waiter
-
-    run_virtual(main())
-    assert len(problems) == 1
+@virtual_time()
+@pytest.mark.parametrize("after", [0, 0.5])
+async def test_a_wish_outlives_who_cancels_all_tasks(after: float) -> None:
+    """In the very turn in which the task was made, and while the kernel is at work."""
+    host = Host()
+    host.manager.delay = 1
+    hold, _ = await host.hold(A)
+    hold.acquire()
+    if after:
+        await asyncio.sleep(after)
+    (worker,) = [task for task in asyncio.all_tasks() if task.get_name() == "vrrpkit addresses"]
+    worker.cancel()
+    await hold.settled()
+    assert host.there == {A}
+    hold.release()
+    await host.reconciler.close()
+    assert host.there == set()
 
 
 @settings(max_examples=150, deadline=None)

@@ -17,6 +17,7 @@ from vrrpkit.bfd.statistics import BFDStatistics, Rate
 from vrrpkit.bfd.vocabulary import AdminDown, AdminUp, Event, Retimed, Start
 from vrrpkit.errors import Closed, ConfigError
 from vrrpkit.events import EventsLost, Hub
+from vrrpkit.guests import require_callback
 from vrrpkit.host.memory import MemoryInterface
 from vrrpkit.values import IPAddress
 
@@ -263,13 +264,20 @@ class BFDSession:
         entered again; it must not block. Returns what ends it.
 
         An exception in it is logged and changes nothing for the session.
+
+        :raises ConfigError: it is not callable, or a coroutine function.
         """
+        require_callback("on_transition", callback)
         return self._transitions.subscribe(callback)
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback`` when a neighbour that was Up has not been heard for the Detection Time:
         not when one of the two is held down on purpose, nor when only the neighbour misses packets.
-        Returns what ends it."""
+        Returns what ends it.
+
+        :raises ConfigError: it is not callable, or a coroutine function.
+        """
+        require_callback("on_lost", callback)
 
         def filtered(transition: BFDTransition) -> None:
             expired = transition.diagnostic is BFDDiagnostic.DETECTION_EXPIRED

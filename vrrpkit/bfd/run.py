@@ -86,11 +86,15 @@ class Run:
         if self._ended:
             return
         now = self._now
-        for effect in self.session.handle(event, now):
-            self._carry_out(effect, now)
-            if self._was_ended():
-                return
-        self._deadline.set(self.session.deadline)
+        try:
+            for effect in self.session.handle(event, now):
+                self._carry_out(effect, now)
+                if self._was_ended():
+                    return
+        finally:
+            # Whatever was raised, or the session would never speak again.
+            if not self._was_ended():
+                self._deadline.set(self.session.deadline)
 
     def _was_ended(self) -> bool:
         """Whether a callback has ended this run."""

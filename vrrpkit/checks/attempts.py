@@ -17,6 +17,7 @@ from vrrpkit.checks.rules import Outcome
 from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
+from vrrpkit.guests import pass_on
 
 __all__ = ["Attempts"]
 
@@ -170,8 +171,10 @@ class Attempts:
                     f"the check() of {type(checker).__name__} is no coroutine function: write it "
                     "with 'async def'"
                 )
-        except Exception as problem:
+        except BaseException as problem:
             self._reported(number, problem)
+            if isinstance(problem, KeyboardInterrupt | SystemExit):
+                pass_on(problem)
             return
         self._task = self._loop.create_task(work, name=f"{checker} check of {self._target}")
         self._task.add_done_callback(self._returned)
@@ -180,8 +183,18 @@ class Attempts:
     def _reported(self, number: int, outcome: Outcome) -> None:
         if self.running and self._number == number:
             self.running = False
+            try:
+                self._conclude(outcome, foreign=False)
+            finally:
+                self._slots.leave()
+
+    def _conclude(self, outcome: Outcome, *, foreign: bool) -> None:
+        if foreign or isinstance(outcome, KeyboardInterrupt | SystemExit):
+            # The program is ending, or somebody cancels all tasks: that says nothing about the
+            # server, and must not take it out of service.
+            self._lost()
+        else:
             self._ended(outcome)
-            self._slots.leave()
 
     def _returned(self, task: asyncio.Task[Weight | None]) -> None:
         self._task = None
@@ -193,16 +206,12 @@ class Attempts:
             if outcome is None:
                 outcome = task.result()
         self._abandon = _nothing
-        if self.running:
-            self.running = False
-            foreign = task.cancelled() and task.cancelling()
-            if foreign or isinstance(outcome, KeyboardInterrupt | SystemExit):
-                # The program is ending, or somebody cancels all tasks: that says nothing about the
-                # server, and must not take it out of service.
-                self._lost()
-            else:
-                self._ended(outcome)
-        self._slots.leave()
-        if self._wanted:
-            self._wanted = False
-            self._enter()
+        try:
+            if self.running:
+                self.running = False
+                self._conclude(outcome, foreign=task.cancelled() and task.cancelling() > 0)
+        finally:
+            self._slots.leave()
+            if self._wanted:
+                self._wanted = False
+                self._enter()

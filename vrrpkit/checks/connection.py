@@ -168,7 +168,7 @@ class _Connection:
         assert conversation is not None, "there is nobody to talk to"
         try:
             answer = step(*heard)
-        except Exception as problem:
+        except BaseException as problem:
             # Whatever it is, the attempt ends with it, and the report carries it on.
             self.finish(problem)
             return False

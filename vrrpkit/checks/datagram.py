@@ -152,7 +152,7 @@ class _Attempt:
                 return
             try:
                 passed = self._heard(data)
-            except Exception as problem:
+            except BaseException as problem:
                 # Whatever it is, the attempt ends with it, and the report carries it on.
                 self._finish(problem)
                 return

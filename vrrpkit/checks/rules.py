@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.errors import VRRPKitError
+from vrrpkit.guests import pass_on
 
 __all__ = ["Outcome", "judged", "period", "text_of", "worst_case"]
 
@@ -32,8 +33,10 @@ def text_of(problem: BaseException) -> str:
     name = type(problem).__name__
     try:
         text = str(problem)
-    except Exception:
+    except BaseException as broken:
         # Not even a broken __str__ may end the scheduler.
+        if isinstance(broken, KeyboardInterrupt | SystemExit):
+            pass_on(broken)
         return name
     if not text:
         return name

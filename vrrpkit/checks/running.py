@@ -18,6 +18,7 @@ from vrrpkit.checks.rules import Outcome, judged, period
 from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
+from vrrpkit.guests import contain
 from vrrpkit.host.deadlines import Deadlines
 
 __all__ = ["Check"]
@@ -184,7 +185,10 @@ class Check:
         self._stopped = True
         self._drop()
         if self._detach is not None:
-            self._detach()
+            try:
+                self._detach()
+            except BaseException as problem:
+                contain(problem, log, "%s could not be detached from %s", self.checker, self.target)
         self._forget(self)
 
     async def stop(self) -> None:
@@ -318,8 +322,8 @@ class Check:
         if self._on_result is not None:
             try:
                 self._on_result(result)
-            except Exception:
-                log.exception("the callback %r failed on %s", self._on_result, result)
+            except BaseException as problem:
+                contain(problem, log, "the callback %r failed on %s", self._on_result, result)
 
     def _tell_stuck(self, now: float) -> None:
         stuck = CheckStuck(target=self.target, checker=self.checker, since=now - self._since)
@@ -327,5 +331,5 @@ class Check:
         if self._on_stuck is not None:
             try:
                 self._on_stuck(stuck)
-            except Exception:
-                log.exception("the callback %r failed on %s", self._on_stuck, stuck)
+            except BaseException as problem:
+                contain(problem, log, "the callback %r failed on %s", self._on_stuck, stuck)

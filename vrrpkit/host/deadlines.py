@@ -143,10 +143,19 @@ class Deadlines:
     def _wake(self) -> None:
         self._armed = None
         self._waking = True
+        problem: BaseException | None = None
         try:
-            read = [drain() for drain in list(self.drains.values())]
+            read: list[float | None] = []
+            for drain in list(self.drains.values()):
+                try:
+                    read.append(drain())
+                except BaseException as bug:
+                    # One that fails each time must not keep all deadlines from ever firing.
+                    problem = problem or bug
             self.heard_to = min((to for to in read if to is not None), default=math.inf)
             self._fire(self.now())
+            if problem is not None:
+                raise problem
         finally:
             self._waking = False
             if self._heap:

@@ -33,7 +33,9 @@ from vrrpkit.host.netns import Identity, Namespace, identity
 from vrrpkit.host.nfnetlink import TableWatch
 from vrrpkit.host.nft import ask, carry_out, program
 from vrrpkit.host.sysctl import Sysctls
+from vrrpkit.leaving import to_the_end
 from vrrpkit.process import Command
+from vrrpkit.worker import Worker
 
 __all__ = ["Chain", "Firewall", "Rules"]
 
@@ -120,7 +122,9 @@ class Firewall:
         self._wishes: dict[object, _Wish] = {}
         self._stale: set[str] = set()
         self._swept = False
-        self._repair: asyncio.Task[None] | None = None
+        self._gone = False
+        """Whether somebody may have deleted the table."""
+        self._repair = self._repairer()
         self._opened: _Opened | None = None
         self._lock = asyncio.Lock()
 
@@ -153,8 +157,21 @@ class Firewall:
             this kernel does not have is passed over.
         :raises PermissionMissing: CAP_NET_ADMIN is missing.
         :raises HostError: there is no program ``nft``, it refused the rules, or a setting cannot be
-            changed. What the holder had before stays.
+            changed. What the holder had before stays, also when this is cancelled.
         """
+        before = self._wishes.get(holder)
+        try:
+            await to_the_end(self._hold(holder, rules, settings), f"vrrpkit: {KIND} changes")
+        except asyncio.CancelledError:
+            # What nft was told is done by now; the caller does not know of it.
+            if before is None:
+                undo = self.release(holder)
+            else:
+                undo = self._hold(holder, before.rules, None)
+            await to_the_end(undo, f"vrrpkit: {KIND} changes back")
+            raise
+
+    async def _hold(self, holder: object, rules: Rules, settings: Mapping[str, int] | None) -> None:
         async with self._lock:
             opened = self._opened
             if opened is None:
@@ -174,7 +191,11 @@ class Firewall:
                 raise
 
     async def release(self, holder: object) -> None:
-        """Remove the rules of one holder; without effect if it has none."""
+        """Remove the rules of one holder; without effect if it has none. A cancellation waits for
+        it."""
+        await to_the_end(self._release(holder), f"vrrpkit: {KIND} is given back")
+
+    async def _release(self, holder: object) -> None:
         async with self._lock:
             wish = self._wishes.pop(holder, None)
             opened = self._opened
@@ -308,22 +329,29 @@ class Firewall:
         if opened is not None and not self._wishes:
             self._opened = None
             opened.resources.close()
-            if self._repair is not None:
-                self._repair.cancel()
+            self._gone = False
+            self._repair.cancel()
+            self._repair = self._repairer()
+
+    def _repairer(self) -> Worker:
+        return Worker("vrrpkit: repairs nftables", self._put_back, lambda: self._gone)
 
     def _deleted(self) -> None:
-        if self._repair is None or self._repair.done():
-            self._repair = asyncio.create_task(self._put_back(), name="vrrpkit: repairs nftables")
+        self._gone = True
+        self._repair.start()
 
     async def _put_back(self) -> None:
-        try:
-            while True:
+        while self._gone:
+            try:
                 if not await self.ensure():
+                    self._gone = False
                     return
-                # Whoever did it may do it again, and is not heard meanwhile.
-                await asyncio.sleep(PAUSE)
-        except HostError as problem:
-            log.warning("rules of nftables are not put back: %s", problem)
+            except HostError as problem:
+                log.warning("rules of nftables are not put back: %s", problem)
+                self._gone = False
+                return
+            # Whoever did it may do it again, and is not heard meanwhile.
+            await asyncio.sleep(PAUSE)
 
     async def _write(self, opened: _Opened) -> None:
         lines = [*map(_removal, sorted(self._stale)), _removal(opened.table)]

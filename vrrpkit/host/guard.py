@@ -25,6 +25,7 @@ import attrs
 from vrrpkit.errors import HostError
 from vrrpkit.host.base import Ban
 from vrrpkit.host.firewall import Chain, Firewall, Rules
+from vrrpkit.leaving import to_the_end
 from vrrpkit.values import IPAddress
 
 __all__ = ["REFUSED", "SILENT", "Guard", "Place", "refusal", "silence"]
@@ -100,7 +101,10 @@ class Guard:
         await self._firewall.sweep()
 
     async def lift(self, ban: _Ban) -> None:
-        """End a ban; without effect if it has ended."""
+        """End a ban; without effect if it has ended. A cancellation waits for it."""
+        await to_the_end(self._lift(ban), "vrrpkit: a ban ends")
+
+    async def _lift(self, ban: _Ban) -> None:
         async with self._lock:
             if ban not in self._bans:
                 return

@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, ParamSpec, TypeAlias
 
 from vrrpkit.errors import Closed, KernelRefused
+from vrrpkit.guests import contain, meant
 from vrrpkit.host.announcing import Announcer
 from vrrpkit.host.base import AddressHold, AddressListener, AddressManager, Announcements
 from vrrpkit.host.deadlines import Deadlines
 from vrrpkit.values import VIP, IPAddress
+from vrrpkit.worker import Worker
 
 __all__ = ["Reconciler"]
 
@@ -114,7 +116,9 @@ class Reconciler:
         self._leaving: dict[Key, _Echo] = {}
         self._renew = False
         self._renewal = deadlines.new(self._renewal_due)
-        self._task: asyncio.Task[None] | None = None
+        self._worker = Worker(
+            "vrrpkit addresses", self._work, lambda: bool(self._changed or self._renew)
+        )
         self._closed = False
 
     async def hold(
@@ -177,10 +181,7 @@ class Reconciler:
             self._announcer.again(hold, repeat)
 
     async def settled(self, hold: Hold) -> None:
-        """Wait until the kernel followed the last wish of ``hold``, or refused to.
-
-        :raises Closed: the event loop ended before that.
-        """
+        """Wait until the kernel followed the last wish of ``hold``, or refused to."""
         if hold in self._changed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             hold.waiters.append(waiter)
@@ -230,8 +231,7 @@ class Reconciler:
         self._renewal.set(None)
         for hold in list(self._holds):
             self.wish(hold, wanted=False)
-        while self._task is not None:
-            await asyncio.wait({self._task})
+        await self._worker.idle()
         self._holds.clear()
         if self._placed:
             log.warning("the kernel kept %s", ", ".join(str(vip) for vip in self._placed.values()))
@@ -242,27 +242,19 @@ class Reconciler:
 
     def _change(self, hold: Hold) -> None:
         self._changed[hold] = None
-        self._start()
-
-    def _start(self) -> None:
-        # The task begins in the next turn of the loop, with all wishes of this one.
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(
-                self._work(), name="vrrpkit addresses"
-            )
+        self._worker.start()
 
     async def _work(self) -> None:
-        try:
-            while self._changed or self._renew:
-                job = self._plan()
-                self._conclude(job, await self._execute(job))
-        finally:
-            self._task = None
-            for hold in self._changed:
-                for waiter in _waiters(hold):
-                    waiter.set_exception(
-                        Closed("the event loop ended before the addresses were settled")
-                    )
+        while self._changed or self._renew:
+            renew = self._renew
+            job = self._plan()
+            try:
+                failures = await self._execute(job)
+            except BaseException:
+                # What was begun is done again, as the kernel's answer is not known.
+                self._renew |= renew
+                raise
+            self._conclude(job, failures)
 
     def _plan(self) -> _Job:
         job = _Job({hold: hold.epoch for hold in self._changed}, {}, {})
@@ -319,9 +311,11 @@ class Reconciler:
             }
         except OSError as problem:
             return {_key(vip): problem for vip in (*add, *remove)}
-        except Exception as bug:
+        except BaseException as bug:
+            if meant(bug):
+                raise
             # The routers must hear of it, or they would be MASTER without their addresses.
-            log.exception("a bug kept addresses from being changed")
+            contain(bug, log, "a bug kept addresses from being changed")
             return {_key(vip): OSError(errno.EIO, f"bug: {bug!r}") for vip in (*add, *remove)}
 
     def _conclude(self, job: _Job, failures: Failures) -> None:
@@ -369,7 +363,7 @@ class Reconciler:
 
     def _renewal_due(self) -> None:
         self._renew = True
-        self._start()
+        self._worker.start()
 
     def _echoes(self, key: Key, now: float) -> int:
         echo = self._leaving.get(key)
@@ -401,6 +395,6 @@ def _waiters(hold: Hold) -> list[asyncio.Future[None]]:
 def _tell(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     try:
         method(*args, **kwargs)
-    except Exception:
+    except BaseException as problem:
         # One virtual router's bug must not take the addresses of the others down with it.
-        log.exception("a listener failed in %s", method)
+        contain(problem, log, "a listener failed in %s", method)

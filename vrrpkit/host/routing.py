@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from vrrpkit.errors import Closed
+from vrrpkit.guests import contain
 from vrrpkit.host import route_notices
 from vrrpkit.host.base import RouteHold
 from vrrpkit.host.deadlines import Deadlines
@@ -389,6 +390,6 @@ class Routing:
                 if hold.wanted:
                     try:
                         hold.lost(item.entry)
-                    except Exception:
+                    except BaseException as problem:
                         # One virtual router's bug must not take the routes of the others down.
-                        log.exception("a listener failed in %s", hold.lost)
+                        contain(problem, log, "a listener failed in %s", hold.lost)

@@ -16,6 +16,7 @@ from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.errors import Closed, ConfigError, HostError
 from vrrpkit.events import Hub
+from vrrpkit.guests import as_bug, pass_on
 from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.checking import Checking, Followed
 from vrrpkit.ipvs.claim import Claim
@@ -217,8 +218,12 @@ class Driver:
                 )
             )
             self._results.publish(result)
-        except Exception as bug:
-            self.failed(bug)
+        except BaseException as bug:
+            # From what the user's checker says of itself, for example.
+            if isinstance(bug, KeyboardInterrupt | SystemExit):
+                pass_on(bug)
+            else:
+                self.failed(as_bug(bug))
 
     def _overdue(self, name: str, stuck: CheckStuck) -> None:
         self._publish(

@@ -8,6 +8,7 @@ What was read and what was changed since is remembered, so that a change costs n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -16,7 +17,8 @@ from weakref import WeakKeyDictionary, ref
 
 import attrs
 
-from vrrpkit.errors import Closed, DuplicateService
+from vrrpkit.errors import DuplicateService
+from vrrpkit.guests import as_bug, contain, meant
 from vrrpkit.ipvs.claim import Claim, ClaimListener
 from vrrpkit.ipvs.diff import diff
 from vrrpkit.ipvs.entries import (
@@ -31,8 +33,11 @@ from vrrpkit.ipvs.job import Answers, Job
 from vrrpkit.ipvs.mirror import Mirror, Subject, found, placed, refusal, subject
 from vrrpkit.ipvs.stages import held_back, makes, stages
 from vrrpkit.ipvs.table import Table
+from vrrpkit.worker import Worker
 
 __all__ = ["Keeper"]
+
+log = logging.getLogger(__name__)
 
 RETRY = 10.0
 """Seconds after which what was refused is tried again where nobody polls."""
@@ -67,7 +72,9 @@ class Keeper:
         """Whether the table is to be read before the next pass."""
         self._timer: asyncio.TimerHandle | None = None
         self._listing: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._worker = Worker(
+            "vrrpkit IPVS table", self._work, lambda: bool(self._dirty or self._due)
+        )
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -118,7 +125,7 @@ class Keeper:
         """Have the table follow a claim."""
         claim.epoch += 1
         self._dirty[claim] = None
-        self._start()
+        self._worker.start()
 
     async def settled(self, claim: Claim) -> None:
         """See :meth:`Claim.settled`."""
@@ -146,8 +153,8 @@ class Keeper:
         """See :meth:`Claim.drop`."""
         async with self._turn:
             self._forget(claim)
-        if not self._claims and self._task is not None:
-            await asyncio.wait({self._task})
+        if not self._claims:
+            await self._worker.idle()
 
     def _forget(self, claim: Claim) -> None:
         for key in claim.services:
@@ -184,14 +191,7 @@ class Keeper:
     def _poll(self) -> None:
         self._timer = None
         self._due = True
-        self._start()
-
-    def _start(self) -> None:
-        # The task begins in the next turn of the loop, with all wishes of this one.
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(
-                self._work(), name="vrrpkit IPVS table"
-            )
+        self._worker.start()
 
     # --- work -----------------------------------------------------------------------------------
 
@@ -200,15 +200,21 @@ class Keeper:
             while self._dirty or self._due:
                 async with self._turn:
                     await self._pass()
-        except Exception as bug:
-            for claim in list(self._claims):
+        except BaseException as problem:
+            for claim in self._claims:
                 claim.whole = claim.begun
+            if meant(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
+                # Perhaps a part was carried out: the next pass finds out.
+                self._due = bool(self._claims)
+                raise
+            self._due = False
+            bug = as_bug(problem)
+            for claim in list(self._claims):
                 self._settle(claim, bug)
-                claim.listener.failed(bug)
-        finally:
-            self._task = None
-            for claim in list(self._dirty):
-                self._settle(claim, Closed("the event loop ended before the table had followed"))
+                try:
+                    claim.listener.failed(bug)
+                except BaseException as another:
+                    contain(another, log, "a virtual server failed to end")
 
     async def _pass(self) -> None:
         fresh, self._due = self._due, False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
@@ -10,6 +9,7 @@ from vrrpkit.errors import HostError
 from vrrpkit.ipvs.entries import Destination, ServiceKey
 from vrrpkit.ipvs.pool import Member
 from vrrpkit.ipvs.table import Table
+from vrrpkit.worker import Worker
 
 __all__ = ["Masquerading", "forget_kept"]
 
@@ -38,7 +38,9 @@ class Masquerading:
         if isinstance(table, KernelTable):
             self._rules = Masquerade(services, netns=table.netns, name=name)
         self._restored = restored
-        self._task: asyncio.Task[None] | None = None
+        self._due = False
+        """Whether somebody asked for a look that was not made yet."""
+        self._worker = Worker("vrrpkit masquerading", self._ensure, lambda: self._due)
 
     async def start(self, members: Iterable[Member]) -> None:
         """Masquerade connections to these servers.
@@ -59,14 +61,14 @@ class Masquerading:
 
     def look(self) -> None:
         """See whether the rules are still there, and put them back if not."""
-        if self._rules is not None and self._task is None:
-            self._task = asyncio.create_task(self._ensure(), name="vrrpkit masquerading")
+        if self._rules is not None:
+            self._due = True
+            self._worker.start()
 
     async def end(self, *, keep: bool) -> None:
         """Stop it; with ``keep`` its rules stay, for the connections that go on, until the next run
         under this name."""
-        if self._task is not None:
-            await asyncio.wait({self._task})
+        await self._worker.idle()
         if self._rules is None:
             return
         if keep:
@@ -77,12 +79,13 @@ class Masquerading:
     async def _ensure(self) -> None:
         assert self._rules is not None
         try:
-            if await self._rules.ensure():
-                self._restored()
+            restored = await self._rules.ensure()
         except HostError as problem:
             log.warning("the rules for masquerading cannot be restored: %s", problem)
-        finally:
-            self._task = None
+            restored = False
+        self._due = False
+        if restored:
+            self._restored()
 
 
 async def forget_kept(table: Table, name: str) -> None:

@@ -12,6 +12,7 @@ from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.errors import Closed, ConfigError, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.guests import require_callback
 from vrrpkit.ipvs.checking import Followed, require_followed, require_scheduler
 from vrrpkit.ipvs.driver import Driver
 from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceKey, Tunnel
@@ -28,7 +29,7 @@ from vrrpkit.ipvs.status import (
     status,
 )
 from vrrpkit.ipvs.table import Table, require_table
-from vrrpkit.leaving import Body
+from vrrpkit.leaving import Body, to_the_end
 from vrrpkit.values import is_number, whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
@@ -226,9 +227,9 @@ class VirtualServer:
             try:
                 await driver.end()
             finally:
-                await self._notify.close()
+                await to_the_end(self._notify.close(), f"vrrpkit: {self.name} tells its notifiers")
 
-        await self._body.end(leave(), lambda: driver.failure)
+        await self._body.end(leave, lambda: driver.failure)
 
     @property
     def _running(self) -> Driver:
@@ -326,19 +327,22 @@ class VirtualServer:
         the event loop; it must not block. Returns what ends it.
 
         An exception in it is logged and changes nothing.
-        """
 
+        :raises ConfigError: it is not callable, or a coroutine function.
+        """
+        require_callback("on_server", callback)
         return self._hub.on((ServerUp, ServerDown), callback)
 
     def on_quorum(self, callback: Callable[[QuorumUp | QuorumDown], None]) -> Callable[[], None]:
         """Call ``callback`` when the quorum is reached or lost (``quorum_up``, ``quorum_down``), as
         :meth:`on_server` does."""
-
+        require_callback("on_quorum", callback)
         return self._hub.on((QuorumUp, QuorumDown), callback)
 
     def on_result(self, callback: Callable[[CheckResult], None]) -> Callable[[], None]:
         """Call ``callback`` with every result of a check (``log_all_failures``), as
         :meth:`on_server` does."""
+        require_callback("on_result", callback)
         return self._results.subscribe(callback)
 
     # --- what it can be told --------------------------------------------------------------------

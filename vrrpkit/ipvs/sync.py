@@ -21,6 +21,7 @@ from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
+from vrrpkit.worker import Worker
 
 __all__ = ["ConnectionSync", "SyncNotice", "SyncRefused", "SyncSwitched"]
 
@@ -134,7 +135,9 @@ class ConnectionSync:
         self._wanted: frozenset[SyncRole] = frozenset()
         self._told: str | None = None
         self._unfollow: Callable[[], None] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._unsure = False
+        """Whether a switch was cut short, so that nobody knows what runs."""
+        self._worker = Worker(f"vrrpkit connection sync on {interface}", self._work, self._pending)
         self._timer: asyncio.TimerHandle | None = None
         self._used = False
 
@@ -207,8 +210,7 @@ class ConnectionSync:
 
         async def give_back() -> None:
             try:
-                if self._task is not None:
-                    await asyncio.wait({self._task})
+                await self._worker.idle()
                 try:
                     await self._switch(table)
                 except OSError as problem:
@@ -237,25 +239,26 @@ class ConnectionSync:
 
     def _start(self) -> None:
         # One switch at a time: the last state wins, however often it changes meanwhile.
-        if self._table is not None and self._task is None and self._roles != self._wanted:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            self._task = asyncio.create_task(
-                self._work(self._table), name=f"vrrpkit connection sync on {self._interface}"
-            )
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pending():
+            self._worker.start()
 
-    async def _work(self, table: Table) -> None:
-        try:
-            while self._roles != (wanted := self._wanted):
-                try:
-                    await self._switch(table)
-                except OSError as problem:
-                    self._refused(problem)
-                    if wanted == self._wanted:
-                        break
-        finally:
-            self._task = None
+    def _pending(self) -> bool:
+        if self._table is None or self._timer is not None:
+            return False
+        return self._unsure or self._roles != self._wanted
+
+    async def _work(self) -> None:
+        while (table := self._table) is not None and (self._unsure or self._roles != self._wanted):
+            wanted = self._wanted
+            try:
+                await self._switch(table)
+            except OSError as problem:
+                self._refused(problem)
+                if wanted == self._wanted:
+                    break
 
     async def _switch(self, table: Table) -> None:
         """Stop what should not run, and start what should.
@@ -263,7 +266,10 @@ class ConnectionSync:
         :raises OSError: the kernel refused.
         """
         before = self._roles
+        unsure, self._unsure = self._unsure, True
         try:
+            if unsure:
+                self._roles = await self._found(table)
             for role in ORDER:
                 if role in self._roles and role not in self._wanted:
                     await table.stop_sync_daemon(role)
@@ -273,6 +279,11 @@ class ConnectionSync:
                     await table.start_sync_daemon(self._daemons[role])
                     self._roles |= {role}
             self._told = None
+            self._unsure = False
+        except OSError:
+            # The kernel has answered, and what it refused is as it was.
+            self._unsure = unsure
+            raise
         finally:
             if self._roles != before:
                 roles = tuple(role for role in ORDER if role in self._roles)

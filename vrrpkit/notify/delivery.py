@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from vrrpkit.guests import meant
 from vrrpkit.notify.dial import Dialler, OwnName
 from vrrpkit.notify.outbox import Letter, Outbox, pause_before
 from vrrpkit.notify.postal import PlainSubject, address_literal
 from vrrpkit.values import one_line
+from vrrpkit.worker import Worker
 
 if TYPE_CHECKING:
     import socket
@@ -95,7 +97,8 @@ class Delivery:
         self._idle = asyncio.Event()
         self._ended = False
         self._progress = False
-        self._task: asyncio.Task[None] | None = None
+        self._context: SSLContext | None = None
+        self._worker = Worker("vrrpkit: mail", self._run, lambda: not self._ended)
         self.sent = 0
         """Letters that the server took, for one recipient at least."""
         self.refused = 0
@@ -107,7 +110,8 @@ class Delivery:
 
     def start(self, context: SSLContext | None) -> None:
         """Deliver until :meth:`end`."""
-        self._task = asyncio.create_task(self._run(context), name="vrrpkit: mail")
+        self._context = context
+        self._worker.start()
 
     def wake(self) -> None:
         """There is something in the outbox."""
@@ -123,13 +127,14 @@ class Delivery:
     async def end(self) -> None:
         """Deliver no more."""
         self._ended = True
-        task = self._task
-        while task is not None and not task.done():
+        while self._worker.busy:
             # More than once: asyncio.wait_for of Python 3.11 may lose one, and aiosmtplib uses it.
-            task.cancel()
-            await asyncio.wait([task], timeout=PATIENCE)
+            self._worker.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._worker.idle()
 
-    async def _run(self, context: SSLContext | None) -> None:
+    async def _run(self) -> None:
         tries = 0
         while not self._ended:
             self._wake.clear()
@@ -140,8 +145,10 @@ class Delivery:
             self._progress = False
             try:
                 async with asyncio.timeout(self._post.deadline):
-                    await self._session(context)
-            except Exception as problem:
+                    await self._session(self._context)
+            except BaseException as problem:
+                if meant(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
+                    raise
                 tries = 1 if self._progress else tries + 1
                 self.problem = _said(problem)
                 level = logging.WARNING if tries == 1 else logging.DEBUG

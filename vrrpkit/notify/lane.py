@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
+
+from vrrpkit.guests import contain, meant
+from vrrpkit.hurry import patience
+from vrrpkit.worker import Worker
 
 __all__ = ["Lane"]
 
@@ -16,6 +20,9 @@ T = TypeVar("T")
 
 PATIENCE = 5.0
 """Seconds that work which is cancelled may take to end."""
+
+HURRIED = 0.5
+"""Seconds for either, once somebody is in a hurry."""
 
 
 class _Alone:
@@ -52,7 +59,7 @@ class Lane(Generic[T]):
         self._waiting: OrderedDict[Hashable, T] = OrderedDict()
         self._alone: OrderedDict[Hashable, None] = OrderedDict()
         """The keys of those of kind ``None``."""
-        self._task: asyncio.Task[None] | None = None
+        self._worker = Worker(f"vrrpkit: {name}", self._run, lambda: bool(self._waiting))
         self._closed = False
         self.replaced = 0
         """Items that a newer one of their kind took the place of."""
@@ -62,7 +69,7 @@ class Lane(Generic[T]):
     @property
     def busy(self) -> bool:
         """Whether something waits or is being done."""
-        return self._task is not None
+        return self._worker.busy
 
     def put(self, item: T) -> None:
         """Have something done; without effect after :meth:`close`."""
@@ -80,8 +87,7 @@ class Lane(Generic[T]):
         elif len(self._waiting) - len(self._alone) >= self._kinds:
             self._drop(next(key for key in self._waiting if key not in self._alone))
         self._waiting[kind] = item
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"vrrpkit: {self._name}")
+        self._worker.start()
 
     def _drop(self, key: Hashable) -> None:
         del self._waiting[key]
@@ -91,22 +97,27 @@ class Lane(Generic[T]):
         self.dropped += 1
 
     async def _run(self) -> None:
-        try:
-            while self._waiting:
-                key, item = self._waiting.popitem(last=False)
-                self._alone.pop(key, None)
-                try:
-                    await self._work(item)
-                except asyncio.CancelledError:
-                    task = asyncio.current_task()
-                    if task is None or task.cancelling():
-                        raise
-                    # Not this task was cancelled, but something that the work waited for.
-                    log.exception("%s failed on %s", self._name, item)
-                except Exception:
-                    log.exception("%s failed on %s", self._name, item)
-        finally:
-            self._task = None
+        while self._waiting:
+            key, item = self._waiting.popitem(last=False)
+            alone = key in self._alone
+            self._alone.pop(key, None)
+            try:
+                await self._work(item)
+            except BaseException as problem:
+                if meant(problem):
+                    # By somebody who cancels all tasks, perhaps: then it is done again.
+                    self._put_back(key, item, alone=alone)
+                    raise
+                contain(problem, log, "%s failed on %s", self._name, item)
+
+    def _put_back(self, key: Hashable, item: T, *, alone: bool) -> None:
+        if self._worker.stopped or key in self._waiting:
+            return
+        self._waiting[key] = item
+        self._waiting.move_to_end(key, last=False)
+        if alone:
+            self._alone[key] = None
+            self._alone.move_to_end(key, last=False)
 
     def _forget(self) -> None:
         self._waiting.clear()
@@ -116,19 +127,17 @@ class Lane(Generic[T]):
         """Take nothing more, and drop what waits; what is being done is cancelled."""
         self._closed = True
         self._forget()
-        if self._task is not None:
-            self._task.cancel()
+        self._worker.cancel()
 
     async def close(self, timeout: float) -> None:
         """Take nothing more, and give what waits ``timeout`` seconds to be done."""
         self._closed = True
-        task = self._task
-        if task is None:
-            return
         try:
-            await asyncio.wait([task], timeout=timeout)
+            with contextlib.suppress(TimeoutError):
+                async with patience(timeout, HURRIED):
+                    await self._worker.idle()
         finally:
-            if not task.done():
+            if self._worker.busy:
                 log.warning(
                     "%s is not done after %g s: %d left out",
                     self._name,
@@ -137,5 +146,7 @@ class Lane(Generic[T]):
                 )
                 self.dropped += len(self._waiting) + 1
                 self._forget()
-                task.cancel()
-                await asyncio.wait([task], timeout=PATIENCE)
+                self._worker.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with patience(PATIENCE, HURRIED):
+                        await self._worker.idle()

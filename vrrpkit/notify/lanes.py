@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from vrrpkit.leaving import all_to_the_end
 from vrrpkit.notify.lane import Lane
 
 __all__ = ["Lanes"]
@@ -112,7 +113,10 @@ class Lanes(Generic[T]):
     async def close(self, timeout: float) -> None:
         """Take nothing more, and give what waits ``timeout`` seconds to be done."""
         self._closed = True
-        async with asyncio.TaskGroup() as tasks:
-            for lane in self._lanes.values():
-                if lane.busy:
-                    tasks.create_task(lane.close(timeout), name=f"vrrpkit: {self._name} end")
+        busy = [lane for lane in self._lanes.values() if lane.busy]
+        await all_to_the_end(
+            {
+                f"vrrpkit: {self._name} end ({number})": lane.close(timeout)
+                for number, lane in enumerate(busy, 1)
+            }
+        )

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 import attrs
 
 from vrrpkit.errors import ConfigError
+from vrrpkit.guests import meant
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows
 from vrrpkit.values import seconds
@@ -72,7 +73,9 @@ class TrackFunction(Tracker):
                     signal = await self._ask(found)
             except ConfigError:
                 raise
-            except Exception as problem:
+            except BaseException as problem:
+                if meant(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
+                    raise
                 found = None
                 level = logging.DEBUG if failed else logging.WARNING
                 log.log(level, "%s: %s", self.label, str(problem) or type(problem).__name__)

@@ -136,7 +136,7 @@ class Belongings:
         """Put routes and rules in place; whether all are."""
         try:
             failures = routes.acquire()
-        except Exception as bug:
+        except BaseException as bug:
             self._fail(bug)
             return False
         self._refused([(entry.described, error) for entry, error in failures])

@@ -15,6 +15,7 @@ from typing import assert_never
 import attrs
 
 from vrrpkit.events import Hub
+from vrrpkit.guests import as_bug, pass_on
 from vrrpkit.host.base import Interface
 from vrrpkit.host.deadlines import AGAIN
 from vrrpkit.transport.base import Transport
@@ -132,8 +133,10 @@ class Driver:
         self._claimed = True
         if options.virtual_mac:
             name = options.virtual_mac if isinstance(options.virtual_mac, str) else None
-            self.seat.virtual = await self._interface.virtual(options.vrid, options.family, name)
-            await self.seat.virtual.open()
+            virtual = await self._interface.virtual(options.vrid, options.family, name)
+            await virtual.open()
+            # Only now: what was not opened must not be closed, somebody else may use it too.
+            self.seat.virtual = virtual
         await self.seat.open_devices()
         await self.seat.settle()
         await self._belongings.prepare(self.seat)
@@ -218,12 +221,12 @@ class Driver:
                 self._deadline.set(self._deadlines.now() + AGAIN)
                 return
         elif self._recorder is None and machine.repeated(now := self._deadlines.now()):
+            # First, for what sends may raise anything.
+            self._deadline.set(machine.deadline, machine.slack, self._stride)
             try:
                 self._send(machine.priority, now)
-            except Exception as bug:
+            except BaseException as bug:
                 self.fail(bug)
-            else:
-                self._deadline.set(machine.deadline, machine.slack, self._stride)
             return
         self.feed(_TIMER_FIRED)
 
@@ -239,7 +242,7 @@ class Driver:
                 self.feed(PrimaryAddress(self.seat.source))
             self.feed(FaultsNow(faults=self.faults))
             self._set_pace()
-        except Exception as bug:
+        except BaseException as bug:
             self.fail(bug)
 
     # --- the choke point -------------------------------------------------------------------------
@@ -254,12 +257,13 @@ class Driver:
             self._queue.append(event)
             return
         self._feeding = True
+        self._queue.append(event)
         try:
-            self._step(event)
             while self._queue:
-                self._step(self._queue.popleft())
-        except Exception as bug:
-            self.fail(bug)
+                try:
+                    self._step(self._queue.popleft())
+                except BaseException as bug:
+                    self.fail(bug)
         finally:
             self._feeding = False
 
@@ -273,12 +277,29 @@ class Driver:
         return self._deadlines.now()
 
     def settle(self, event: Event, effects: Sequence[Effect], now: float) -> None:
-        """Carry out what the machine answered to ``event``."""
+        """Carry out what the machine answered to ``event``: every effect, and the timer, whatever
+        one of them raises. What was raised first is raised then."""
+        problem: BaseException | None = None
         if self._recorder is not None:
-            self._recorder.record(self.machine, event, now, effects)
+            try:
+                self._recorder.record(self.machine, event, now, effects)
+            except BaseException as bug:
+                problem = self._spare(bug)
         for effect in effects:
-            self._carry_out(effect, now)
+            try:
+                self._carry_out(effect, now)
+            except BaseException as bug:
+                problem = problem or self._spare(bug)
         self._arm(now)
+        if problem is not None:
+            raise problem
+
+    def _spare(self, problem: BaseException) -> BaseException | None:
+        """What is to be raised when all is done; what means the program comes out by itself."""
+        if isinstance(problem, KeyboardInterrupt | SystemExit):
+            pass_on(problem)
+            return None
+        return problem
 
     def _arm(self, now: float) -> None:
         machine = self.machine
@@ -312,11 +333,17 @@ class Driver:
             return
         wall = time.time() if self._writer.signs else 0.0
         statistics = self._statistics
+        bug: BaseException | None = None
         for payload, destination in self._writer.outgoing(priority, source, wall):
             try:
                 port.send(payload, destination)
             except OSError as problem:
                 self._reporter.send_failed(problem, now)
+            except BaseException as problem:
+                # The other peers must hear all the same.
+                bug = bug or problem
+        if bug is not None:
+            raise bug
         statistics.advertisement_sent += 1
         if priority == 0:
             statistics.priority_zero_pkts_sent += 1
@@ -347,9 +374,13 @@ class Driver:
             port.relax(min(self.machine.master_interval, RELAXED) if patient else None)
 
     def fail(self, bug: BaseException) -> None:
-        """End the run because of a bug: say goodbye, and tell whoever runs this."""
-        if self.failure is None:
-            self.failure = bug
+        """End the run because of a bug: say goodbye, and tell whoever runs this. What means the
+        program and not this router is passed on instead."""
+        if isinstance(bug, KeyboardInterrupt | SystemExit):
+            pass_on(bug)
+            self._arm(self.now())
+        elif self.failure is None:
+            self.failure = as_bug(bug)
             self._feeding = False
             self._queue.clear()
             self.leave()

@@ -79,11 +79,14 @@ class Hearing:
                 return repeats
             self.catch_up()
             event = Refreshed(datagram.received)
-            self._recorder.record(self._machine, event, datagram.received, ())
+            try:
+                self._recorder.record(self._machine, event, datagram.received, ())
+            except BaseException as bug:
+                self._fail(bug)
             return None
         try:
             self._inspect(datagram)
-        except Exception as bug:
+        except BaseException as bug:
             self._fail(bug)
         return None
 

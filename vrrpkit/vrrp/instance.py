@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.guests import require_callback
 from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.leaving import Body
 from vrrpkit.transport.base import Transport
@@ -238,10 +239,10 @@ class VRRPInstance(RouterView):
         self._body.begin()
         try:
             driver = await self._life.prepare(self._body.interrupt)
+            driver.begin()
         except BaseException:
-            await self._body.end(self._life.end(), lambda: self._life.failure)
+            await self._body.end(self._life.end, lambda: self._life.failure)
             raise
-        driver.begin()
         return self
 
     async def __aexit__(
@@ -250,7 +251,7 @@ class VRRPInstance(RouterView):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._body.end(self._life.end(), lambda: self._life.failure)
+        await self._body.end(self._life.end, lambda: self._life.failure)
 
     # --- what it tells ---------------------------------------------------------------------------
 
@@ -285,9 +286,12 @@ class VRRPInstance(RouterView):
         """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
         what ends it.
 
-        An exception in it is logged and changes nothing for the router.
-        """
+        An exception in it is logged and changes nothing for the router. KeyboardInterrupt and
+        SystemExit end the program as soon as what goes with the change is done.
 
+        :raises ConfigError: it is not callable, or a coroutine function.
+        """
+        require_callback("on_transition", callback)
         return self._hub.on(Transition, callback)
 
     def add_notifier(self, notifier: Notifier) -> Callable[[], None]:

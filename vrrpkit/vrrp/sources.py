@@ -14,7 +14,10 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from vrrpkit.errors import VRRPKitError
+from vrrpkit.guests import meant, pass_on
+from vrrpkit.hurry import patience
 from vrrpkit.vrrp.tracker import Signal, Tally, Tracker
+from vrrpkit.worker import Worker
 
 __all__ = ["Trackers"]
 
@@ -29,6 +32,9 @@ FIRST = 0.5
 GRACE = 15.0
 """Seconds that trackers may take to end, after which they are left alone."""
 
+HURRIED = 0.5
+"""The same in seconds, once somebody is in a hurry."""
+
 Listener: TypeAlias = Callable[[Signal], None]
 
 
@@ -38,7 +44,9 @@ class _Source:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._listeners: dict[object, Listener] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._worker = Worker(
+            f"vrrpkit: tracks {tracker.label}", self._look, lambda: bool(self._listeners)
+        )
         self._reason = ""
         self._told = False
         self.signal: Signal = None
@@ -47,21 +55,17 @@ class _Source:
 
     def listen(self, key: object, listener: Listener) -> None:
         self._listeners[key] = listener
-        if self._task is None:
-            self._task = asyncio.create_task(
-                self._look(), name=f"vrrpkit: tracks {self._tracker.label}"
-            )
-        elif self._told:
+        self._worker.start()
+        if self._told:
             listener(self.signal)
 
-    def leave(self, key: object) -> asyncio.Task[None] | None:
+    def leave(self, key: object) -> Worker | None:
         """Stop telling. When nobody listens any more, nothing is looked at: what ends then."""
         self._listeners.pop(key, None)
-        if self._listeners or self._task is None:
+        if self._listeners or self._worker.stopped:
             return None
-        task, self._task = self._task, None
-        task.cancel()
-        return task
+        self._worker.cancel()
+        return self._worker
 
     async def _look(self) -> None:
         # A tracker may have taken the cancellation for something else.
@@ -70,14 +74,12 @@ class _Source:
                 await self._follow()
                 if self._listeners:
                     self._complain("ended", None)
-            except asyncio.CancelledError as problem:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+            except BaseException as problem:
+                if meant(problem):
                     raise
-                # Not this task was cancelled, but something that the tracker waited for.
                 self._failed(problem)
-            except Exception as problem:
-                self._failed(problem)
+                if isinstance(problem, KeyboardInterrupt | SystemExit):
+                    pass_on(problem)
             if self._listeners:
                 await asyncio.sleep(AGAIN)
 
@@ -210,19 +212,22 @@ class Trackers:
         self._started = False
         known = _sources.get(asyncio.get_running_loop(), {})
         joined, self._joined = self._joined, []
-        ending: dict[asyncio.Task[None], str] = {}
+        ending: dict[Worker, str] = {}
         for place, (subject, source) in enumerate(joined):
-            task = source.leave((self, place))
-            if task is not None:
-                ending[task] = self.trackers[place].label
+            worker = source.leave((self, place))
+            if worker is not None:
+                ending[worker] = self.trackers[place].label
                 # Whoever comes while this one ends begins anew.
                 known.pop(subject, None)
-        if not ending:
-            return
-        _, late = await asyncio.wait(ending, timeout=GRACE)
-        for task in late:
-            log.error(
-                "tracker %s does not end: its signals() goes on %g s after it was cancelled",
-                ending[task],
-                GRACE,
-            )
+        began = asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError):
+            async with patience(GRACE, HURRIED):
+                for worker in ending:
+                    await worker.idle()
+        for worker, label in ending.items():
+            if worker.busy:
+                log.error(
+                    "tracker %s does not end: its signals() goes on %.3g s after it was cancelled",
+                    label,
+                    asyncio.get_running_loop().time() - began,
+                )

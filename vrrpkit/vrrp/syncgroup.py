@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections import deque
@@ -14,7 +13,8 @@ import attrs
 
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.leaving import Body, to_the_end
+from vrrpkit.guests import require_callback
+from vrrpkit.leaving import Body, all_to_the_end, to_the_end
 from vrrpkit.values import State, flag
 from vrrpkit.vrrp.arguments import demotion, listed, of_kind, states, text, told
 from vrrpkit.vrrp.driver import Driver
@@ -81,20 +81,28 @@ class _Runner:
 
     def _step(self, member: str, event: Event) -> None:
         now = self._drivers[member].now()
-        current = member
+        bugs: list[tuple[str, BaseException]] = []
         try:
             for driver in self._drivers.values():
                 driver.hearing.catch_up()
-            for step in self.group.handle(member, event, now):
-                current = step.member
-                driver = self._drivers[current]
+            steps = self.group.handle(member, event, now)
+        except BaseException as bug:
+            steps = []
+            bugs.append((member, bug))
+        for step in steps:
+            driver = self._drivers[step.member]
+            try:
                 driver.hearing.forget()
                 driver.settle(step.event, step.effects, now)
-        except Exception as bug:
+            except BaseException as bug:
+                # The machines of the others have taken their steps: theirs is carried out too.
+                bugs.append((step.member, bug))
+        if bugs:
             self._queue.clear()
             # What it says while leaving is carried out at once, not after this.
             self._feeding = False
-            self._drivers[current].fail(bug)
+            for name, problem in bugs:
+                self._drivers[name].fail(problem)
             self._feeding = True
         self.tell(now)
 
@@ -229,9 +237,13 @@ class SyncGroup:
                 drivers[member.name] = await life.prepare(self._body.interrupt, grouped=True)
             await self._trackers.start()
             self._notify.start(self._hub)
+            self._begin(drivers)
         except BaseException:
-            await self._body.end(self._end(), self._failure)
+            await self._body.end(self._end, self._failure)
             raise
+        return self
+
+    def _begin(self, drivers: dict[str, Driver]) -> None:
         self._runner = _Runner(self.name, drivers, self._hub)
         self._tracked()
         # Those with a fault first, lest the others be BACKUP for a moment.
@@ -239,7 +251,6 @@ class SyncGroup:
             driver.begin()
         self._runner.begun = True
         self._runner.tell(next(iter(drivers.values())).now())
-        return self
 
     async def __aexit__(
         self,
@@ -247,7 +258,7 @@ class SyncGroup:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._body.end(self._end(), self._failure)
+        await self._body.end(self._end, self._failure)
 
     def _shared_with(self, member: VRRPInstance) -> list[Tally]:
         others = [each for each in self.members if each is not member]
@@ -284,10 +295,9 @@ class SyncGroup:
             stack.callback(self._hub.close)
             stack.push_async_callback(self._trackers.stop)
             # All at the same time: each may have to wait for the kernel, or for a notifier.
-            ends = [life.end() for life in lives]
-            for outcome in await asyncio.gather(*ends, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            await all_to_the_end(
+                {f"vrrpkit: {self.name} leaves {life.options.name}": life.end() for life in lives}
+            )
 
     # --- what it is and tells --------------------------------------------------------------------
 
@@ -336,7 +346,11 @@ class SyncGroup:
 
     def on_transition(self, callback: Callable[[GroupTransition], None]) -> Callable[[], None]:
         """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
-        what ends it."""
+        what ends it.
+
+        :raises ConfigError: it is not callable, or a coroutine function.
+        """
+        require_callback("on_transition", callback)
         return self._hub.subscribe(callback)
 
     def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
