@@ -10,7 +10,7 @@ import pytest
 from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.entries import WEIGHT_LIMIT
 from vrrpkit.ipvs.notices import PoolNotice
-from vrrpkit.ipvs.pool import Member, Pool, ServerState
+from vrrpkit.ipvs.pool import Adopted, Member, Pool, ServerState
 
 
 def member(name: str, **changes: Any) -> Member:
@@ -288,6 +288,73 @@ class TestRest:
         assert entries(web) == {"b": 1}
         assert heal(web, "a") == ["ServerUp a"]
         assert entries(web) == {"a": 0, "b": 1}
+
+    def test_one_that_drains_stays_whatever_its_checks_say(self) -> None:
+        web = pool()
+        web.rest("a", ServerState.DRAINING, 1.0)
+        assert fail(web, "a") == ["ServerDown a"]
+        assert entries(web) == {"a": 0, "b": 1}
+        assert heal(web, "a") == ["ServerUp a"]
+        assert entries(web) == {"a": 0, "b": 1}
+        fail(web, "a")
+        web.changes()
+        # Given up, it is as any other that is down.
+        web.rest("a", None, 1.0)
+        assert (entries(web), web.changes()) == ({"b": 1}, {member("a").key: None})
+
+    def test_one_that_is_out_already_does_not_come_back_to_drain(self) -> None:
+        web = pool()
+        fail(web, "a")
+        web.rest("a", ServerState.DRAINING, 1.0)
+        assert entries(web) == {"b": 1}
+
+    def test_disabled_while_it_drains_it_leaves_if_it_fails(self) -> None:
+        web = pool()
+        web.rest("a", ServerState.DRAINING, 1.0)
+        fail(web, "a")
+        web.rest("a", ServerState.DISABLED, 1.0)
+        assert entries(web) == {"b": 1}
+
+
+class TestAdopted:
+    def test_a_quorum_that_was_reached_is_lost_where_it_always_is(self) -> None:
+        for names, reached in (("abc", True), ("ab", True), ("a", False)):
+            web = Pool("web", quorum=3, hysteresis=1, sorry=SORRY)
+            for name in names:
+                web.add(member(name), (), 0.0)
+            (*_, last) = told(web.start(0.0, quorate=True))
+            assert (web.quorate, last) == (reached, "QuorumUp" if reached else "QuorumDown")
+            assert entries(web) == (dict.fromkeys(names, 1) if reached else {"s": 1})
+
+    def test_the_weight_of_the_table_holds_until_each_check_has_passed(self) -> None:
+        web = Pool("web")
+        web.adopt(member("a", weight=10), Adopted(configured=10, weight=3, checks=2), 0.0)
+        web.start(0.0)
+        assert (entries(web), web.weight) == ({"a": 3}, 3)
+        assert web.report("a", 0, healthy=True, reason="flaky", at=1.0) == []
+        assert heal(web, "a", 0) == []
+        assert entries(web) == {"a": 3}
+        assert told(web.report("a", 1, healthy=True, weight=4, at=1.0)) == ["WeightChanged a"]
+        assert (entries(web), web.weight) == ({"a": 4}, 4)
+
+    def test_the_program_sets_another_than_that_of_the_table(self) -> None:
+        web = Pool("web")
+        web.adopt(member("a", weight=10), Adopted(configured=10, weight=3, checks=1), 0.0)
+        web.start(0.0)
+        assert told(web.set_weight("a", 5, 1.0)) == ["WeightChanged a"]
+        assert heal(web, "a") == []
+        assert entries(web) == {"a": 5}
+
+    def test_what_was_disabled_said_and_failing(self) -> None:
+        web = Pool("web")
+        web.adopt(member("a"), Adopted(configured=2, said={0: (7, False)}, disabled=True), 0.0)
+        web.adopt(member("b"), Adopted(configured=1, failing={0: "old"}, held=True), 0.0)
+        web.adopt(member("c"), Adopted(configured=4, said={0: (-1, True)}), 0.0)
+        web.start(0.0)
+        assert entries(web) == {"a": 0, "b": 0, "c": 3}
+        assert [seat.reason for seat in web.seats] == ["", "old", ""]
+        web.rest("a", None, 1.0)
+        assert entries(web)["a"] == 7
 
 
 class TestMembers:

@@ -21,9 +21,9 @@ from vrrpkit.ipvs.entries import (
 )
 from vrrpkit.ipvs.mirror import Mirror
 from vrrpkit.ipvs.notices import PoolNotice, QuorumDown, QuorumUp, ServerDown, ServerUp
-from vrrpkit.ipvs.pool import Member, Pool, ServerState
+from vrrpkit.ipvs.pool import Adopted, Member, Pool, ServerState
 
-NAMES = "abcde"
+NAMES = "abc"
 CHECKS = 2
 (KEY,) = service_keys("192.0.2.10:80")
 SERVICE = Service(key=KEY)
@@ -43,9 +43,14 @@ class Known:
     said: dict[int, tuple[int, bool]]
     rest: ServerState | None = None
     held: bool = False
+    kept: bool = False
+    adopted: int | None = None
+    unheard: set[int] = attrs.Factory(set[int])
 
     @property
     def weight(self) -> int:
+        if self.adopted is not None:
+            return self.adopted
         total = self.configured
         for value, relative in self.said.values():
             total += value - (0 if relative else self.configured)
@@ -134,6 +139,56 @@ class PoolMachine(RuleBasedStateMachine):
             self.up.add(name)
         self.follow(self.pool.add(new, failing, 0.0, held=held))
 
+    @rule(
+        name=st.sampled_from(NAMES),
+        weight=st.integers(0, 4),
+        configured=st.integers(0, 4),
+        said=st.dictionaries(
+            st.integers(0, CHECKS - 1), st.tuples(st.integers(0, 5), st.just(True))
+        ),
+        failing=st.sets(st.integers(0, CHECKS - 1)),
+        disabled=st.booleans(),
+        held=st.booleans(),
+        adopted=st.none() | st.integers(1, 4),
+    )
+    def adopt(
+        self,
+        name: str,
+        weight: int,
+        configured: int,
+        said: dict[int, tuple[int, bool]],
+        failing: set[int],
+        disabled: bool,
+        held: bool,
+        adopted: int | None,
+    ) -> None:
+        """A server comes as an earlier run left it."""
+        if name in self.model:
+            return
+        new = member(name, weight=weight)
+        self.model[name] = Known(
+            new,
+            configured,
+            set(failing),
+            dict(said),
+            rest=ServerState.DISABLED if disabled else None,
+            held=held and bool(failing),
+            adopted=adopted,
+            unheard=set(range(CHECKS)) if adopted is not None else set(),
+        )
+        if not failing:
+            self.up.add(name)
+        known = Adopted(
+            failing=dict.fromkeys(sorted(failing), "told"),
+            said=said,
+            configured=configured,
+            weight=adopted,
+            checks=CHECKS,
+            disabled=disabled,
+            held=held,
+        )
+        self.follow(self.pool.adopt(new, known, 0.0))
+
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         if self.model:
@@ -166,6 +221,10 @@ class PoolMachine(RuleBasedStateMachine):
         # One that passes, and not often enough yet, says no why.
         passed = healthy or (check in before and passing)
         known.held = known.held and passed and bool(known.failing)
+        if passed:
+            known.unheard.discard(check)
+        if not known.unheard:
+            known.adopted = None
         known.said.pop(check, None)
         if said is not None:
             known.said[check] = said
@@ -187,16 +246,21 @@ class PoolMachine(RuleBasedStateMachine):
         if self.model:
             name = data.draw(st.sampled_from(sorted(self.model)))
             self.model[name].configured = weight
+            self.model[name].adopted = None
+            self.model[name].unheard.clear()
             self.follow(self.pool.set_weight(name, weight, 0.0))
 
     @rule(
         data=st.data(),
-        rest=st.sampled_from([None, ServerState.DISABLED, ServerState.DRAINING]),
+        rest=st.sampled_from([ServerState.DRAINING, ServerState.DISABLED, None]),
     )
     def rest(self, data: st.DataObject, rest: ServerState | None) -> None:
         if self.model:
             name = data.draw(st.sampled_from(sorted(self.model)))
-            self.model[name].rest = rest
+            known = self.model[name]
+            if rest is not known.rest:
+                known.kept = rest is ServerState.DRAINING and known.member.key in self.table
+                known.rest = rest
             self.follow(self.pool.rest(name, rest, 0.0))
 
     @invariant()
@@ -215,7 +279,7 @@ class PoolMachine(RuleBasedStateMachine):
             out = known.failing or (stands_in and known.rest is None)
             if not out:
                 expected[known.member.key] = known.weight if known.serving else 0
-            elif known.member.inhibit_on_failure or known.held:
+            elif known.member.inhibit_on_failure or known.held or known.kept:
                 expected[known.member.key] = 0
         if self.sorry is not None and (stands_in or self.sorry_inhibit):
             expected[self.sorry.key] = self.sorry.weight if stands_in else 0
@@ -226,5 +290,5 @@ class PoolMachine(RuleBasedStateMachine):
         } == self.table
 
 
-PoolMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestPool = PoolMachine.TestCase

@@ -10,7 +10,8 @@ import pytest
 
 from vrrpkit.errors import HostError
 from vrrpkit.ipvs.addresses import service_keys
-from vrrpkit.ipvs.statefile import Record, StateFile
+from vrrpkit.ipvs.adoption import LIFETIME, Memory, Remembered
+from vrrpkit.ipvs.statefile import LARGEST, Record, StateFile
 
 WEB = service_keys(["192.0.2.10:80/tcp", "[2001:db8::1]:53/udp", "fwmark 7 (IPv6)"])
 DNS = service_keys("192.0.2.10:53/udp")
@@ -81,6 +82,112 @@ def test_a_damaged_file_is_empty_and_said_so(
     assert "is damaged and counts as empty" in caplog.text
     StateFile(path).write("web", WEB)
     assert StateFile(path).read("web") == frozenset(WEB)
+
+
+def memory(at: float, name: str = "a") -> Memory:
+    known = Remembered(endpoint="10.0.0.1:80", described=1, configured=2, disabled=True)
+    return Memory(at=at, quorate=True, servers={name: known})
+
+
+def test_what_is_known_of_servers_has_a_place_of_its_own(path: Path) -> None:
+    file = StateFile(path)
+    file.write("web", WEB)
+    file.remember("web", memory(1000.0))
+    file.remember("dns", memory(1000.0, "b"))
+    file.write("dns", DNS)
+    assert (file.recall("web"), file.recall("dns")) == (memory(1000.0), memory(1000.0, "b"))
+    assert (file.read("web"), file.read("dns")) == (frozenset(WEB), frozenset(DNS))
+    file.write("web", ())
+    assert file.recall("web") == memory(1000.0)
+    # What is too old of others goes.
+    file.remember("dns", memory(1000.0 + LIFETIME + 1))
+    assert (file.recall("web"), file.read("dns")) == (None, frozenset(DNS))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("pools", [7, {"web": 7}, {"web": {"at": 1}}])
+def test_what_is_damaged_of_the_servers_leaves_the_services(
+    path: Path, pools: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    services = {"web": [str(key) for key in WEB]}
+    path.write_text(json.dumps({"version": 1, "services": services, "pools": pools}))
+    assert StateFile(path).recall("web") is None
+    assert StateFile(path).read("web") == frozenset(WEB)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"version": 1, "services": {}, "pools": ' + '{"x":' * 50_000 + "1" + "}" * 50_000 + "}",
+        '{"version": 1, "services": {"web": [' + "[" * 900 + "]" * 900 + "]}}",
+    ],
+)
+def test_nesting_has_an_end(path: Path, text: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    file = StateFile(path)
+    assert (file.read("web"), file.recall("web")) == (frozenset(), None)
+    file.write("web", WEB)
+    assert file.read("web") == frozenset(WEB)
+
+
+class TestTrust:
+    """Whoever can write the file decides what is removed from the table."""
+
+    def test_a_link_is_refused_and_what_it_points_to_stays(self, tmp_path: Path) -> None:
+        target, link = tmp_path / "target", tmp_path / "state"
+        target.write_text("precious")
+        link.symlink_to(target)
+        for work in (
+            lambda: StateFile(link).read("web"),
+            lambda: StateFile(link).write("web", WEB),
+        ):
+            with pytest.raises(HostError, match="it is a link"):
+                work()
+        assert target.read_text() == "precious"
+
+    def test_a_fifo_is_refused_without_a_wait(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "state")
+        with pytest.raises(HostError, match="no regular file"):
+            StateFile(tmp_path / "state").read("web")
+
+    def test_one_that_everybody_can_write_is_refused(self, path: Path) -> None:
+        StateFile(path).write("web", WEB)
+        path.chmod(0o666)
+        with pytest.raises(HostError, match="everybody can write it; remove it, or name one in a"):
+            StateFile(path).read("web")
+
+    def test_one_of_somebody_else_is_refused(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        StateFile(path).write("web", WEB)
+        owner = path.stat().st_uid
+        fstat = os.fstat
+
+        def foreign(number: int) -> os.stat_result:
+            found = list(fstat(number))
+            found[4] = 4711
+            return os.stat_result(found)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fstat", foreign)
+            with pytest.raises(HostError, match="belongs to the user 4711"):
+                StateFile(path).read("web")
+            patch.setattr("os.geteuid", lambda: 4711)
+            assert StateFile(path).read("web") == frozenset(WEB)
+        # Root's is as good as ours.
+        if owner == 0:
+            monkeypatch.setattr("os.geteuid", lambda: 4711)
+            assert StateFile(path).read("web") == frozenset(WEB)
+
+    def test_one_that_is_far_too_long_is_refused(self, path: Path) -> None:
+        path.parent.mkdir()
+        with path.open("wb") as file:
+            file.truncate(LARGEST + 1)
+        with pytest.raises(HostError, match="more than"):
+            StateFile(path).read("web")
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

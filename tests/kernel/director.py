@@ -2,10 +2,11 @@
 
     python director.py '{"pools": [{"services": ..., "servers": [...], "check": {...}}]}'
 
-Options are those of the public classes, as JSON: ``check`` is ``{"kind": "tcp", ...}`` or
-``{"kind": "http", ...}``, a server is a text or a dict of options with ``endpoint``. Events are
-printed as lines of JSON. ``control`` names a FIFO of commands, ``{"do": "drain", "args": [...]}``
-calls that method of the first pool and prints the result.
+Options are those of the public classes, as JSON: ``check`` is ``{"kind": "tcp", ...}``,
+``{"kind": "http", ...}`` or ``{"kind": "stuck"}``, which does not end; a server is a text or a dict
+of options with ``endpoint``. Events are printed as lines of JSON. ``control`` names a FIFO of
+commands, ``{"do": "drain", "args": [...]}`` calls that method of the first pool and prints the
+result.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 import vrrpkit
 from vrrpkit import VRRPInstance
 from vrrpkit.checks.base import Checker
+from vrrpkit.checks.function import FunctionChecker
 from vrrpkit.checks.http import HTTPChecker
+from vrrpkit.checks.target import Target
 from vrrpkit.checks.tcp import TCPChecker
 from vrrpkit.ipvs.entries import Tunnel, TunnelType
 from vrrpkit.ipvs.kernel import KernelTable
@@ -35,10 +38,20 @@ def say(**fields: object) -> None:
     print(json.dumps({"time": time.monotonic(), **fields}, default=str), flush=True)
 
 
+async def stuck(target: Target) -> None:
+    """Swallows every cancellation."""
+    say(asked=str(target))
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
 def checker(options: dict[str, Any]) -> Checker:
     """A checker from JSON; quick unless told otherwise."""
     options = {"interval": 0.2, "timeout": 2.0, "retry": 0, "warmup": 0.0, **options}
     kind = options.pop("kind")
+    if kind == "stuck":
+        return FunctionChecker(stuck, **options)
     return HTTPChecker("/", **options) if kind == "http" else TCPChecker(**options)
 
 

@@ -111,6 +111,10 @@ class Program:
         """Whether a method that was called has returned."""
         return any(line.get("did") == name for line in self.lines)
 
+    def result(self, name: str) -> object:
+        """What a method that was called has returned."""
+        return next(line["result"] for line in self.lines if line.get("did") == name)
+
     @property
     def running(self) -> bool:
         """Whether the program runs."""
@@ -120,6 +124,10 @@ class Program:
         """``kill -9``."""
         self._process.kill()
         self._process.wait(30)
+
+    def terminate(self) -> None:
+        """SIGTERM, without a wait."""
+        self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
         """SIGTERM, and wait; the exit status."""

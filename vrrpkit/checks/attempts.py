@@ -27,6 +27,9 @@ PATIENCE = 10.0
 """Seconds that :meth:`Attempts.settle` waits for a cancelled attempt before it cancels it again:
 ending a process may take a few, and a second cancellation would cut that short."""
 
+LIMIT = 30.0
+"""Seconds that it waits in all. What leaves waits less: see ``settling.py``."""
+
 
 def _nothing() -> None:
     """Abandons no attempt."""
@@ -129,10 +132,16 @@ class Attempts:
         if self._task is None:
             self._slots.leave()
 
+    @property
+    def task(self) -> asyncio.Task[Weight | None] | None:
+        """The task of the last one, unless it has ended."""
+        return self._task
+
     async def settle(self) -> None:
-        """Wait until the one that was given up has really ended."""
+        """Wait until the one that was given up has really ended, at most half a minute."""
         warned = False
-        while (task := self._task) is not None:
+        until = self._loop.time() + LIMIT
+        while (task := self._task) is not None and self._loop.time() < until:
             ended, _running = await asyncio.wait({task}, timeout=PATIENCE)
             if ended:
                 continue

@@ -31,17 +31,27 @@ class Health:
     :param fall: checks that must fail in a row before a server that is up is down, from 1.
     :param retry: further attempts of a check after one that failed, while the server is up; from 0.
     :param alpha: start as down, not as up on trust (keepalived: ``alpha``).
+    :param seen: start as up because it was seen so, by an earlier run: then not even the first
+        failed attempt is final.
     """
 
     __slots__ = ("_failed", "_fall", "_retry", "_rise", "_row", "_trusted", "up")
 
-    def __init__(self, *, rise: int = 1, fall: int = 1, retry: int = 0, alpha: bool = False):
+    def __init__(
+        self,
+        *,
+        rise: int = 1,
+        fall: int = 1,
+        retry: int = 0,
+        alpha: bool = False,
+        seen: bool = False,
+    ):
         self._rise = rise
         self._fall = fall
         self._retry = retry
         self._failed = 0
         self._row = 0
-        self._trusted = not alpha
+        self._trusted = not (alpha or seen)
         self.up = not alpha
         """The verdict: whether the server counts as healthy."""
 

@@ -3,6 +3,7 @@ follows from their outcomes."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -76,6 +77,7 @@ class Check:
         target: Target,
         *,
         alpha: bool,
+        seen: bool,
         paused: bool,
         on_result: Callable[[CheckResult], None] | None,
         on_stuck: Callable[[CheckStuck], None] | None,
@@ -111,7 +113,7 @@ class Check:
         self._random = random
         self._forget = forget
         self._health = Health(
-            rise=checker.rise, fall=checker.fall, retry=checker.retry, alpha=alpha
+            rise=checker.rise, fall=checker.fall, retry=checker.retry, alpha=alpha, seen=seen
         )
         self._tries = 0
         self._began = 0.0
@@ -144,6 +146,11 @@ class Check:
     def running(self) -> bool:
         """Whether an attempt is being made."""
         return self._attempts.running
+
+    @property
+    def ending(self) -> asyncio.Task[Weight | None] | None:
+        """The attempt that runs, or that was cancelled and has not ended."""
+        return self._attempts.task
 
     @property
     def paused(self) -> bool:
@@ -192,8 +199,8 @@ class Check:
         self._forget(self)
 
     async def stop(self) -> None:
-        """End, as :meth:`close` does, and wait until an attempt that was being made has ended. May
-        be called again."""
+        """End, as :meth:`close` does, and wait until an attempt that was being made has ended, at
+        most 30 seconds. May be called again."""
         self.close()
         await self._attempts.settle()
 

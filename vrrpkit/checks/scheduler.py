@@ -15,6 +15,7 @@ from vrrpkit.checks.base import Checker
 from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.rules import period, worst_case
 from vrrpkit.checks.running import Check
+from vrrpkit.checks.settling import settle
 from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
@@ -130,6 +131,7 @@ class Scheduler:
         target: Target,
         *,
         alpha: bool = False,
+        seen: bool = False,
         paused: bool = False,
         on_result: Callable[[CheckResult], None] | None = None,
         on_stuck: Callable[[CheckStuck], None] | None = None,
@@ -139,6 +141,7 @@ class Scheduler:
         What a callback raises is logged and changes nothing.
 
         :param alpha: the server counts as down until enough checks have passed.
+        :param seen: an earlier run saw the server healthy: the first failed attempt is not final.
         :param paused: begin with :meth:`Check.resume`.
         :param on_result: called with every result.
         :param on_stuck: called when there was no result for three periods: three times the interval
@@ -156,6 +159,7 @@ class Scheduler:
             checker,
             target,
             alpha=alpha,
+            seen=seen,
             paused=paused,
             on_result=on_result,
             on_stuck=on_stuck,
@@ -180,13 +184,12 @@ class Scheduler:
         return check
 
     async def stop(self) -> None:
-        """Stop every check, as :meth:`Check.stop` does."""
+        """Stop every check, as :meth:`Check.stop` does, and wait 3 seconds for all of them
+        together; the log names those that do not end."""
         checks = list(self._checks)
-        # All attempts are cancelled before the first is waited for.
         for check in checks:
             check.close()
-        for check in checks:
-            await check.stop()
+        await settle(checks)
 
     async def __aenter__(self) -> Scheduler:
         return self

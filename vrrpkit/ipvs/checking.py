@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import TypeAlias
 
@@ -68,15 +68,20 @@ class Checking:
         """The checks of a server, in the order of its checkers."""
         return self._checks.get(name, ())
 
-    def add(self, enlisted: Enlisted, *, alpha: bool) -> None:
-        """Begin to check a server."""
+    def add(self, enlisted: Enlisted, *, failing: Container[int] = (), seen: bool = False) -> None:
+        """Begin to check a server.
+
+        :param failing: the checks that must pass before it is up.
+        :param seen: an earlier run saw it in service: its first failure is one of many.
+        """
         name = enlisted.member.name
         paused = self._follows is not None and self._follows.state is not State.MASTER
         self._checks[name] = tuple(
             self._scheduler.add(
                 checker,
                 enlisted.target,
-                alpha=alpha,
+                alpha=number in failing,
+                seen=seen,
                 paused=paused,
                 on_result=partial(self._checked, name, number),
                 on_stuck=partial(self._overdue, name),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+from collections.abc import Mapping
 
 from vrrpkit.errors import Closed, VRRPKitError
 from vrrpkit.ipvs.claim import Claim
-from vrrpkit.ipvs.connections import connections
+from vrrpkit.ipvs.connections import connections, entries_of
+from vrrpkit.ipvs.entries import DestinationKey, ServiceEntry, ServiceKey
 from vrrpkit.ipvs.pool import Seat
 
 __all__ = ["Draining"]
@@ -31,7 +32,8 @@ class Draining:
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: dict[str, object] = {}
-        self._ended = asyncio.Event()
+        self._pauses: set[asyncio.Future[None]] = set()
+        self._ended = self._hurried = self._unreadable = False
 
     def begin(self, server: str) -> object:
         """Let a call drain a server; returns what stands for the call.
@@ -52,7 +54,18 @@ class Draining:
 
     def end(self) -> None:
         """The virtual server ends."""
-        self._ended.set()
+        self._ended = True
+        self._call_off()
+
+    def hurry(self) -> None:
+        """The time of all calls is up, of those that come, too: somebody has no time for them."""
+        self._hurried = True
+        self._call_off()
+
+    def _call_off(self) -> None:
+        for pause in tuple(self._pauses):
+            if not pause.done():
+                pause.set_result(None)
 
     async def over(self, claim: Claim, seat: Seat, call: object, timeout: float | None) -> int:
         """Wait until the connections are gone or the time is up; how many are left.
@@ -65,26 +78,60 @@ class Draining:
         until = None if timeout is None else now() + timeout
         left: int | None = None
         await claim.settled()
-        while not self._ended.is_set():
+        while not self._ended:
             began = now()
-            found = await self._connections(claim, seat)
+            found = await self._connections(claim, seat, left)
             left = left if found is None else found
             if self._calls.get(name) is not call:
                 raise VRRPKitError(f"{name} was enabled, disabled or removed while it drained")
             wait = max(LOOK, PAUSE * (now() - began))
             if until is not None:
                 wait = min(wait, until - now())
-            if left == 0 or wait <= 0:
+            if left == 0 or wait <= 0 or self._hurried:
                 return left or 0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._ended.wait()
+            await self._pause(wait)
         raise Closed(f"{self._name} has ended")
 
-    async def _connections(self, claim: Claim, seat: Seat) -> int | None:
-        """How many connections a server has, ``None`` where nobody can tell now."""
+    async def _pause(self, seconds: float) -> None:
+        if self._ended or self._hurried:
+            return
+        pause = asyncio.get_running_loop().create_future()
+        self._pauses.add(pause)
         try:
-            return connections(seat.member.key, await claim.look())
+            await asyncio.wait((pause,), timeout=seconds)
+        finally:
+            self._pauses.discard(pause)
+
+    async def _connections(self, claim: Claim, seat: Seat, before: int | None) -> int | None:
+        """How many connections a server has, ``None`` where nobody can tell now.
+
+        That it is not in the table does not mean that they have ended: somebody took it out, and
+        they go on when it is back.
+        """
+        key = seat.member.key
+        try:
+            entries = await claim.look()
+            if not self._whole(claim, key, entries):
+                if not any(about[1] == key for about in claim.refused):
+                    log.warning("%s: %s was taken out of the table; back with it", self._name, key)
+                    claim.update({key: claim.wanted[key]})
+                    await claim.settled()
+                    entries = await claim.look()
+                if before is not None and not self._whole(claim, key, entries):
+                    return before
+            return connections(key, entries)
         except OSError as problem:
-            log.warning("%s: the table cannot be read: %s", self._name, problem)
+            log.log(
+                logging.DEBUG if self._unreadable else logging.WARNING,
+                "%s: the table cannot be read: %s",
+                self._name,
+                problem,
+            )
+            self._unreadable = True
             return None
+
+    def _whole(
+        self, claim: Claim, key: DestinationKey, entries: Mapping[ServiceKey, ServiceEntry]
+    ) -> bool:
+        self._unreadable = False
+        return key not in claim.wanted or len(entries_of(key, entries)) == len(claim.services)

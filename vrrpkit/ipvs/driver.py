@@ -9,15 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from vrrpkit.checks.notices import CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.settling import settle
 from vrrpkit.errors import Closed, ConfigError, HostError
 from vrrpkit.events import Hub
 from vrrpkit.guests import as_bug, pass_on
+from vrrpkit.hurry import on_hurry
 from vrrpkit.ipvs.addresses import destination_key
+from vrrpkit.ipvs.adoption import Memory, Remembered, adopt
+from vrrpkit.ipvs.adoption import Table as Adoptable
+from vrrpkit.ipvs.adoption import quorate as adopted_quorum
 from vrrpkit.ipvs.checking import Checking, Followed
 from vrrpkit.ipvs.claim import Claim
 from vrrpkit.ipvs.connections import entries_of, live
@@ -25,6 +31,7 @@ from vrrpkit.ipvs.draining import Draining
 from vrrpkit.ipvs.entries import DestinationKey, ServiceEntry, ServiceKey
 from vrrpkit.ipvs.keeper import Keeper
 from vrrpkit.ipvs.masquerading import Masquerading, forget_kept
+from vrrpkit.ipvs.memorizing import Memorizing
 from vrrpkit.ipvs.mirror import placed
 from vrrpkit.ipvs.notices import (
     CheckOverdue,
@@ -89,6 +96,9 @@ class Driver:
         self._roster = options.roster()
         self._record = Record(options.state_file, options.label)
         self._masquerading: Masquerading | None = None
+        self._memorizing = Memorizing(self._record, self._memory)
+        self._seen: set[str] = set()
+        """Servers that an earlier run saw in service, until their checks begin."""
         self._draining = Draining(options.label)
         self._stack = AsyncExitStack()
         self._begun = False
@@ -98,6 +108,7 @@ class Driver:
     async def start(self) -> None:
         """Program the table, then begin to check. Whatever is raised, :meth:`end` must follow."""
         options = self.options
+        self._stack.callback(on_hurry(self._draining.hurry))
         await self._table.open()
         self._stack.push_async_callback(self._table.close)
         self._table.require((options.scheduler,), filter(None, (options.persistence_engine,)))
@@ -110,20 +121,12 @@ class Driver:
         self.claim = await keeper.claim(options.entries, self, options.poll_interval)
         self._stack.push_async_callback(self.claim.drop)
         adopted = self.claim.entries
-        serving = live(adopted)
         for enlisted in options.enlisted:
             self._roster.enter(enlisted.member)
-            # Who serves was seen healthy by an earlier run, and who does not had failed.
-            member = enlisted.member
-            keys = (placed(member.key, service.key) for service in options.entries)
-            alpha = serving.isdisjoint(keys) if serving else enlisted.alpha
-            failing = range(len(enlisted.checks)) if alpha else ()
-            # With weight 0 it may have connections, which a restart must not cut.
-            held = bool(entries_of(member.key, adopted))
-            self.pool.add(member, failing, self._now(), held=held)
         await self._begin_masquerading(self.claim)
         self._stack.callback(self._record.close)
         self._record.open()
+        quorate = self._adopt(adopted)
         stale = self._record.inherit(self.claim.services.keys())
         if stale:
             self._publish(
@@ -135,7 +138,7 @@ class Driver:
             )
         self._stack.push_async_callback(self._withdraw, self.claim)
         self._begun = self.running = True
-        self._feed(self.pool.start(self._now()))
+        self._feed(self.pool.start(self._now(), quorate=quorate))
         if adopted:
             self._publish(
                 ServicesAdopted(
@@ -150,22 +153,61 @@ class Driver:
             seat = self.pool.seat(enlisted.member.name)
             # Somebody may have removed it while the table was programmed.
             if seat is not None and seat.member is enlisted.member:
-                self.checking.add(enlisted, alpha=not seat.up)
+                self.checking.add(
+                    enlisted, failing=seat.failing, seen=enlisted.member.name in self._seen
+                )
+        self._seen.clear()
+        self._memorizing.begin()
+
+    def _adopt(self, entries: Mapping[ServiceKey, ServiceEntry]) -> bool:
+        """Take the servers in as an earlier run left them; whether it had its quorum."""
+        memory = self._record.recall()
+        sorry = self.options.stand_in
+        serving = live(entries)
+        stand_ins: set[DestinationKey] = set()
+        if sorry is not None:
+            stand_ins = {placed(sorry.key, key) for key in entries}
+        table = Adoptable(live=len(serving - stand_ins), stands_in=bool(serving & stand_ins))
+        for enlisted in self.options.enlisted:
+            member = enlisted.member
+            found = entries_of(member.key, entries)
+            adopted = adopt(
+                member,
+                [str(check) for check in enlisted.checks],
+                enlisted.alpha,
+                [entry.destination.weight for _, entry in found],
+                table,
+                memory,
+            )
+            if adopted.seen:
+                self._seen.add(member.name)
+            self.pool.adopt(member, adopted, self._now())
+        return adopted_quorum(table, sorry is not None, memory)
+
+    def _memory(self) -> Memory:
+        servers = {
+            seat.member.name: Remembered.of(
+                seat, [str(check.checker) for check in self.checking.of(seat.member.name)]
+            )
+            for seat in self.pool.seats
+        }
+        return Memory(at=time.time(), quorate=self.pool.quorate, servers=servers)
 
     async def end(self) -> None:
         """Stop the checks and give the table back; a cancellation waits for the end."""
         self._draining.end()
+        self._memorizing.end()
         checks = self.checking.close()
         if self._begun and self.options.omega:
             self._feed(self.pool.end(self._now()))
         self.running = False
 
         async def give_back() -> None:
+            # The table first: a check that does not end must not keep clients coming.
             try:
-                for check in checks:
-                    await check.stop()
-            finally:
                 await self._stack.aclose()
+            finally:
+                await settle(checks)
 
         try:
             await to_the_end(give_back(), f"vrrpkit: {self.options.label} leaves the table")
@@ -205,15 +247,19 @@ class Driver:
     def _checked(self, name: str, number: int, result: CheckResult) -> None:
         try:
             check = self.checking.of(name)[number]
-            weight = check.weight
+            said = None if check.weight is None else (check.weight.value, check.weight.relative)
+            seat = self.pool.seat(name)
+            if said is None and not result.passed and seat is not None:
+                # What it said in an earlier run outlasts a failure, too.
+                said = seat.said.get(number)
             self._feed(
                 self.pool.report(
                     name,
                     number,
                     healthy=result.healthy,
                     reason="" if result.passed else f"{result.checker}: {result.text}",
-                    weight=None if weight is None else weight.value,
-                    relative=weight is not None and weight.relative,
+                    weight=None if said is None else said[0],
+                    relative=said is not None and said[1],
                     at=check.since,
                 )
             )
@@ -257,7 +303,7 @@ class Driver:
                 raise
         failing = range(len(enlisted.checks)) if enlisted.alpha else ()
         self._feed(self.pool.add(enlisted.member, failing, self._now()))
-        self.checking.add(enlisted, alpha=enlisted.alpha)
+        self.checking.add(enlisted, failing=failing)
         await claim.settled()
 
     async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
@@ -309,14 +355,13 @@ class Driver:
         self._draining.give_up(name)
         self._roster.leave(seat.member)
         self._feed(self.pool.remove(name, self._now(), left=left))
-        for check in checks:
-            await check.stop()
         await claim.settled()
         if self._masquerading is not None:
             try:
                 await self._masquerading.update(self._roster.members)
             except HostError as problem:
                 log.warning("%s: it is masqueraded on: %s", name, problem)
+        await settle(checks)
 
     def _sought(self, server: str | RealServer) -> Seat:
         """The seat of a server, by its name or its endpoint.
@@ -403,6 +448,7 @@ class Driver:
         changes = self.pool.changes()
         if changes and self.claim is not None and self.claim.begun:
             self.claim.update(changes)
+            self._memorizing.changed()
         for notice in notices:
             level = logging.WARNING if isinstance(notice, ServerDown) else logging.INFO
             self._publish(notice, level)

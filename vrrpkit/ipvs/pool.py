@@ -10,13 +10,15 @@ The rules are those of keepalived's ``check/ipwrapper.c``:
   they had failed.
 
 Of our own: a server that is disabled or drains keeps its connections, with weight 0, whatever the
-quorum. Nothing is capped silently: keepalived lowers a quorum above the sum of all weights to it.
+quorum; one that drains keeps them whatever its checks say, too. What an earlier run knew of a
+server is taken over (:class:`Adopted`). Nothing is capped silently: keepalived lowers a quorum
+above the sum of all weights to it.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -37,9 +39,10 @@ from vrrpkit.ipvs.notices import (
     WeightChanged,
 )
 
-__all__ = ["Member", "Pool", "Seat", "ServerState"]
+__all__ = ["UNKNOWN", "Adopted", "Member", "Pool", "Seat", "ServerState"]
 
 UNKNOWN = "not checked yet"
+"""Why a server is down of which no check has said anything in this run."""
 
 
 class ServerState(enum.Enum):
@@ -84,25 +87,65 @@ class Member:
         )
 
 
+@attrs.frozen(kw_only=True)
+class Adopted:
+    """What an earlier run knew of a server, or left of it in the table: it holds until a check of
+    this run says otherwise. ``adoption.py`` finds it out."""
+
+    failing: Mapping[int, str] = attrs.field(factory=dict[int, str])
+    """The checks that failed, with the reason of each."""
+    said: Mapping[int, tuple[int, bool]] = attrs.field(factory=dict[int, tuple[int, bool]])
+    """What checks said about the weight: a number, and whether it is a difference."""
+    configured: int
+    """The weight that the program gave it last."""
+    weight: int | None = None
+    """The weight in the table, if that is another one; it holds until each check has passed."""
+    checks: int = 0
+    """How many checks there are."""
+    disabled: bool = False
+    held: bool = False
+    """It stands in the table, perhaps with connections: one that is down stays there with weight 0
+    until a check of this run says that it has failed."""
+    seen: bool = False
+    """Whether it served: then its first check that fails is one of many, and not final."""
+
+
 class Seat:
     """A member of a pool with what is known of it; made by :meth:`Pool.add`."""
 
-    __slots__ = ("configured", "counted", "failing", "held", "member", "rest", "said")
+    __slots__ = (
+        "configured",
+        "counted",
+        "failing",
+        "held",
+        "kept",
+        "member",
+        "rest",
+        "said",
+        "table_weight",
+        "unheard",
+    )
 
-    def __init__(self, member: Member, failing: Iterable[int], held: bool) -> None:
+    def __init__(self, member: Member, adopted: Adopted) -> None:
         self.member = member
-        self.configured = member.weight
+        self.configured = adopted.configured
         """The weight that the program gave it last."""
-        self.failing = dict.fromkeys(failing, UNKNOWN)
+        self.failing = dict(adopted.failing)
         """The checks that fail, the first one first, with the reason of each."""
-        self.said: dict[int, tuple[int, bool]] = {}
+        self.said = dict(adopted.said)
         """What checks say about the weight: a number, and whether it is a difference."""
-        self.rest: ServerState | None = None
+        self.rest = ServerState.DISABLED if adopted.disabled else None
         """DISABLED or DRAINING."""
         self.counted = 0
         """What it contributes to the weight of the pool."""
-        self.held = held and bool(self.failing)
+        self.held = adopted.held and bool(self.failing)
         """Whether it stays in the table with weight 0 until a check has failed or all passed."""
+        self.kept = False
+        """Whether it stays there with weight 0 while it drains, whatever its checks say."""
+        self.table_weight = adopted.weight
+        """The weight that an earlier run gave it, while checks are missing that may say another."""
+        self.unheard = set(range(adopted.checks)) if adopted.weight is not None else set[int]()
+        """The checks that are missing."""
 
     @property
     def up(self) -> bool:
@@ -124,6 +167,8 @@ class Seat:
     @property
     def weight(self) -> int:
         """The effective weight while it is in service."""
+        if self.table_weight is not None:
+            return self.table_weight
         if not self.said:
             return self.configured
         total = self.configured
@@ -220,12 +265,16 @@ class Pool:
 
     # --- what happens to it ---------------------------------------------------------------------
 
-    def start(self, at: float) -> list[PoolNotice]:
-        """Decide on the quorum for the first time; members that were added before tell nothing."""
+    def start(self, at: float, *, quorate: bool = False) -> list[PoolNotice]:
+        """Decide on the quorum for the first time; members that were added before tell nothing.
+
+        :param quorate: an earlier run had it, so that it takes no hysteresis to have it again.
+        """
         self._started = True
+        self.quorate = quorate
         notices = self._judge(at)
-        if not self.quorate:
-            notices.append(self._lost(at))
+        if self.quorate is quorate:
+            notices.append(self._reached(at) if quorate else self._lost(at))
         return notices
 
     def present(self, at: float) -> list[PoolNotice]:
@@ -237,7 +286,7 @@ class Pool:
         ]
         if not self.quorate:
             return [*told, self._lost(at)]
-        return [*told, QuorumUp(virtual_server=self._name, at=at, weight=self.weight)]
+        return [*told, self._reached(at)]
 
     def add(
         self, member: Member, failing: Iterable[int], at: float, *, held: bool = False
@@ -245,10 +294,16 @@ class Pool:
         """Take a server in that has another name and key than the others.
 
         :param failing: the checks that must pass before it is up (``alpha``).
-        :param held: an earlier run left it in the table with weight 0, perhaps with connections:
-            it stays there until a check says that it has failed.
+        :param held: it stands in the table, perhaps with connections: it stays there with weight 0
+            until a check says that it has failed.
         """
-        seat = self._seats[member.name] = self._by_key[member.key] = Seat(member, failing, held)
+        must_pass = dict.fromkeys(failing, UNKNOWN)
+        new = Adopted(failing=must_pass, configured=member.weight, held=held)
+        return self.adopt(member, new, at)
+
+    def adopt(self, member: Member, adopted: Adopted, at: float) -> list[PoolNotice]:
+        """Take a server in as an earlier run left it; see :meth:`add`."""
+        seat = self._seats[member.name] = self._by_key[member.key] = Seat(member, adopted)
         self._configured += seat.configured
         told: list[PoolNotice] = [ServerAdded(virtual_server=self._name, at=at, server=member.name)]
         return self._settle(seat, told, at)
@@ -289,6 +344,11 @@ class Pool:
         said = None if weight is None else (weight, relative)
         was_up, before, was_held = seat.up, seat.weight, seat.held
         known = healthy is (check not in seat.failing) and said == seat.said.get(check)
+        if not reason and check in seat.unheard:
+            known = False
+            seat.unheard.discard(check)
+            if not seat.unheard:
+                seat.table_weight = None
         if healthy:
             seat.failing.pop(check, None)
         else:
@@ -315,6 +375,8 @@ class Pool:
         before = seat.weight
         self._configured += weight - seat.configured
         seat.configured = weight
+        seat.table_weight = None
+        seat.unheard.clear()
         return self._settle(seat, self._weighed(seat, before, at), at)
 
     def rest(self, name: str, rest: ServerState | None, at: float) -> list[PoolNotice]:
@@ -325,6 +387,9 @@ class Pool:
         seat = self._seats[name]
         if seat.rest is rest:
             return []
+        # Its connections go on whatever its checks say meanwhile: a server that is told to stop
+        # often says so there first. One that is out already has none that could.
+        seat.kept = rest is ServerState.DRAINING and self._place(seat) is not None
         seat.rest = rest
         kind = _RESTS[rest]
         return self._settle(seat, [kind(virtual_server=self._name, at=at, server=name)], at)
@@ -373,11 +438,14 @@ class Pool:
             if self.weight < self._quorum + self._hysteresis:
                 return notices
             self.quorate = True
-            notices.append(QuorumUp(virtual_server=self._name, at=at, weight=self.weight))
+            notices.append(self._reached(at))
         if self._sorry is not None:
             self._changed.update(dict.fromkeys(self._by_key))
             self._changed[self._sorry.key] = None
         return notices
+
+    def _reached(self, at: float) -> PoolNotice:
+        return QuorumUp(virtual_server=self._name, at=at, weight=self.weight)
 
     def _lost(self, at: float) -> PoolNotice:
         sorry = None if self._sorry is None else self._sorry.name
@@ -399,7 +467,7 @@ class Pool:
     def _place(self, seat: Seat) -> Destination | None:
         out = seat.failing or (self._sorry is not None and not self.quorate and not seat.rest)
         if out:
-            stays = seat.member.inhibit_on_failure or seat.held
+            stays = seat.member.inhibit_on_failure or seat.held or seat.kept
             return seat.member.destination(0) if stays else None
         return seat.member.destination(seat.carries)
 

@@ -1,26 +1,39 @@
-"""Which services are ours: a small file below ``/run`` that outlives this program.
+"""Which services are ours, and what is known of their servers: a small file below ``/run`` that
+outlives this program.
 
 ::
 
-    {"version": 1, "services": {"web": ["192.0.2.10:80/tcp", "192.0.2.10:443/tcp"]}}
+    {"version": 1,
+     "services": {"web": ["192.0.2.10:80/tcp", "192.0.2.10:443/tcp"]},
+     "pools": {"web": {"at": 1767225600.0, "quorate": true, "servers": {...}}}}
 
 The virtual servers of one program may share a file, each under its name. Two programs may not.
+
+Whoever can write the file decides which services are removed from the table. So it must be a
+regular file of root or of this user that others cannot write, and what is asked about is the file
+that was opened, not the one that has its name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import stat
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import cast
 
+import attrs
+
 from vrrpkit.errors import ConfigError, HostError
 from vrrpkit.ipvs.addresses import service_keys
+from vrrpkit.ipvs.adoption import Memory, decode, encode
 from vrrpkit.ipvs.entries import ServiceKey
 
 __all__ = ["Record", "StateFile"]
@@ -29,7 +42,16 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 
+LARGEST = 32 * 1024 * 1024
+"""Octets; 10,000 servers take 2 MB."""
+
 _on_record: set[tuple[str, str]] = set()
+
+
+@attrs.frozen
+class _Content:
+    services: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]])
+    pools: Mapping[str, Memory] = attrs.field(factory=dict[str, Memory])
 
 
 class StateFile:
@@ -43,9 +65,15 @@ class StateFile:
 
         A file that is damaged is logged and counts as empty: then nothing is removed for it.
 
-        :raises HostError: the file is there and cannot be read.
+        :raises HostError: the file is there and cannot be read, or is not ours.
         """
-        return frozenset(key for text in self._load().get(name, ()) for key in service_keys(text))
+        texts = self._load().services.get(name, ())
+        return frozenset(key for text in texts for key in service_keys(text))
+
+    def recall(self, name: str) -> Memory | None:
+        """What is known of the servers of the virtual server ``name``, if anything; as :meth:`read`
+        does."""
+        return self._load().pools.get(name)
 
     def write(self, name: str, services: Iterable[ServiceKey]) -> None:
         """Keep the services of the virtual server ``name``; without any, its name is dropped.
@@ -55,13 +83,28 @@ class StateFile:
         :raises HostError: it cannot be written.
         """
         known = self._load()
-        known.pop(name, None)
+        kept = {one: texts for one, texts in known.services.items() if one != name}
         texts = tuple(str(key) for key in services)
         if texts:
-            known[name] = texts
-        content = json.dumps({"version": VERSION, "services": known}, indent=1)
+            kept[name] = texts
+        self._store(attrs.evolve(known, services=kept))
+
+    def remember(self, name: str, memory: Memory) -> None:
+        """Keep what is known of the servers of the virtual server ``name``; what is too old of
+        others goes.
+
+        :raises HostError: it cannot be written.
+        """
+        known = self._load()
+        pools = {one: kept for one, kept in known.pools.items() if kept.counts(memory.at)}
+        self._store(attrs.evolve(known, pools=pools | {name: memory}))
+
+    def _store(self, content: _Content) -> None:
+        fields: dict[str, object] = {"version": VERSION, "services": dict(content.services)}
+        if content.pools:
+            fields["pools"] = {name: encode(memory) for name, memory in content.pools.items()}
         try:
-            self._replace(content + "\n")
+            self._replace(json.dumps(fields) + "\n")
         except OSError as problem:
             raise HostError(
                 f"state file {self._path} cannot be written: {problem.strerror}; name one in a "
@@ -72,6 +115,7 @@ class StateFile:
     def _replace(self, content: str) -> None:
         directory = self._path.parent
         directory.mkdir(parents=True, exist_ok=True)
+        # Made with mode 0600, and it takes the place of a link, not of what that points to.
         number, draft = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=directory)
         try:
             with open(number, "w", encoding="utf-8") as file:
@@ -82,26 +126,52 @@ class StateFile:
                 os.unlink(draft)
             raise
 
-    def _load(self) -> dict[str, tuple[str, ...]]:
+    def _load(self) -> _Content:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            content = self._octets()
         except FileNotFoundError:
-            return {}
+            return _Content()
         except OSError as problem:
+            why = "it is a link" if problem.errno == errno.ELOOP else problem.strerror
             raise HostError(
-                f"state file {self._path} cannot be read: {problem.strerror}; let this program "
-                "read it, or name another one"
+                f"state file {self._path} cannot be read: {why}; let this program read it, or name "
+                "another one"
             ) from problem
-        except UnicodeDecodeError as problem:
-            return self._damaged(problem)
         try:
-            return _services(json.loads(text))
-        except ValueError as problem:
-            return self._damaged(problem)
+            return _parsed(json.loads(content.decode()))
+        except (ValueError, RecursionError) as problem:
+            # Whatever is nested too deep raises RecursionError.
+            log.warning("state file %s is damaged and counts as empty: %s", self._path, problem)
+            return _Content()
 
-    def _damaged(self, problem: ValueError) -> dict[str, tuple[str, ...]]:
-        log.warning("state file %s is damaged and counts as empty: %s", self._path, problem)
-        return {}
+    def _octets(self) -> bytes:
+        # Without a wait for the writer of a FIFO, and not where a link leads.
+        number = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(number, "rb") as file:
+            found = os.fstat(number)
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            why = _unfit(found)
+            if why:
+                raise HostError(
+                    f"state file {self._path} is not trusted: {why}; remove it, or name one in a "
+                    "directory that only this program can write to, such as RuntimeDirectory= of "
+                    "its systemd unit"
+                )
+            return file.read(LARGEST)
+
+
+def _unfit(found: os.stat_result) -> str:
+    """Why a file is not ours, or empty."""
+    if not stat.S_ISREG(found.st_mode):
+        return "it is no regular file"
+    if found.st_uid not in (0, os.geteuid()):
+        return f"it belongs to the user {found.st_uid}"
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody can write it"
+    if found.st_size > LARGEST:
+        return f"it has more than {LARGEST} octets"
+    return ""
 
 
 class Record:
@@ -115,6 +185,7 @@ class Record:
         self._name = name
         self._place = str(path and path.absolute()), name
         self._open = False
+        self._failed = False
 
     def open(self) -> None:
         """Be the only one of this program who is on record there under this name.
@@ -149,6 +220,33 @@ class Record:
         self._file.write(self._name, [*services, *stale])
         return stale
 
+    def recall(self) -> Memory | None:
+        """What an earlier run wrote down of the servers, if that is not too old.
+
+        :raises HostError: the file cannot be read.
+        """
+        memory = None if self._file is None else self._file.recall(self._name)
+        return memory if memory is not None and memory.counts(time.time()) else None
+
+    def remember(self, memory: Memory) -> None:
+        """Write down what is known of the servers; what goes wrong is logged, once in a row."""
+        if self._file is None:
+            return
+        try:
+            self._file.remember(self._name, memory)
+        except HostError as problem:
+            log.log(
+                logging.DEBUG if self._failed else logging.WARNING, "%s: %s", self._name, problem
+            )
+            self._failed = True
+        else:
+            self._failed = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
+
     def keep(self, services: Iterable[ServiceKey]) -> None:
         """Put these services on record instead; what goes wrong is logged."""
         if self._file is None:
@@ -159,7 +257,7 @@ class Record:
             log.warning("%s: %s", self._name, problem)
 
 
-def _services(content: object) -> dict[str, tuple[str, ...]]:
+def _parsed(content: object) -> _Content:
     if not isinstance(content, dict):
         raise ConfigError("it holds no object")
     fields = cast("dict[str, object]", content)
@@ -177,4 +275,17 @@ def _services(content: object) -> dict[str, tuple[str, ...]]:
         for key in keys:
             service_keys(key)
         found[name] = keys
+    return _Content(found, _pools(fields.get("pools", {})))
+
+
+def _pools(content: object) -> dict[str, Memory]:
+    found: dict[str, Memory] = {}
+    if not isinstance(content, dict):
+        return found
+    for name, pool in cast("dict[str, object]", content).items():
+        try:
+            found[name] = decode(pool)
+        except ConfigError as problem:
+            # Which services are ours is still known.
+            log.warning("what is known of the servers of %r is damaged: %s", name, problem)
     return found

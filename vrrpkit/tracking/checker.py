@@ -11,6 +11,7 @@ import attrs
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.settling import settle
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import IPAddress, parse_address
@@ -70,4 +71,5 @@ class TrackChecker(Tracker):
                 came.clear()
                 yield results[0].healthy
         finally:
-            await check.stop()
+            check.close()
+            await settle((check,))
