@@ -7,10 +7,12 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import textwrap
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,14 @@ from blockbuster import blockbuster_ctx
 
 from host.kernel import OWN, Listener, Net, heard, until
 from vrrpkit.errors import Closed, HostError
+from vrrpkit.host import messages, notices
 from vrrpkit.host.announcer import gratuitous_arp, unsolicited_na
 from vrrpkit.host.host import Host
 from vrrpkit.host.interface import KernelInterface
 from vrrpkit.host.leftovers import SETTLE
 from vrrpkit.host.messages import add_address
+from vrrpkit.host.netlink import Netlink
+from vrrpkit.host.netns import Namespace
 from vrrpkit.values import VIP, Announcements
 
 V4, V6 = VIP("192.0.2.10"), VIP("2001:db8::a")
@@ -287,6 +292,74 @@ def test_what_our_own_removal_takes_along_is_put_back(net: Net) -> None:
                 await hold.close()
 
     run(main())
+
+
+def left_by_keepalived(net: Net, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put an address on as keepalived does from its version 2.3 on; no older iproute2 can."""
+    monkeypatch.setattr(messages, "MARK", notices.KEEPALIVED)
+    namespace = Namespace(net.name)
+    request = messages.add_address(VIP(text), None)
+    monkeypatch.undo()
+    with namespace.inside():
+        messages.set_index(request, socket.if_nametoindex("eth0"))
+    netlink = Netlink(namespace)
+    netlink.request(request)
+    netlink.close()
+    namespace.close()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("alive", [False, True])
+def test_what_keepalived_left_is_removed_unless_it_lives(
+    net: Net, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64"):
+        left_by_keepalived(net, text, monkeypatch)
+    net.ip("address add 192.0.2.12/24 dev eth0")
+    wanted = [ip_address(text) for text in ("192.0.2.10", "2001:db8::10", "192.0.2.12")]
+    other = net.python(
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112); "
+        "print(flush=True); input()",
+        "ip", "netns", "exec", net.name,
+    )  # fmt: skip
+    assert other.stdout is not None
+    other.stdout.readline()
+    if not alive:
+        other.communicate("\n")
+
+    async def main() -> None:
+        namespace = Namespace(net.name)
+        # One of our own, which is no sign of it.
+        with contextlib.closing(namespace.socket(socket.AF_INET, socket.SOCK_RAW, 112)):
+            async with opened(net) as interface:
+                interface.remove_abandoned(wanted)
+        namespace.close()
+
+    run(main())
+    gone = set() if alive else {"192.0.2.10/24", "2001:db8::10/64"}
+    there = {"192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64", "192.0.2.12/24"}
+    assert there & net.addresses().keys() == there - gone
+    if alive:
+        other.communicate("\n")
+
+
+@pytest.mark.system
+def test_what_somebody_else_put_there_is_removed_if_asked(net: Net) -> None:
+    net.ip("address add 203.0.113.9/24 dev eth0")
+    net.ip("address add 203.0.113.10/24 dev eth0")
+
+    async def main() -> None:
+        async with opened(net) as interface:
+            assert interface.remove_foreign(ip_address("203.0.113.9"), 24) is None
+            assert interface.remove_foreign(ip_address("203.0.113.9"), 24) is None
+            assert interface.remove_foreign(ip_address("203.0.113.10"), 32) is None
+            assert interface.link is not None
+            assert ip_address("203.0.113.9") not in dict(interface.link.addresses)
+
+    run(main())
+    assert "203.0.113.9/24" not in net.addresses()
+    # The second of the prefix, which the kernel took along.
+    assert "203.0.113.10/24" in net.addresses()
 
 
 @pytest.mark.system

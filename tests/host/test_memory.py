@@ -105,7 +105,7 @@ async def test_addresses_come_and_go_in_no_time() -> None:
     bus = MemoryBus()
     a = bus.interface("192.0.2.1")
     seen: list[int] = []
-    unwatch = a.watch(lambda: seen.append(len(a.link.addresses)))
+    unwatch = a.watch(lambda: seen.append(len(a.manager.table)))
     await a.open()
     listener = Listener()
     addresses = await hold(a, listener)

@@ -419,3 +419,42 @@ def test_demotion_hands_over_without_silence(bench: Bench) -> None:
     wait_until(lambda: ours.state() == "MASTER", 5, "MASTER again")
     taken(bench, bench.a, VIP4, before + 2)
     assert ours.transitions(before) == [("BACKUP", "demoted"), ("MASTER", "preempted")]
+
+
+# --- addresses of somebody else on a BACKUP
+
+
+@pytest.mark.parametrize("policy", ["tell", "remove"])
+@pytest.mark.parametrize("prefix", [24, 32])
+def test_an_address_of_somebody_else_on_a_backup(bench: Bench, prefix: int, policy: str) -> None:
+    ours = router(bench.a)
+    ours.start()
+    mastered(ours, VIP4)
+    bench.b.ip("address", "add", f"{VIP4}/{prefix}", "dev", "eth0")
+    other = router(bench.b, LOW, foreign_address=policy)
+    other.start()
+    action = "removed" if policy == "remove" else "left there"
+    wait_until(lambda: len(other.events("ForeignAddress")) == 1, 2, "the event")
+    (told,) = other.events("ForeignAddress")
+    assert (told["address"], told["prefix"], told["device"]) == (VIP4, prefix, "eth0")
+    assert (told["state"], told["action"]) == ("BACKUP", action)
+    assert bench.b.has(VIP4) is (policy == "tell")
+    if policy == "tell":
+        bench.b.ip("address", "delete", f"{VIP4}/{prefix}", "dev", "eth0")
+    # And while it runs.
+    bench.b.ip("address", "add", f"{VIP4}/{prefix}", "dev", "eth0")
+    wait_until(lambda: len(other.events("ForeignAddress")) == 2, 2, "the second event")
+    assert bench.b.has(VIP4) is (policy == "tell")
+    # The other addresses of the interface stay.
+    assert set(bench.b.own_addresses) <= set(bench.b.addresses("eth0"))
+    # A master uses it in place, and tells when it stops being one.
+    ours.stop()
+    wait_until(lambda: other.state() == "MASTER", 3, "MASTER")
+    wait_until(lambda: bench.b.has(VIP4), 1, "the address")
+    ours.start()
+    wait_until(lambda: other.state() == "BACKUP", 3, "BACKUP")
+    if policy == "tell":
+        wait_until(lambda: len(other.events("ForeignAddress")) == 3, 2, "the third event")
+    else:
+        wait_until(lambda: not bench.b.has(VIP4), 1, "no address")
+    assert bench.a.has(VIP4)

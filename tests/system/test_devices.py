@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,6 +111,10 @@ def test_a_link_counts_as_up_after_its_delay(bench: Bench, family: int) -> None:
     assert 1.9 < time.monotonic() - up < 3
 
 
+def _is_backup(ours: Vrrpkit, name: str) -> bool:
+    return ours.state(name) == "BACKUP"
+
+
 def test_handing_over_takes_nothing_from_the_other_routers(bench: Bench) -> None:
     """Five routers with addresses in one prefix, of which the kernel removes all with the first."""
     bench.a.sysctl({"net/ipv4/conf/all/promote_secondaries": 0})
@@ -126,7 +131,7 @@ def test_handing_over_takes_nothing_from_the_other_routers(bench: Bench) -> None
     since = time.monotonic()
     for number in range(4):
         ours.do("demote", router=f"r{number}", seconds=30)
-        wait_until(lambda: ours.state(f"r{number}") == "BACKUP", 2, "BACKUP")
+        wait_until(partial(_is_backup, ours, f"r{number}"), 2, "BACKUP")
         time.sleep(0.1)
         assert bench.a.has(vips[4])
     assert ours.state("r4") == "MASTER"

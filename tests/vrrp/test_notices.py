@@ -17,6 +17,7 @@ VIP = IPv4Address("192.0.2.10")
 REJECTED = {"reason": RejectReason.INTERVAL_MISMATCH, "peer": PEER}
 UNUSUAL = {"anomaly": Anomaly.INTERVAL, "peer": PEER}
 
+FOREIGN: dict[str, Any] = {"address": VIP, "prefix": 24, "device": "eth0"}
 SAID: list[tuple[type[Any], dict[str, Any], str]] = [
     (
         notices.MasterChanged,
@@ -67,6 +68,30 @@ SAID: list[tuple[type[Any], dict[str, Any], str]] = [
         notices.AddressesRefused,
         {"failures": ("a: no", "b: no"), "retry_in": 5.0},
         "the kernel refused a: no; b: no; tries again in 5 s",
+    ),
+    (
+        notices.ForeignAddress,
+        {
+            "address": VIP,
+            "prefix": 24,
+            "device": "eth0",
+            "state": State.BACKUP,
+            "action": "removed",
+        },
+        "192.0.2.10/24 is on eth0, where somebody else put it, and this router is BACKUP: removed",
+    ),
+    (
+        notices.ForeignAddress,
+        {
+            "address": VIP,
+            "prefix": 24,
+            "device": "eth0",
+            "state": State.FAULT,
+            "action": "left there",
+        },
+        "192.0.2.10/24 is on eth0, where somebody else put it, and this router is FAULT: left "
+        "there; remove it ('ip address delete 192.0.2.10/24 dev eth0', or "
+        'foreign_address="remove")',
     ),
     (
         notices.SendFailed,

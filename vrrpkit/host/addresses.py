@@ -153,6 +153,6 @@ class Addresses:
             key=prepared.key,
             flags=notices.IFA_F_TENTATIVE if vip.family == 6 and not vip.nodad else 0,
             scope=SCOPES[vip.scope],
-            marked=self._monitor.marks,
+            protocol=notices.MARK if self._monitor.marks else 0,
             peer=b"" if vip.peer is None else vip.peer.packed,
         )

@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -202,6 +202,16 @@ class Interface(ABC):
         ``lease`` is the finite valid lifetime in seconds that the addresses get, renewed while they
         are wanted.
         """
+
+    @abstractmethod
+    def remove_abandoned(self, addresses: Collection[IPAddress]) -> None:
+        """Remove those of these addresses from the interface that a killed keepalived left on it,
+        whatever their prefix length."""
+
+    @abstractmethod
+    def remove_foreign(self, address: IPAddress, prefix: int) -> OSError | None:
+        """Remove an address from the interface, whoever put it there; what the kernel says if it
+        refuses."""
 
     @abstractmethod
     def hold_routes(

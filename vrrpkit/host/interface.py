@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ import attrs
 
 from vrrpkit.errors import Closed, HostError
 from vrrpkit.host import notices
-from vrrpkit.host.addresses import Addresses, key_of
+from vrrpkit.host.addresses import GONE, Addresses, key_of
 from vrrpkit.host.announcer import FrameSender
 from vrrpkit.host.announcing import Announcer
 from vrrpkit.host.base import (
@@ -26,14 +26,16 @@ from vrrpkit.host.base import (
     RouteHold,
 )
 from vrrpkit.host.guard import Place
+from vrrpkit.host.leftovers import speaks_vrrp
 from vrrpkit.host.macvlan import Macvlan, default_name, virtual_mac
+from vrrpkit.host.messages import delete_found
 from vrrpkit.host.monitor import Removal
-from vrrpkit.host.notices import AddressKey
+from vrrpkit.host.notices import AddressKey, AddressRecord
 from vrrpkit.host.parts import Parts
 from vrrpkit.host.reconciler import Reconciler
 from vrrpkit.host.routes import Entry, Route, Rule
 from vrrpkit.host.solicited import SolicitedNodes
-from vrrpkit.values import VIP
+from vrrpkit.values import VIP, IPAddress
 
 if TYPE_CHECKING:
     from vrrpkit.host.host import Host
@@ -224,6 +226,38 @@ class KernelInterface(Interface):
         hold = await opened.reconciler.hold(vips, announcements, listener, lease)
         self._holds[hold] = _Held(tuple(vips), announcements)
         return hold
+
+    def remove_abandoned(self, addresses: Collection[IPAddress]) -> None:
+        parts = self._required.parts
+        wanted = {address.packed for address in addresses}
+        left = [
+            record
+            for record in parts.monitor.addresses(self.name).values()
+            if record.protocol == notices.KEEPALIVED and record.key[0] in wanted
+        ]
+        if not left:
+            return
+        words = ", ".join(map(str, left))
+        if speaks_vrrp(parts.namespace):
+            log.info("%s on %s may be those of a keepalived that lives", words, self.name)
+            return
+        log.warning("removing %s from %s, left behind by keepalived", words, self.name)
+        for record in left:
+            self._remove(record)
+
+    def remove_foreign(self, address: IPAddress, prefix: int) -> OSError | None:
+        key = (address.packed, prefix)
+        record = self._required.parts.monitor.addresses(self.name).get(key)
+        return None if record is None else self._remove(record)
+
+    def _remove(self, record: AddressRecord) -> OSError | None:
+        parts = self._required.parts
+        with parts.monitor.removing([(record.ifindex, record.key)]):
+            (problem,) = parts.netlink.exchange([delete_found(record)])
+        if problem is None or problem.errno in GONE:
+            return None
+        log.warning("%s stays on %s: %s", record, self.name, problem)
+        return problem
 
     def hold_routes(
         self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]

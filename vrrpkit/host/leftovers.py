@@ -18,18 +18,51 @@ they belong to nobody, and are removed when it is certain that no live process h
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
 import socket
 
 from vrrpkit.host.netns import Namespace
+from vrrpkit.host.notices import MARK
 from vrrpkit.host.sysctl import read_proc
 
-__all__ = ["SETTLE", "Liveness"]
+__all__ = ["SETTLE", "Liveness", "speaks_vrrp"]
+
+log = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """Seconds that the other virtual routers of a program have to claim what an earlier run left."""
+
+
+def speaks_vrrp(namespace: Namespace) -> bool:
+    """Whether another process may speak VRRP in the namespace, be it in a container: it has a raw
+    socket of that protocol."""
+    own: set[str] = set()
+    found: set[str] = set()
+    try:
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                own.add(os.readlink(f"/proc/self/fd/{number}"))
+        with namespace.inside():
+            for table in ("raw", "raw6"):
+                with contextlib.suppress(FileNotFoundError):
+                    found |= _raw_sockets(read_proc(f"/proc/thread-self/net/{table}"))
+    except OSError as problem:
+        log.debug("who speaks VRRP cannot be told: %s", problem)
+        return True
+    return not found <= own
+
+
+def _raw_sockets(table: str) -> set[str]:
+    """The sockets of IP protocol 112 in a table of the kernel, as links to them read."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return {
+        f"socket:[{row[9]}]"
+        for row in rows
+        if len(row) > 9 and row[1].rpartition(":")[2] == f"{MARK:04X}"
+    }
 
 
 class Liveness:

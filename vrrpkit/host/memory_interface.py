@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -58,6 +58,8 @@ class MemoryInterface(Interface):
         self.station = station
         self.carrier = True
         """Whether the link is up, as this machine sees it."""
+        self.abandoned: set[IPAddress] = set()
+        """Which addresses on it a killed keepalived has left."""
         self._ifindex = ifindex
         self._mac = mac
         self._users = 0
@@ -107,7 +109,11 @@ class MemoryInterface(Interface):
             ifindex=self._ifindex,
             up=self.carrier,
             mac=self._mac,
-            addresses=tuple((a.ip, a.network.prefixlen) for a in self.manager.table),
+            addresses=tuple(
+                (each.ip, each.network.prefixlen)
+                for each, entry in self.manager.table.items()
+                if not entry.ours
+            ),
         )
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
@@ -148,6 +154,16 @@ class MemoryInterface(Interface):
         if self._reconciler is None:
             raise VRRPKitError(f"{self.name} is not open; await open() before hold()")
         return await self._reconciler.hold(vips, announcements, listener, lease)
+
+    def remove_abandoned(self, addresses: Collection[IPAddress]) -> None:
+        for address in self.abandoned & set(addresses):
+            self.delete(address)
+        self.abandoned.clear()
+
+    def remove_foreign(self, address: IPAddress, prefix: int) -> OSError | None:
+        self.manager.remove(ip_interface((address, prefix)), own=True)
+        self._changed()
+        return None
 
     def hold_routes(
         self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]

@@ -82,8 +82,8 @@ class MemoryAddresses:
         """Cleared while the process is stopped: it makes no requests then."""
         self.running.set()
         self.promote_secondaries = True
-        """Whether the other IPv4 addresses of a prefix stay when the first one goes. (Linux: a sysctl
-        of that name, which is 0 unless somebody sets it.)"""
+        """Whether the other IPv4 addresses of a prefix stay when the first one goes, as the sysctl
+        of that name says."""
         self._removed = removed
         self._changed = changed
         self._manager_of = manager_of

@@ -14,6 +14,7 @@ from vrrpkit.host.netlink import Attributes, attributes
 from vrrpkit.values import IPAddress
 
 __all__ = [
+    "KEEPALIVED",
     "MARK",
     "AddressKey",
     "AddressRecord",
@@ -26,7 +27,10 @@ __all__ = [
 
 MARK = 112
 """The IFA_PROTO value (Linux 5.18) of every address that this library adds: the IP protocol number
-of VRRP. keepalived's own is 18."""
+of VRRP."""
+
+KEEPALIVED = 18
+"""The same of keepalived, from its version 2.3 on."""
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -107,14 +111,19 @@ class AddressRecord(NamedTuple):
     key: AddressKey
     flags: int
     scope: int
-    marked: bool
-    """Whether it carries :data:`MARK`."""
+    protocol: int = 0
+    """Who put it there: its IFA_PROTO value."""
     peer: bytes = b""
     """The far end as octets, where that is another address."""
 
     def __str__(self) -> str:
         octets, prefix = self.key
         return f"{to_address(octets)}/{prefix}"
+
+    @property
+    def marked(self) -> bool:
+        """Whether it carries :data:`MARK`."""
+        return self.protocol == MARK
 
     @property
     def usable(self) -> bool:
@@ -178,7 +187,7 @@ def parse_address_notice(payload: bytes) -> AddressRecord | None:
     if family not in (AF_INET, AF_INET6):
         return None
     local = remote = b""
-    marked = False
+    protocol = 0
     start, end = 8, len(payload)
     while start + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(payload, start)
@@ -192,10 +201,10 @@ def parse_address_notice(payload: bytes) -> AddressRecord | None:
         elif kind == IFA_FLAGS:
             (flags,) = _U32.unpack_from(payload, start + 4)
         elif kind == IFA_PROTO:
-            marked = payload[start + 4] == MARK
+            protocol = payload[start + 4]
         start += (length + 3) & ~3
     peer = remote if local and remote != local else b""
-    return AddressRecord(index, (local or remote, prefix), flags, scope, marked, peer)
+    return AddressRecord(index, (local or remote, prefix), flags, scope, protocol, peer)
 
 
 def to_address(octets: bytes) -> IPAddress:

@@ -18,7 +18,14 @@ from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.hearing import InstanceRecorder
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import AdvertAnomaly, AdvertRejected, Anomaly, ClockSkew, SendFailed
+from vrrpkit.vrrp.notices import (
+    AdvertAnomaly,
+    AdvertRejected,
+    Anomaly,
+    ClockSkew,
+    ForeignAddress,
+    SendFailed,
+)
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import Profile
 from vrrpkit.vrrp.vocabulary import Effect, Event, Refreshed
@@ -58,6 +65,7 @@ class RouterOptions(TypedDict, total=False):
     insist_checksum: str | None
     announcements: Announcements | None
     on_address_lost: str | None
+    foreign_address: str
     vip_lease: int | None
     virtual_mac: bool | str
     adverts_on_base: bool
@@ -93,7 +101,9 @@ class Probe:
         )
         if self.dead or by_machine:
             return
-        if isinstance(notice, AdvertRejected | AdvertAnomaly | SendFailed | ClockSkew | EventsLost):
+        if isinstance(
+            notice, AdvertRejected | AdvertAnomaly | SendFailed | ClockSkew
+        ) or isinstance(notice, ForeignAddress | EventsLost):
             self._log(self._router, Noted(notice))
 
 

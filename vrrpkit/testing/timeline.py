@@ -18,6 +18,7 @@ from vrrpkit.vrrp.notices import (
     ClockSkew,
     Deaf,
     FaultsChanged,
+    ForeignAddress,
     MasterChanged,
     Notice,
     PriorityChanged,
@@ -332,6 +333,8 @@ def _notice(notice: Notice | EventsLost) -> str:
             return (
                 f"kernel refused {', '.join(notice.failures)}; tries again in {notice.retry_in:g} s"
             )
+        case ForeignAddress():
+            return f"{notice.address}/{notice.prefix} is on {notice.device}: {notice.action}"
         case SendFailed():
             return f"cannot send: {notice.error}"
         case ClockSkew():

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
-from vrrpkit.values import VIP
+from vrrpkit.values import VIP, IPAddress
+from vrrpkit.vrrp.foreign import Intruder
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.seat import Seat
@@ -59,6 +60,7 @@ class Belongings:
         self._routes: RouteHold | None = None
         self._ban: Ban | None = None
         self._devices: dict[VIP, Interface] = {}
+        self._places: dict[Interface, frozenset[IPAddress]] = {}
         self._waiting: set[VIP] = set()
         """Addresses that are wanted and went, or could not come, because of their interface, which
         does not count as down or is not tracked."""
@@ -68,6 +70,12 @@ class Belongings:
         options, interface, carrier = self._options, seat.interface, seat.carrier
         named = {each.name: each for each in seat.interfaces}
         self._devices = {vip: named[vip.dev or carrier.name] for vip in options.all_vips}
+        for each in named.values():
+            vips = [vip for vip, device in self._devices.items() if device is each]
+            # An owner has its addresses for good, and a real server has them on lo.
+            if vips and each.name != "lo" and not options.owner:
+                self._places[each] = frozenset(vip.address for vip in vips)
+                each.remove_abandoned(self._places[each])
         if not options.accepts:
             self._ban = await carrier.refuse(options.all_vips)
         self._addresses = await carrier.hold(
@@ -162,6 +170,24 @@ class Belongings:
     def _usable(self, vip: VIP) -> bool:
         link = self._devices[vip].link
         return link is not None and link.up
+
+    @property
+    def foreign(self) -> frozenset[Intruder]:
+        """What somebody else has put where this router puts its addresses."""
+        return frozenset(
+            Intruder(interface.name, address, prefix)
+            for interface, mine in self._places.items()
+            if (link := interface.link) is not None
+            for address, prefix in link.addresses
+            if address in mine
+        )
+
+    def evict(self, intruder: Intruder) -> OSError | None:
+        """Remove what somebody else has put there; what the kernel says if it refuses."""
+        for interface in self._places:
+            if interface.name == intruder.device:
+                return interface.remove_foreign(intruder.address, intruder.prefix)
+        return None
 
     def look(self) -> None:
         """An interface has changed: put back what waits for it."""

@@ -22,9 +22,10 @@ from vrrpkit.transport.base import Transport
 from vrrpkit.values import State
 from vrrpkit.vrrp.belongings import Belongings
 from vrrpkit.vrrp.election import advert_step
+from vrrpkit.vrrp.foreign import LEFT, REMOVED, ForeignState
 from vrrpkit.vrrp.hearing import Hearing, InstanceRecorder
 from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import AdvertAnomaly, Notice, Transition
+from vrrpkit.vrrp.notices import AdvertAnomaly, ForeignAddress, Notice, Transition
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.receive import Inspector
 from vrrpkit.vrrp.reporter import Reporter
@@ -111,6 +112,8 @@ class Driver:
             fail=self.fail,
             tell_all=recorder is not None,
         )
+        self.foreign = ForeignState(remove=options.foreign_address == "remove")
+        self._foreign_again = self._deadlines.new(self._look)
         self._unwatch: list[Callable[[], None]] = []
         self._claimed = False
         self._queue: deque[Event] = deque()
@@ -190,6 +193,7 @@ class Driver:
     async def stop(self) -> None:
         """Remove the addresses, within a limit, and give everything back."""
         self._deadline.set(None)
+        self._foreign_again.set(None)
         for unwatch in self._unwatch:
             unwatch()
         self._unwatch.clear()
@@ -236,6 +240,7 @@ class Driver:
             changed = self.seat.look()
             self.hearing.inspector.own = self.seat.own
             self._belongings.look()
+            self._look_for_foreign(self.machine.state)
             if not changed:
                 return
             if self.seat.source is not None and self.seat.source != source:
@@ -363,9 +368,33 @@ class Driver:
                 self._writer.outgoing(self.machine.priority, self.seat.source, 0.0)
             self._set_pace()
             log.info("%s", notice)
-        elif isinstance(notice, AdvertAnomaly):
+        elif isinstance(notice, AdvertAnomaly | ForeignAddress):
             log.warning("%s", notice)
         self._hub.publish(notice)
+        if isinstance(notice, Transition):
+            self._look_for_foreign(notice.state)
+
+    def _look_for_foreign(self, state: State) -> None:
+        """Tell of virtual addresses that are on this host and should not be, in this state."""
+        now = self.now()
+        # What is new may go away as the last one is removed.
+        for intruder in self.foreign.look(self._belongings.foreign, state, now):
+            action = LEFT
+            if self.foreign.may_remove(now):
+                problem = self._belongings.evict(intruder)
+                action = REMOVED if problem is None else f"{problem.strerror or problem}"
+            self._publish(
+                ForeignAddress(
+                    router=self._options.name,
+                    at=now,
+                    address=intruder.address,
+                    prefix=intruder.prefix,
+                    device=intruder.device,
+                    state=state,
+                    action=action,
+                )
+            )
+        self._foreign_again.set(self.foreign.retry_at)
 
     def _set_pace(self) -> None:
         port = self.seat.port

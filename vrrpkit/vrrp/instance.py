@@ -80,6 +80,11 @@ class VRRPInstance(RouterView):
         :class:`vrrpkit.Announcements`.
     :param on_address_lost: ``"reinstate"``, ``"step_down"`` or ``"ignore"``: when somebody else
         removes an address, a route or a rule.
+    :param foreign_address: ``"tell"`` or ``"remove"``: when a virtual address is on the interface
+        although this router is BACKUP or in FAULT, because somebody else put it there. It is told
+        either way (:class:`vrrpkit.ForeignAddress`). A MASTER uses it in place, and an owner never
+        minds. What a run of this library left there, or a keepalived that marks its addresses and
+        lives no more, is removed at the start.
     :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
         MASTER, so that the kernel removes them when this process is killed or frozen. Off by
         default.
@@ -137,6 +142,7 @@ class VRRPInstance(RouterView):
         insist_checksum: str | None = None,
         announcements: Announcements | None = None,
         on_address_lost: str | None = None,
+        foreign_address: str = "tell",
         vip_lease: int | None = None,
         accept: bool | None = None,
         virtual_mac: bool | str = False,
@@ -174,6 +180,7 @@ class VRRPInstance(RouterView):
             insist_checksum=insist_checksum,
             announcements=announcements,
             on_address_lost=on_address_lost,
+            foreign_address=foreign_address,
             vip_lease=vip_lease,
             accept=accept,
             virtual_mac=virtual_mac,

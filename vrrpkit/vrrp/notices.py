@@ -25,6 +25,7 @@ __all__ = [
     "ClockSkew",
     "Deaf",
     "FaultsChanged",
+    "ForeignAddress",
     "MasterChanged",
     "Notice",
     "PriorityChanged",
@@ -327,6 +328,37 @@ class AddressesRefused:
 
 
 @attrs.frozen(kw_only=True)
+class ForeignAddress:
+    """A virtual address is on this host although this router is not MASTER: somebody else put it
+    there. The host answers for it next to the master."""
+
+    router: str
+    at: float
+    address: IPAddress
+    prefix: int
+    """The prefix length that it has there."""
+    device: str
+    """The interface that it is on."""
+    state: State
+    """What this router is: BACKUP or FAULT."""
+    action: str
+    """``left there``, ``removed``, or why it cannot be."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.router}: {self.address}/{self.prefix} is on {self.device}, where somebody else "
+            f"put it, and this router is {self.state}: {self.action}{self._advice}"
+        )
+
+    @property
+    def _advice(self) -> str:
+        if self.action == "removed":
+            return ""
+        command = f"ip address delete {self.address}/{self.prefix} dev {self.device}"
+        return f"; remove it ('{command}', or foreign_address=\"remove\")"
+
+
+@attrs.frozen(kw_only=True)
 class SendFailed:
     """The system refused to send an advert. At most one such event a second."""
 
@@ -371,6 +403,7 @@ Notice: TypeAlias = (
     | AddressLost
     | RouteLost
     | AddressesRefused
+    | ForeignAddress
     | SendFailed
     | ClockSkew
     | WeightTooSmall

@@ -33,6 +33,9 @@ __all__ = ["GROUPS", "Options"]
 GROUPS = {4: ip_address("224.0.0.18"), 6: ip_address("ff02::12")}
 """The multicast groups that IANA assigned to VRRP (RFC 9568 sections 5.1.1.2 and 5.1.2.2)."""
 
+FOREIGN = ("tell", "remove")
+"""What is done about virtual addresses that somebody else puts on the host."""
+
 _MOST_ADDRESSES = 255
 
 
@@ -136,6 +139,7 @@ class Options:
     insist_checksum: ChecksumForm | None = attrs.field(default=None, converter=_checksum)
     announcements: Announcements | None = None
     on_address_lost: LostPolicy | None = attrs.field(default=None, converter=_policy)
+    foreign_address: str = "tell"
     vip_lease: int | None = None
     accept: bool | None = None
     virtual_mac: bool | str = False
@@ -174,6 +178,10 @@ class Options:
             raise ConfigError(
                 "accept=False is impossible for an owner (priority 255), whose own addresses these "
                 "are; use a priority up to 254"
+            )
+        if self.foreign_address not in FOREIGN:
+            raise ConfigError(
+                f"foreign_address {self.foreign_address!r} must be one of {', '.join(FOREIGN)}"
             )
         if self.vip_lease is not None:
             whole_number(

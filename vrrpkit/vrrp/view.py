@@ -66,6 +66,13 @@ class RouterView:
         return self._life.trackers.tally.signals
 
     @property
+    def foreign_addresses(self) -> tuple[str, ...]:
+        """Virtual addresses that are on this host because somebody else put them there, while this
+        router is not MASTER: ``192.0.2.10/24 dev eth0``."""
+        found = () if self._life.driver is None else self._life.driver.foreign.present
+        return tuple(sorted(map(str, found)))
+
+    @property
     def source(self) -> IPAddress | None:
         """The address that adverts leave from, while there is one."""
         return None if self._life.driver is None else self._life.driver.seat.source
