@@ -102,8 +102,9 @@ class Probe:
         if self.dead or by_machine:
             return
         if isinstance(
-            notice, AdvertRejected | AdvertAnomaly | SendFailed | ClockSkew
-        ) or isinstance(notice, ForeignAddress | EventsLost):
+            notice,
+            AdvertRejected | AdvertAnomaly | SendFailed | ClockSkew | ForeignAddress | EventsLost,
+        ):
             self._log(self._router, Noted(notice))
 
 
