@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.rounds import TESTS, measured, middle
 from bench.table import Figure
 from kernel.uml import missing, run_inside
 from system.lab import require_root_and
 from vrrpkit.ipvs.entries import EditDestination, ServiceKey
 from vrrpkit.ipvs.memory import MemoryTable
 from vrrpkit.ipvs.server import RealServer, VirtualServer
-
-TESTS = Path(__file__).parent.parent
 
 MOST = {"tcp": 1.3, "http": 1.5}
 """The largest ratio allowed, by kind of check."""
@@ -38,6 +35,8 @@ def _inside(module: str, *arguments: str, timeout: float) -> dict[str, Any]:
 
 def lacking(figure: str) -> str | None:
     """What this machine needs before it can take a figure of this module, or None."""
+    if figure == "loopback":
+        return require_root_and("unshare", "haproxy")
     if figure == "table":
         return missing() or require_root_and("ipvsadm")
     if figure != "checks":
@@ -47,38 +46,15 @@ def lacking(figure: str) -> str | None:
     return missing() or require_root_and("unshare")
 
 
-def _check_cost(kind: str, seconds: int, rounds: int) -> list[dict[str, float]]:
-    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
-    module = [sys.executable, "-m", "bench.check_cost", kind, str(seconds), str(rounds)]
-    done = subprocess.run(
-        ["unshare", "--net", *module],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"CPU per {kind} check: not measured, see above")
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _ratio(found: dict[str, float]) -> float:
-    return found["vrrpkit"] / found["keepalived"]
-
-
 def checks(quick: bool) -> Iterator[Figure]:
     """CPU per health check, 500 a second: the round whose ratio is the middle one of several."""
     for kind, most in MOST.items():
-        found = sorted(_check_cost(kind, *((6, 3) if quick else (15, 5))), key=_ratio)
-        ratios = ", ".join(f"{_ratio(one):.2f}x" for one in found)
-        print(f"CPU per {kind} check, all rounds: {ratios}", file=sys.stderr, flush=True)
-        middle = found[len(found) // 2]
-        yield Figure(
+        yield middle(
+            measured("bench.check_cost", kind, *((6, 3) if quick else (15, 5))),
             name=f"CPU per {kind.upper()} check, 500 a second",
             unit="us",
-            vrrpkit=middle["vrrpkit"],
-            keepalived=middle["keepalived"],
+            peer="keepalived",
             target=most,
-            relative=True,
         )
 
 

@@ -1,10 +1,10 @@
-"""Speed beside keepalived on this machine, in one run and on the same kind of link.
+"""Speed beside keepalived and HAProxy on this machine, in one run and on the same kind of link.
 
-    PYTHONPATH=tests python tests/bench/run.py [figure ...] [--quick]
+    PYTHONPATH=tests python tests/bench/run.py [figure ...] [--quick] [--reference REVISION]
 
 Needs root, iproute2 and keepalived; "checks" and "table" need user-mode-linux and kmod as well,
-"table" also ipvsadm. The exit status is 1 if a target is missed. Figures of different runs do not
-compare, and those of a busy machine mean little.
+"table" also ipvsadm, "loopback" haproxy. The exit status is 1 if a target is missed.
+Figures of different runs do not compare, and those of a busy machine mean little.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from bench.balancer import checks, lacking, pool, table
 from bench.failover import bunched, crowd, single
 from bench.load import cpu, memory, steady
+from bench.loopback import loopback
 from bench.startup import startup
 from bench.table import Figure, render
 from system.lab import require_root_and
@@ -31,6 +33,7 @@ FIGURES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "memory": memory,
     "startup": startup,
     "checks": checks,
+    "loopback": loopback,
     "table": table,
     "pool": pool,
 }
@@ -41,6 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figures", nargs="*", metavar="figure", help=", ".join(FIGURES))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements")
+    parser.add_argument(
+        "--reference", metavar="REVISION", help="of git, with which startup is compared"
+    )
     options = parser.parse_args()
     unknown = set(options.figures) - set(FIGURES)
     if unknown:
@@ -55,7 +61,8 @@ def main() -> int:
     found: list[Figure] = []
     for name in chosen:
         start = time.monotonic()
-        figures = list(FIGURES[name](options.quick))
+        take = partial(startup, reference=options.reference) if name == "startup" else FIGURES[name]
+        figures = list(take(options.quick))
         print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         found += figures
     print(render(found))

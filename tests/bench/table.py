@@ -13,11 +13,13 @@ class Figure:
     name: str
     unit: str
     vrrpkit: float
-    #: None where keepalived has nothing to compare with.
+    #: Of whoever the name says; None where there is nothing to compare with.
     keepalived: float | None = None
     #: The largest value allowed, or the largest ratio if ``relative``; None is no target.
     target: float | None
     relative: bool = False
+    ratios: tuple[float, float] | None = None
+    """The smallest and the largest ratio of several rounds."""
 
     @property
     def ratio(self) -> float | None:
@@ -41,12 +43,13 @@ class Figure:
             _number(self.vrrpkit, self.unit),
             "-" if self.keepalived is None else _number(self.keepalived, self.unit),
             "-" if ratio is None else f"{ratio:.2f}x",
+            "" if self.ratios is None else "{:.2f}-{:.2f}x".format(*self.ratios),
             f"{target}x" if self.relative else target and f"{target} {self.unit}".strip(),
             "" if self.target is None else "yes" if self.ok else "NO",
         ]
 
 
-HEADER = ["figure", "vrrpkit", "keepalived", "ratio", "target", "ok"]
+HEADER = ["figure", "vrrpkit", "keepalived", "ratio", "range", "target", "ok"]
 
 
 def render(figures: Iterable[Figure]) -> str:
@@ -55,7 +58,7 @@ def render(figures: Iterable[Figure]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            cell.ljust(width) if number in (0, 5) else cell.rjust(width)
+            cell.ljust(width) if number in (0, 6) else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
