@@ -137,6 +137,66 @@ def test_what_is_no_fifo_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
         asyncio.run(attach(tmp_path / "no" / "fifo"))
 
 
+def test_a_link_or_a_fifo_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "real"
+    os.mkfifo(real)
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    wide = tmp_path / "wide"
+    os.mkfifo(wide)
+    wide.chmod(0o666)
+
+    async def attach(where: Path, mode: int = 0o600) -> None:
+        await NotifyFIFO(where, mode=mode).attach(None).close()
+
+    with pytest.raises(HostError, match="symbolic link; give the path"):
+        asyncio.run(attach(link))
+    with pytest.raises(HostError, match="by everybody"):
+        asyncio.run(attach(wide))
+    asyncio.run(attach(wide, 0o666))
+    asyncio.run(attach(real))
+    monkeypatch.setattr(os, "geteuid", lambda: real.stat().st_uid + 1)
+    if real.stat().st_uid:
+        with pytest.raises(HostError, match="belongs to user"):
+            asyncio.run(attach(real))
+    else:
+        asyncio.run(attach(real))
+        os.chown(real, 1234, -1)
+        with pytest.raises(HostError, match="belongs to user 1234"):
+            asyncio.run(attach(real))
+    assert real.exists() and wide.exists() and link.is_symlink()
+
+
+def test_what_is_opened_is_what_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody exchanges the FIFO for a link right after the look."""
+    path, theirs = tmp_path / "fifo", tmp_path / "theirs"
+    theirs.write_text("")
+    fstat = os.fstat
+
+    def exchange(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        monkeypatch.setattr(os, "fstat", fstat)
+        path.unlink()
+        path.symlink_to(theirs)
+        return found
+
+    async def main() -> None:
+        fifo = NotifyFIFO(path, mode=0o666)
+        monkeypatch.setattr(os, "fstat", exchange)
+        attachment = fifo.attach(None)
+        fifo.write(Word(kind="GROUP", name="g", state="MASTER"))
+        await attachment.close()
+
+    asyncio.run(main())
+    assert theirs.read_text() == ""
+    assert stat.S_IMODE(theirs.stat().st_mode) & 0o022 == 0
+    assert path.is_symlink()
+
+
 def test_a_pipe_that_somebody_replaces_or_removes_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     fifo = NotifyFIFO(path, mode=0o640)

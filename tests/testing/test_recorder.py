@@ -464,3 +464,14 @@ class TestTrouble:
         recorder.close()
         recorder.close()
         recorder.record(Machine(configuration()), Refreshed(0.0), 0.0, [Publish])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_link_in_its_place_is_not_written_through(tmp_path: Path, files: int) -> None:
+    path, theirs = tmp_path / "run.jsonl", tmp_path / "theirs"
+    theirs.write_text("theirs")
+    path.symlink_to(theirs)
+    with Recorder(path, files=files):
+        pass
+    assert theirs.read_text() == "theirs"
+    assert path.is_file() and not path.is_symlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_one_newline_only(tmp_path: Path) -> None:
     assert read_key(write(tmp_path, KEY + b"\n\n")) == KEY + b"\n"
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602])
 def test_others_can_read_it(tmp_path: Path, mode: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert read_key(write(tmp_path, KEY, mode)) == KEY
@@ -64,6 +65,21 @@ def test_no_file(tmp_path: Path) -> None:
         read_key(tmp_path / "missing")
 
 
-def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Is a directory"):
-        read_key(tmp_path)
+def test_a_folder_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ConfigError, match="is no ordinary file"):
+            read_key(path)
+
+
+def test_a_file_of_somebody_else_is_complained_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, KEY)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert read_key(path) == KEY
+    (record,) = caplog.records
+    assert "knows and may change the key" in record.getMessage()

@@ -35,7 +35,9 @@ class NotifyFIFO(Notifier):
     and counted. It is made if it is not there, and then removed with its last user; if somebody
     replaces it meanwhile, the next line goes to the new one.
 
-    :param path: of the pipe.
+    :param path: of the pipe. One that is there already must be a FIFO (a symbolic link is not
+        followed), belong to root or to the user of this program, and not be writable for everybody
+        unless ``mode`` says so.
     :param mode: permissions of a pipe that is made.
     :param limit: lines that wait besides those in the pipe.
     :param priorities: tell of changes of priority too (``vrrp_notify_priority_changes``).
@@ -109,12 +111,7 @@ class NotifyFIFO(Notifier):
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(self._path, 0o600)
                 made = True
-                os.chmod(self._path, self._mode)
-            # To open something else might do something.
-            if not stat.S_ISFIFO(os.stat(self._path).st_mode):
-                raise HostError(f"{self._path} is no FIFO; remove it, or choose another path")
-            # For reading too: so that it can be opened, and written to, while nobody reads.
-            descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = self._opened(made)
         except OSError as problem:
             if made:
                 self._unlink()
@@ -125,6 +122,47 @@ class NotifyFIFO(Notifier):
         self._descriptor = descriptor
         self._made = made
         self._trouble = ""
+
+    def _opened(self, made: bool) -> int:
+        """Open what has this name, once it is known to be a FIFO that may be written to.
+
+        What is looked at is what is opened, whatever somebody makes of the name meanwhile: first
+        only a handle, for to open a device or a file might do something, and then the pipe by way
+        of the handle.
+        """
+        handle = os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            problem = self._unfit(os.fstat(handle))
+            if problem is not None:
+                raise HostError(f"{self._path} {problem}")
+            # For reading too: so that it can be opened, and written to, while nobody reads.
+            descriptor = os.open(
+                f"/proc/self/fd/{handle}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+            try:
+                if made:
+                    os.fchmod(descriptor, self._mode)
+            except OSError:
+                os.close(descriptor)
+                raise
+            return descriptor
+        finally:
+            os.close(handle)
+
+    def _unfit(self, found: os.stat_result) -> str | None:
+        """Why what has been found is not written to, with what to do."""
+        if stat.S_ISLNK(found.st_mode):
+            return "is no FIFO but a symbolic link; give the path of the FIFO itself"
+        if not stat.S_ISFIFO(found.st_mode):
+            return "is no FIFO; remove it, or choose another path"
+        if found.st_uid not in (0, os.geteuid()):
+            return (
+                f"belongs to user {found.st_uid}, who could read it in place of its reader; remove "
+                f"it, or 'chown {os.geteuid()}' it"
+            )
+        if found.st_mode & ~self._mode & stat.S_IWOTH:
+            return "can be written to by everybody, who could put in lines; 'chmod o-w' it"
+        return None
 
     def _follow(self) -> None:
         """Open the pipe anew if somebody has put another one in its place, or removed it: what is
@@ -140,7 +178,7 @@ class NotifyFIFO(Notifier):
 
     def _in_place(self) -> bool:
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._descriptor))
         except OSError:
             return False
 

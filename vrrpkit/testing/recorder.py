@@ -227,7 +227,9 @@ class Recorder:
             older = _numbered(self.path, number - 1)
             if older.exists():
                 older.replace(_numbered(self.path, number))
-        return self.path.open("wb")
+        # Made anew: not what somebody has put there meanwhile, and through no link.
+        self.path.unlink(missing_ok=True)
+        return self.path.open("xb")
 
 
 def recorded_files(path: str | os.PathLike[str]) -> list[Path]:
