@@ -34,7 +34,9 @@ def test_two_nodes() -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "01_two_nodes.py"], capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # Without any logging set up, Python writes warnings to the standard error stream.
+    warned = "a: MASTER -> FAULT: fault (interface-down)\n"
+    assert (done.returncode, done.stderr) == (0, warned)
     happened = lines(done.stdout)
     assert [what for _when, what in happened] == [
         "a: BACKUP -> MASTER: no-response",
@@ -142,7 +144,7 @@ def test_mail_and_scripts(tmp_path: Path) -> None:
     finally:
         server.terminate()
         mails, _ = server.communicate()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "web: MASTER -> FAULT: fault (interface-down)\n")
     assert [line.partition(":")[0] for line in mails.splitlines() if "Subject" in line] == [
         "Subject",
         "Subject",

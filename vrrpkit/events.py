@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -15,9 +16,10 @@ from typing import Generic, Protocol, TypeVar, overload
 import attrs
 
 from vrrpkit.errors import Closed
+from vrrpkit.eventlog import EventLog
 from vrrpkit.guests import as_bug, contain, meant, pass_on, require_callback
 from vrrpkit.leaving import all_to_the_end
-from vrrpkit.values import whole_number
+from vrrpkit.values import Stamped, whole_number
 
 __all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
 
@@ -166,14 +168,21 @@ class _Listener(Protocol[E_contra]):
 
 
 class Hub(Generic[E]):
-    """Passes the events of one object on to whoever listens.
+    """Passes the events of one object on to whoever listens, and into the log.
+
+    Each event is stamped with the wall time and logged once, at the level of
+    :data:`vrrpkit.eventlog.TABLE`, whether or not anybody listens.
 
     Everything is to be called on the event loop, and nothing blocks. A callback may publish,
     subscribe, unsubscribe and close: what it publishes is delivered after the present event has
     reached everybody.
+
+    :param logger: of the module that publishes; without one nothing is logged.
+    :param prefix: what stands before each line in the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logger: logging.Logger | None = None, prefix: str = "") -> None:
+        self._log = None if logger is None else EventLog(logger, prefix)
         self._listeners: dict[object, _Listener[E]] = {}
         self._pending: deque[E] = deque()
         self._delivering = False
@@ -185,7 +194,12 @@ class Hub(Generic[E]):
         return self._closed
 
     def publish(self, event: E) -> None:
-        """Deliver ``event``; without effect after :meth:`close`."""
+        """Log and deliver ``event``; after :meth:`close` nobody gets it."""
+        if isinstance(event, Stamped) and not event.time:
+            # It is frozen for those who get it; nobody has got it yet.
+            object.__setattr__(event, "time", time.time())
+        if self._log is not None:
+            self._log.tell(event)
         if not self._listeners or self._closed:
             return
         self._pending.append(event)

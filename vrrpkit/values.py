@@ -23,6 +23,7 @@ __all__ = [
     "Announcements",
     "IPAddress",
     "Peer",
+    "Stamped",
     "State",
     "flag",
     "is_number",
@@ -41,7 +42,7 @@ LABEL_LIMIT = 15
 """Octets in an address label: IFNAMSIZ less the terminator."""
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     """The state of a virtual router, in the operator's words (RFC 9568 calls MASTER *Active*)."""
 
     INIT = "INIT"
@@ -53,8 +54,18 @@ class State(enum.Enum):
     FAULT = "FAULT"
     """Unfit: takes no part in the election until every fault has cleared."""
 
-    def __str__(self) -> str:
-        return self.value
+
+@attrs.frozen(kw_only=True)
+class Stamped:
+    """An event that is stamped with the wall time when it is published.
+
+    The clock of ``at`` is that of the event loop: it never jumps, and is good for differences.
+    ``time`` is good for people, logs and other machines; it is no part of what makes two events
+    equal.
+    """
+
+    time: float = attrs.field(default=0.0, init=False, eq=False, repr=False)
+    """When it was published, in seconds since 1970; 0 before that."""
 
 
 def whole_number(name: str, value: object, low: int, high: int, hint: str) -> None:

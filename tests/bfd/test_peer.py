@@ -352,7 +352,7 @@ async def test_strange_packets_are_counted_and_change_nothing(
             BFDRejectReason.TTL: 3,
             BFDRejectReason.SESSION: 3,
         }
-        strangers = [r.getMessage() for r in caplog.records if "66" in r.getMessage()]
+        strangers = [r.getMessage() for r in caplog.records if "from 192.0.2.66" in r.getMessage()]
         assert strangers == [
             "BFD packets from 192.0.2.66 are dropped: session: got 0, want one of ours"
         ]

@@ -233,7 +233,7 @@ async def test_held_down_here(bench: Bench, kind: str, family: int) -> None:
     # Leaving is no failure either.
     await says(daemon, up=False)
     await until(lambda: bench.packets(bench.a)[-1].state == "AdminDown")
-    assert bench.packets(bench.a)[-1].diagnostic == BFDDiagnostic.ADMIN_DOWN.value
+    assert bench.packets(bench.a)[-1].diagnostic == BFDDiagnostic.ADMIN_DOWN.code
     await asyncio.to_thread(daemon.stop)
 
 
@@ -280,7 +280,7 @@ async def test_we_are_killed(bench: Bench, kind: str, family: int) -> None:
     await says(daemon, up=False)
     last = bench.packets(bench.a)[-1]
     (down, *_) = [p for p in bench.packets(bench.b, last.time) if p.state == "Down"]
-    assert (last.state, down.diagnostic) == ("Up", BFDDiagnostic.DETECTION_EXPIRED.value)
+    assert (last.state, down.diagnostic) == ("Up", BFDDiagnostic.DETECTION_EXPIRED.code)
     # Ten packets of ours, which is what we told it; keepalived says so with its next packet.
     assert 0.998 <= down.time - last.time < 1 + PROMPT + (1 if kind == "keepalived" else 0)
     await asyncio.to_thread(daemon.stop)

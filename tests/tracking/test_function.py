@@ -132,6 +132,7 @@ def test_bad_values_are_refused() -> None:
 async def test_a_function_that_raises_at_once_is_asked_again_like_any_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     results = [True, None, None, None, True]
 
     def ask() -> Awaitable[Signal]:
@@ -147,5 +148,6 @@ async def test_a_function_that_raises_at_once_is_asked_again_like_any_other(
 
 @virtual_time()
 async def test_a_timeout_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     await told(TrackFunction(answers(True, takes=3), timeout=2), 1)
     assert "no answer within 2 s" in caplog.text

@@ -10,13 +10,17 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.bfd.packet import BFDDiagnostic, BFDRejectReason, BFDState
-from vrrpkit.values import IPAddress
+from vrrpkit.values import IPAddress, Stamped
 
 __all__ = ["BFDNotice", "BFDRejected", "BFDSendFailed", "BFDTimersAgreed", "BFDTransition"]
 
 
+def _times(count: int) -> str:
+    return f" ({count} times)" if count > 1 else ""
+
+
 @attrs.frozen(kw_only=True)
-class BFDTransition:
+class BFDTransition(Stamped):
     """The session changed its state."""
 
     session: str
@@ -30,12 +34,12 @@ class BFDTransition:
 
     def __str__(self) -> str:
         fell = self.state in (BFDState.DOWN, BFDState.ADMIN_DOWN)
-        why = f": {self.diagnostic}" if fell and self.diagnostic.value else ""
+        why = f": {self.diagnostic}" if fell and self.diagnostic.code else ""
         return f"{self.session}: {self.previous} -> {self.state}{why}"
 
 
 @attrs.frozen(kw_only=True)
-class BFDTimersAgreed:
+class BFDTimersAgreed(Stamped):
     """While Up, the two ends have come to other intervals than before."""
 
     session: str
@@ -53,7 +57,7 @@ class BFDTimersAgreed:
 
 
 @attrs.frozen(kw_only=True)
-class BFDRejected:
+class BFDRejected(Stamped):
     """A packet from the neighbour was dropped. At most one such event a second for each reason."""
 
     session: str
@@ -65,15 +69,26 @@ class BFDRejected:
     count: int = 1
     """How many since the last such event of this reason."""
 
+    def __str__(self) -> str:
+        got = "" if self.got is None else f", got {self.got}"
+        want = "" if self.want is None else f", want {self.want}"
+        return (
+            f"{self.session}: rejected a packet from {self.source}: {self.reason}{got}{want}"
+            f"{_times(self.count)}"
+        )
+
 
 @attrs.frozen(kw_only=True)
-class BFDSendFailed:
+class BFDSendFailed(Stamped):
     """The system refused to send a packet. At most one such event a second."""
 
     session: str
     at: float
     error: str
     count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.session}: a packet could not be sent: {self.error}{_times(self.count)}"
 
 
 BFDNotice: TypeAlias = BFDTransition | BFDTimersAgreed | BFDRejected | BFDSendFailed

@@ -30,65 +30,50 @@ _PACKET = struct.Struct("!BBBBIIIII")
 _POLL, _FINAL, _INDEPENDENT, _AUTHENTICATED, _DEMAND, _MULTIPOINT = 32, 16, 8, 4, 2, 1
 
 
-class BFDState(enum.Enum):
+class BFDState(enum.StrEnum):
     """The state of a session (RFC 5880 section 6.2)."""
 
-    ADMIN_DOWN = 0
+    ADMIN_DOWN = "AdminDown"
     """Held down on purpose, or not running."""
-    DOWN = 1
+    DOWN = "Down"
     """The neighbour is not heard, or has just come to be."""
-    INIT = 2
+    INIT = "Init"
     """The neighbour is heard; whether it hears us is not known yet."""
-    UP = 3
+    UP = "Up"
     """Each hears the other."""
 
-    def __str__(self) -> str:
-        return _STATES[self]
+
+_STATES = tuple(BFDState)
+"""By their number on the wire."""
 
 
-_STATES = {
-    BFDState.ADMIN_DOWN: "AdminDown",
-    BFDState.DOWN: "Down",
-    BFDState.INIT: "Init",
-    BFDState.UP: "Up",
-}
-
-
-class BFDDiagnostic(enum.Enum):
+class BFDDiagnostic(enum.StrEnum):
     """Why a session last left Up, in the words of RFC 5880 section 4.1."""
 
-    NONE = 0
-    DETECTION_EXPIRED = 1
+    NONE = "no diagnostic"
+    DETECTION_EXPIRED = "control detection time expired"
     """Nothing was heard for a Detection Time."""
-    ECHO_FAILED = 2
-    NEIGHBOR_DOWN = 3
+    ECHO_FAILED = "echo function failed"
+    NEIGHBOR_DOWN = "neighbor signaled session down"
     """The neighbour said that its session went down."""
-    FORWARDING_RESET = 4
-    PATH_DOWN = 5
-    CONCATENATED_PATH_DOWN = 6
-    ADMIN_DOWN = 7
+    FORWARDING_RESET = "forwarding plane reset"
+    PATH_DOWN = "path down"
+    CONCATENATED_PATH_DOWN = "concatenated path down"
+    ADMIN_DOWN = "administratively down"
     """Somebody holds it down on purpose."""
-    REVERSE_CONCATENATED_PATH_DOWN = 8
-    RESERVED = 31
+    REVERSE_CONCATENATED_PATH_DOWN = "reverse concatenated path down"
+    RESERVED = "reserved"
     """Any code without a meaning."""
 
-    def __str__(self) -> str:
-        return _DIAGNOSTICS[self]
+    @property
+    def code(self) -> int:
+        """The number on the wire, 0 to 31."""
+        return _CODE_OF[self]
 
 
-_DIAGNOSTICS = {
-    BFDDiagnostic.NONE: "no diagnostic",
-    BFDDiagnostic.DETECTION_EXPIRED: "control detection time expired",
-    BFDDiagnostic.ECHO_FAILED: "echo function failed",
-    BFDDiagnostic.NEIGHBOR_DOWN: "neighbor signaled session down",
-    BFDDiagnostic.FORWARDING_RESET: "forwarding plane reset",
-    BFDDiagnostic.PATH_DOWN: "path down",
-    BFDDiagnostic.CONCATENATED_PATH_DOWN: "concatenated path down",
-    BFDDiagnostic.ADMIN_DOWN: "administratively down",
-    BFDDiagnostic.REVERSE_CONCATENATED_PATH_DOWN: "reverse concatenated path down",
-    BFDDiagnostic.RESERVED: "reserved",
-}
-_CODES = {diagnostic.value: diagnostic for diagnostic in BFDDiagnostic}
+_RESERVED = 31
+_CODE_OF: dict[BFDDiagnostic, int] = dict(zip(BFDDiagnostic, [*range(9), _RESERVED], strict=True))
+_CODES = {code: diagnostic for diagnostic, code in _CODE_OF.items()}
 
 
 class BFDRejectReason(enum.StrEnum):
@@ -151,11 +136,11 @@ def _microseconds(seconds: float) -> int:
 
 def encode(packet: ControlPacket) -> bytes:
     """The octets of a packet, without authentication."""
-    flags = packet.state.value << 6
+    flags = _STATES.index(packet.state) << 6
     flags |= _POLL * packet.poll | _FINAL * packet.final | _DEMAND * packet.demand
     flags |= _INDEPENDENT * packet.control_plane_independent
     return _PACKET.pack(
-        _VERSION << 5 | packet.diagnostic.value,
+        _VERSION << 5 | packet.diagnostic.code,
         flags,
         packet.multiplier,
         _PACKET.size,
@@ -186,7 +171,7 @@ def decode(octets: bytes) -> ControlPacket:
         raise DecodeError(BFDRejectReason.MULTIPOINT)
     if mine == 0:
         raise DecodeError(BFDRejectReason.MY_DISCRIMINATOR, 0, "anything else")
-    state = BFDState(flags >> 6)
+    state = _STATES[flags >> 6]
     if yours == 0 and state in (BFDState.INIT, BFDState.UP):
         raise DecodeError(BFDRejectReason.YOUR_DISCRIMINATOR, f"0 in {state}", "ours")
     if flags & _AUTHENTICATED:

@@ -23,8 +23,6 @@ from vrrpkit.values import IPAddress
 
 __all__ = ["BFDSession"]
 
-log = logging.getLogger(__name__)
-
 
 class BFDSession:
     """Finds out in a fraction of a second that a neighbour cannot be reached any more (RFC 5880,
@@ -106,7 +104,7 @@ class BFDSession:
         self._random = random or randomness.Random()
         self._timers = self.options.session_config().timers
         self._held_down = False
-        self._hub: Hub[BFDNotice] = Hub()
+        self._hub: Hub[BFDNotice] = _hub()
         # Callbacks outlive a run; streams, and those who wait, end with it.
         self._transitions: Hub[BFDTransition] = Hub()
         self._rate = Rate()
@@ -163,7 +161,7 @@ class BFDSession:
         )
         self._run = run
         if self._hub.closed:
-            self._hub = Hub()
+            self._hub = _hub()
         if self._timers != run.session.timers:
             run.feed(Retimed(self._timers))
         run.feed(Start())
@@ -189,7 +187,6 @@ class BFDSession:
         if isinstance(notice, BFDTransition):
             self.statistics.ups += notice.state is BFDState.UP
             self.statistics.downs += notice.previous is BFDState.UP
-            log.info("BFD to %s", notice)
             # Last, for they may do anything.
             self._transitions.publish(notice)
 
@@ -319,3 +316,7 @@ class BFDSession:
             now.multiplier if multiplier is None else multiplier,
         )
         self._feed(Retimed(self._timers))
+
+
+def _hub() -> Hub[BFDNotice]:
+    return Hub(logging.getLogger("vrrpkit.bfd"), "BFD to ")

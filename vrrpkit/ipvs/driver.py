@@ -38,7 +38,6 @@ from vrrpkit.ipvs.notices import (
     ForeignServices,
     Notice,
     PoolNotice,
-    ServerDown,
     ServicesAdopted,
     StaleServices,
     TableFollows,
@@ -279,8 +278,7 @@ class Driver:
                 server=name,
                 checker=str(stuck.checker),
                 since=stuck.since,
-            ),
-            logging.WARNING,
+            )
         )
 
     # --- commands -------------------------------------------------------------------------------
@@ -395,10 +393,7 @@ class Driver:
     def repaired(self, entries: Sequence[str]) -> None:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
         self._publish(
-            TableRepaired(
-                virtual_server=self.options.label, at=self._now(), entries=tuple(entries)
-            ),
-            logging.WARNING,
+            TableRepaired(virtual_server=self.options.label, at=self._now(), entries=tuple(entries))
         )
 
     def refused(self, failures: Sequence[str], retry_in: float) -> None:
@@ -410,8 +405,7 @@ class Driver:
                 at=self._now(),
                 failures=self.refusals,
                 retry_in=retry_in,
-            ),
-            logging.WARNING,
+            )
         )
 
     def follows(self) -> None:
@@ -450,9 +444,7 @@ class Driver:
             self.claim.update(changes)
             self._memorizing.changed()
         for notice in notices:
-            level = logging.WARNING if isinstance(notice, ServerDown) else logging.INFO
-            self._publish(notice, level)
+            self._publish(notice)
 
-    def _publish(self, notice: Notice, level: int = logging.INFO) -> None:
-        log.log(level, "%s", notice)
+    def _publish(self, notice: Notice) -> None:
         self._hub.publish(notice)

@@ -62,7 +62,7 @@ def flag_names(scheduler: str) -> tuple[str, str, str]:
     return _FLAGS_OF.get(scheduler, _FLAGS)
 
 
-class Protocol(enum.Enum):
+class Protocol(enum.StrEnum):
     """The transport protocol of a service."""
 
     TCP = "tcp"
@@ -70,7 +70,7 @@ class Protocol(enum.Enum):
     SCTP = "sctp"
 
 
-class Forward(enum.Enum):
+class Forward(enum.StrEnum):
     """How packets reach a real server (keepalived: ``lvs_method``; ipvsadm: -m, -g, -i)."""
 
     NAT = "nat"
@@ -85,7 +85,7 @@ class Forward(enum.Enum):
     """Sent to where they were going; the kernel's own, reported and never asked for."""
 
 
-class TunnelType(enum.Enum):
+class TunnelType(enum.StrEnum):
     """What the packets of ``forward="tun"`` are wrapped in."""
 
     IPIP = "ipip"

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.ipvs.entries import ServiceKey
+from vrrpkit.values import Stamped
 
 __all__ = [
     "CheckOverdue",
@@ -45,7 +46,7 @@ def _listing(values: tuple[object, ...], between: str = ", ") -> str:
 
 
 @attrs.frozen(kw_only=True)
-class ServerUp:
+class ServerUp(Stamped):
     """All checks of a real server pass."""
 
     virtual_server: str
@@ -57,7 +58,7 @@ class ServerUp:
 
 
 @attrs.frozen(kw_only=True)
-class ServerDown:
+class ServerDown(Stamped):
     """The first check of a real server fails, or the virtual server ends (``omega``)."""
 
     virtual_server: str
@@ -70,7 +71,7 @@ class ServerDown:
 
 
 @attrs.frozen(kw_only=True)
-class WeightChanged:
+class WeightChanged(Stamped):
     """The effective weight of a real server is another one: a check or the program said so."""
 
     virtual_server: str
@@ -87,7 +88,7 @@ class WeightChanged:
 
 
 @attrs.frozen(kw_only=True)
-class ServerAdded:
+class ServerAdded(Stamped):
     """A real server joined the pool."""
 
     virtual_server: str
@@ -99,7 +100,7 @@ class ServerAdded:
 
 
 @attrs.frozen(kw_only=True)
-class ServerRemoved:
+class ServerRemoved(Stamped):
     """A real server left the pool."""
 
     virtual_server: str
@@ -111,7 +112,7 @@ class ServerRemoved:
 
 
 @attrs.frozen(kw_only=True)
-class ServerDraining:
+class ServerDraining(Stamped):
     """A real server gets no new connections, and will be removed when those it has are gone."""
 
     virtual_server: str
@@ -123,7 +124,7 @@ class ServerDraining:
 
 
 @attrs.frozen(kw_only=True)
-class ServerDrained:
+class ServerDrained(Stamped):
     """A real server that drained is about to be removed."""
 
     virtual_server: str
@@ -138,7 +139,7 @@ class ServerDrained:
 
 
 @attrs.frozen(kw_only=True)
-class ServerDisabled:
+class ServerDisabled(Stamped):
     """A real server gets no new connections until it is enabled."""
 
     virtual_server: str
@@ -150,7 +151,7 @@ class ServerDisabled:
 
 
 @attrs.frozen(kw_only=True)
-class ServerEnabled:
+class ServerEnabled(Stamped):
     """A real server that was disabled, or whose draining was given up, is in service again."""
 
     virtual_server: str
@@ -162,7 +163,7 @@ class ServerEnabled:
 
 
 @attrs.frozen(kw_only=True)
-class QuorumUp:
+class QuorumUp(Stamped):
     """The servers that are up carry enough weight."""
 
     virtual_server: str
@@ -175,7 +176,7 @@ class QuorumUp:
 
 
 @attrs.frozen(kw_only=True)
-class QuorumDown:
+class QuorumDown(Stamped):
     """The servers that are up carry too little weight, or the virtual server ends (``omega``)."""
 
     virtual_server: str
@@ -191,7 +192,7 @@ class QuorumDown:
 
 
 @attrs.frozen(kw_only=True)
-class QuorumUnreachable:
+class QuorumUnreachable(Stamped):
     """The configured weights of all servers together do not reach the quorum."""
 
     virtual_server: str
@@ -226,7 +227,7 @@ PoolNotice: TypeAlias = (
 
 
 @attrs.frozen(kw_only=True)
-class CheckOverdue:
+class CheckOverdue(Stamped):
     """A check of a real server gave no result for three of its periods."""
 
     virtual_server: str
@@ -244,7 +245,7 @@ class CheckOverdue:
 
 
 @attrs.frozen(kw_only=True)
-class ServicesAdopted:
+class ServicesAdopted(Stamped):
     """Services were in the table at the start, and their entries that fit stayed untouched."""
 
     virtual_server: str
@@ -256,7 +257,7 @@ class ServicesAdopted:
 
 
 @attrs.frozen(kw_only=True)
-class StaleServices:
+class StaleServices(Stamped):
     """Services that an earlier run made, and that nobody wants any more, are being removed."""
 
     virtual_server: str
@@ -268,7 +269,7 @@ class StaleServices:
 
 
 @attrs.frozen(kw_only=True)
-class ForeignServices:
+class ForeignServices(Stamped):
     """The table holds services that nobody in this program made. They are left alone, and listed
     once."""
 
@@ -281,7 +282,7 @@ class ForeignServices:
 
 
 @attrs.frozen(kw_only=True)
-class TableRepaired:
+class TableRepaired(Stamped):
     """Somebody else changed entries of ours, and they were put right."""
 
     virtual_server: str
@@ -295,7 +296,7 @@ class TableRepaired:
 
 
 @attrs.frozen(kw_only=True)
-class TableRefused:
+class TableRefused(Stamped):
     """The kernel refused changes, or to be read. Told once, and tried again at each poll."""
 
     virtual_server: str
@@ -312,7 +313,7 @@ class TableRefused:
 
 
 @attrs.frozen(kw_only=True)
-class TableFollows:
+class TableFollows(Stamped):
     """The kernel accepted what it had refused before."""
 
     virtual_server: str

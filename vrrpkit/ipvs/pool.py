@@ -45,7 +45,7 @@ UNKNOWN = "not checked yet"
 """Why a server is down of which no check has said anything in this run."""
 
 
-class ServerState(enum.Enum):
+class ServerState(enum.StrEnum):
     """The state of a real server."""
 
     UP = "up"
@@ -56,9 +56,6 @@ class ServerState(enum.Enum):
     """It gets no new connections until it is enabled, whatever its checks say."""
     DRAINING = "draining"
     """It gets no new connections, and is removed when those it has are gone."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @attrs.frozen(kw_only=True)

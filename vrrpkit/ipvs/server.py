@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -170,7 +171,7 @@ class VirtualServer:
         self._follows = follows
         self._table = table
         self._scheduler = check_scheduler
-        self._hub: Hub[Notice] = Hub()
+        self._hub: Hub[Notice] = Hub(logging.getLogger("vrrpkit.ipvs"))
         self._results: Hub[CheckResult] = Hub()
         self._driver: Driver | None = None
         self._body = Body()

@@ -15,7 +15,7 @@ from vrrpkit.ipvs.pool import Member, Seat, ServerState
 __all__ = ["ServerStatus", "ServiceStatistics", "VirtualServerState", "statistics", "status"]
 
 
-class VirtualServerState(enum.Enum):
+class VirtualServerState(enum.StrEnum):
     """The state of a virtual server."""
 
     INIT = "init"
@@ -24,9 +24,6 @@ class VirtualServerState(enum.Enum):
     """The quorum is reached."""
     DOWN = "down"
     """The quorum is lost; the sorry server stands in, if there is one."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @attrs.frozen(kw_only=True)

@@ -17,7 +17,7 @@ from vrrpkit.events import EventsLost, Hub
 from vrrpkit.ipvs.checking import Followed, require_followed
 from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table, require_table
 from vrrpkit.leaving import to_the_end
-from vrrpkit.values import IPAddress, State
+from vrrpkit.values import IPAddress, Stamped, State
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.notices import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
@@ -36,7 +36,7 @@ _taken: WeakSet[Table] = WeakSet()
 
 
 @attrs.frozen(kw_only=True)
-class SyncSwitched:
+class SyncSwitched(Stamped):
     """Other daemons run than before."""
 
     interface: str
@@ -51,7 +51,7 @@ class SyncSwitched:
 
 
 @attrs.frozen(kw_only=True)
-class SyncRefused:
+class SyncRefused(Stamped):
     """The kernel did not start or stop a daemon. Told once, and tried again."""
 
     interface: str
@@ -130,7 +130,7 @@ class ConnectionSync:
         self._follows = follows
         self._given = table
         self._table: Table | None = None
-        self._hub: Hub[SyncNotice] = Hub()
+        self._hub: Hub[SyncNotice] = Hub(logging.getLogger("vrrpkit.ipvs"))
         self._roles: frozenset[SyncRole] = frozenset()
         self._wanted: frozenset[SyncRole] = frozenset()
         self._told: str | None = None
@@ -314,10 +314,9 @@ class ConnectionSync:
         if text != self._told:
             self._told = text
             notice = SyncRefused(interface=self._interface, at=_now(), failure=text, retry_in=RETRY)
-            self._publish(notice, logging.WARNING)
+            self._publish(notice)
 
-    def _publish(self, notice: SyncNotice, level: int = logging.INFO) -> None:
-        log.log(level, "%s", notice)
+    def _publish(self, notice: SyncNotice) -> None:
         self._hub.publish(notice)
 
 

@@ -25,7 +25,7 @@ LONGEST_NAME = 15
 """Octets of the name of a network interface: IFNAMSIZ less the terminator."""
 
 
-class SyncRole(enum.Enum):
+class SyncRole(enum.StrEnum):
     """What a connection sync daemon does (ipvsadm: ``--start-daemon``)."""
 
     MASTER = "master"

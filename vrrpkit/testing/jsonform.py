@@ -172,7 +172,8 @@ def _instance(kind: type, data: JSON) -> object:
 @cache
 def _hints(kind: type) -> Mapping[str, object]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in attrs.fields(kind)}
+    # What is set after construction, as the wall time of an event, is no part of a recording.
+    return {field.name: hints[field.name] for field in attrs.fields(kind) if field.init}
 
 
 # --- the state of a machine ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from typing import cast
 
@@ -14,10 +15,12 @@ from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.settling import settle
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import IPAddress, parse_address
+from vrrpkit.values import IPAddress, one_line, parse_address
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackChecker"]
+
+log = logging.getLogger(__name__)
 
 
 def _address(value: str | IPAddress) -> IPAddress:
@@ -69,7 +72,10 @@ class TrackChecker(Tracker):
             while True:
                 await came.wait()
                 came.clear()
-                yield results[0].healthy
+                result = results[0]
+                if result.changed and not result.healthy:
+                    log.info("%s: %s", self.label, one_line(result.text))
+                yield result.healthy
         finally:
             check.close()
             await settle((check,))

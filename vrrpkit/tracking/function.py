@@ -77,7 +77,7 @@ class TrackFunction(Tracker):
                 if meant(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
                     raise
                 found = None
-                level = logging.DEBUG if failed else logging.WARNING
+                level = logging.DEBUG if failed else logging.INFO
                 log.log(level, "%s: %s", self.label, str(problem) or type(problem).__name__)
                 failed = True
             else:

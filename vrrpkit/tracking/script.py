@@ -91,7 +91,7 @@ class TrackScript(Tracker):
         passed = True
         while True:
             # Of failures in a row the operator wants to know the first one.
-            passed = await self._passes(logging.WARNING if passed else logging.DEBUG)
+            passed = await self._passes(logging.INFO if passed else logging.DEBUG)
             counter.count(passed)
             yield counter.up
             late = loop.time() - due

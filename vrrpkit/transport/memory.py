@@ -58,7 +58,7 @@ class Conditions:
     hops: int = 0
 
 
-class Fate(enum.Enum):
+class Fate(enum.StrEnum):
     """What became of one message on its way to one station."""
 
     UNDER_WAY = "under way"

@@ -25,7 +25,7 @@ from vrrpkit.vrrp.election import advert_step
 from vrrpkit.vrrp.foreign import LEFT, REMOVED, ForeignState
 from vrrpkit.vrrp.hearing import Hearing, InstanceRecorder
 from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import AdvertAnomaly, ForeignAddress, Notice, Transition
+from vrrpkit.vrrp.notices import ForeignAddress, Notice, Transition
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.receive import Inspector
 from vrrpkit.vrrp.reporter import Reporter
@@ -121,7 +121,9 @@ class Driver:
         self._left = False
         self.base = options.priority
         """The configured priority, without what trackers add."""
+        self._base_from = "configured"
         self._added = 0
+        self._parts: Sequence[str] = ()
         self._unfit: frozenset[str] = frozenset()
 
     # --- life ------------------------------------------------------------------------------------
@@ -161,12 +163,16 @@ class Driver:
     def rebase(self, priority: int) -> None:
         """Use another configured priority; what trackers add comes on top."""
         self.base = priority
+        self._base_from = "set"
         self._reprioritise()
 
-    def adjust(self, weight: int, faults: frozenset[str]) -> None:
+    def adjust(self, weight: int, faults: frozenset[str], parts: Sequence[str] = ()) -> None:
         """Take in what trackers say: what they add to the priority, and which ones make the router
-        unfit."""
-        self._added = weight
+        unfit.
+
+        :param parts: in words, what each of them adds.
+        """
+        self._added, self._parts = weight, parts
         unfit, self._unfit = self._unfit, faults
         if self.machine.state is State.INIT:
             return
@@ -177,7 +183,8 @@ class Driver:
     def _reprioritise(self) -> None:
         priority = effective_priority(self.base, self._added)
         if priority != self.machine.base_priority:
-            self.feed(SetPriority(priority))
+            source = ", ".join([f"{self._base_from} {self.base}", *self._parts])
+            self.feed(SetPriority(priority, source))
 
     def leave(self) -> None:
         """Say goodbye at once: priority 0 leaves here, whatever is being cancelled around us."""
@@ -367,9 +374,6 @@ class Driver:
                 # Written now, for a takeover has no time for it.
                 self._writer.outgoing(self.machine.priority, self.seat.source, 0.0)
             self._set_pace()
-            log.info("%s", notice)
-        elif isinstance(notice, AdvertAnomaly | ForeignAddress):
-            log.warning("%s", notice)
         self._hub.publish(notice)
         if isinstance(notice, Transition):
             self._look_for_foreign(notice.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -201,7 +202,7 @@ class VRRPInstance(RouterView):
         ):
             if tool is not None:
                 having(what, tool, method, example)
-        hub: Hub[Notice] = Hub()
+        hub: Hub[Notice] = Hub(logging.getLogger("vrrpkit.vrrp"))
         statistics = Statistics()
         life = Life(
             options,

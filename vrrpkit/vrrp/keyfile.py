@@ -19,10 +19,11 @@ def read_key(path: str | os.PathLike[str]) -> bytes:
     """The HMAC key in a file, for :class:`vrrpkit.HMACAuth` (keepalived: ``key 1 file:PATH``).
 
     The file holds the octets themselves, or ``hex:`` and hexadecimal digits; one newline at its end
-    does not count. A file that its group or others may read or change, or that belongs to another user
-    than root and that of this program, earns a warning in the log.
+    does not count. A file that its group or others may read or change, or that belongs to another
+    user than root and that of this program, earns a warning in the log.
 
-    :raises ConfigError: the file cannot be read, is no ordinary file, or holds fewer than 32 or more than 64 octets.
+    :raises ConfigError: the file cannot be read, is no ordinary file, or holds fewer than 32 or
+        more than 64 octets.
     """
     name = os.fspath(path)
     try:

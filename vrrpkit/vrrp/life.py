@@ -122,12 +122,12 @@ class Life:
         if self.tracked is not None:
             self.tracked()
         else:
-            self.adjust(tally.weight, tally.faults)
+            self.adjust(tally.weight, tally.faults, tally.parts)
 
-    def adjust(self, weight: int, faults: frozenset[str]) -> None:
+    def adjust(self, weight: int, faults: frozenset[str], parts: Sequence[str]) -> None:
         """Take in what all trackers say, those of the sync group included."""
         if self.driver is not None:
-            self.driver.adjust(weight, faults)
+            self.driver.adjust(weight, faults, parts)
             self._doubt(self.driver.now())
 
     def _watch_master(self) -> None:
@@ -172,7 +172,6 @@ class Life:
                 other=self._rival,
                 adds=short.adds,
             )
-            log.warning("%s", warning)
             self.hub.publish(warning)
 
     @property

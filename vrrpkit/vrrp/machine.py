@@ -83,7 +83,7 @@ class Machine(Standing):
                 self._set_faults(event.faults, now)
             case SetPriority():
                 self.base_priority = event.priority
-                self._apply_priority(now)
+                self._apply_priority(event.source, now)
             case PrimaryAddress():
                 self.primary = event.address
             case Demote():
@@ -134,7 +134,7 @@ class Machine(Standing):
         soon = now + _EPSILON
         if self._demoted_until is not None and soon >= self._demoted_until:
             self._demoted_until = None
-            self._apply_priority(now)
+            self._apply_priority("the end of demote()", now)
         repair, serving = self._repair, self._serving
         if repair.retry_at is not None and soon >= repair.retry_at:
             repair.retry_at = None
@@ -250,14 +250,18 @@ class Machine(Standing):
 
     # --- priority and fitness
 
-    def _apply_priority(self, now: float) -> None:
+    def _apply_priority(self, source: str, now: float) -> None:
         previous = self.priority
         self.priority = self.base_priority if self._demoted_until is None else DEMOTED
         if previous == self.priority:
             return
         self._publish(
             notices.PriorityChanged(
-                router=self.config.router, at=now, previous=previous, priority=self.priority
+                router=self.config.router,
+                at=now,
+                previous=previous,
+                priority=self.priority,
+                source=source,
             )
         )
         self.following.reprioritised(previous, self.priority)
@@ -268,14 +272,14 @@ class Machine(Standing):
         self._wish = None
         mastered = self.state is State.MASTER
         self._leave(now)
-        self._apply_priority(now)
+        self._apply_priority("demote()", now)
         if mastered:
             self._back_up(TransitionReason.DEMOTED, self.down_interval, now)
 
     def _promote(self, now: float) -> None:
         if self._demoted_until is not None:
             self._demoted_until = None
-            self._apply_priority(now)
+            self._apply_priority("promote()", now)
         if self.state is State.BACKUP and self.promotion_obstacle() is None:
             self._become_master(TransitionReason.PROMOTED, now)
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import attrs
 
-from vrrpkit.values import IPAddress, State
+from vrrpkit.values import IPAddress, Stamped, State
 from vrrpkit.vrrp.packet import RejectReason
 
 __all__ = [
@@ -105,7 +105,7 @@ def _told(what: str, event: AdvertRejected | AdvertAnomaly) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class Transition:
+class Transition(Stamped):
     """The router changed its state."""
 
     router: str
@@ -126,7 +126,7 @@ class Transition:
 
 
 @attrs.frozen(kw_only=True)
-class MasterChanged:
+class MasterChanged(Stamped):
     """A BACKUP follows another master than before."""
 
     router: str
@@ -143,7 +143,7 @@ class MasterChanged:
 
 
 @attrs.frozen(kw_only=True)
-class WeightTooSmall:
+class WeightTooSmall(Stamped):
     """The priority of another router was heard, and the weight of a tracker cannot bridge the gap:
     with all other trackers good, a bad signal of that one alone will not move the addresses there.
 
@@ -178,7 +178,7 @@ class WeightTooSmall:
 
 
 @attrs.frozen(kw_only=True)
-class AnotherMaster:
+class AnotherMaster(Stamped):
     """A MASTER heard a master that loses against it. Seen on every takeover; more than a few mean a
     split brain."""
 
@@ -192,7 +192,7 @@ class AnotherMaster:
 
 
 @attrs.frozen(kw_only=True)
-class AdvertRejected:
+class AdvertRejected(Stamped):
     """An advert was dropped. At most one such event a second for each pair of reason and peer."""
 
     router: str
@@ -211,7 +211,7 @@ class AdvertRejected:
 
 
 @attrs.frozen(kw_only=True)
-class AdvertAnomaly:
+class AdvertAnomaly(Stamped):
     """An advert was accepted although something is wrong with it. At most one a second for each
     pair."""
 
@@ -231,20 +231,24 @@ class AdvertAnomaly:
 
 
 @attrs.frozen(kw_only=True)
-class PriorityChanged:
+class PriorityChanged(Stamped):
     """The effective priority changed."""
 
     router: str
     at: float
     previous: int
     priority: int
+    source: str = ""
+    """Why: what the priority is made up of now (``configured 150, script haproxy -60``), or
+    ``demote()`` and ``the end of demote()``."""
 
     def __str__(self) -> str:
-        return f"{self.router}: priority {self.priority}, no longer {self.previous}"
+        why = f": {self.source}" if self.source else ""
+        return f"{self.router}: priority {self.priority}, no longer {self.previous}{why}"
 
 
 @attrs.frozen(kw_only=True)
-class FaultsChanged:
+class FaultsChanged(Stamped):
     """The set of reasons that make the router unfit changed."""
 
     router: str
@@ -256,7 +260,7 @@ class FaultsChanged:
 
 
 @attrs.frozen(kw_only=True)
-class Stalled:
+class Stalled(Stamped):
     """This process, or the machine, stood still for ``seconds``."""
 
     router: str
@@ -268,7 +272,7 @@ class Stalled:
 
 
 @attrs.frozen(kw_only=True)
-class Deaf:
+class Deaf(Stamped):
     """The kernel dropped adverts before they could be read, so silence proves nothing: deadlines
     start again."""
 
@@ -280,7 +284,7 @@ class Deaf:
 
 
 @attrs.frozen(kw_only=True)
-class AddressLost:
+class AddressLost(Stamped):
     """Somebody else removed a virtual address while this router was MASTER."""
 
     router: str
@@ -294,7 +298,7 @@ class AddressLost:
 
 
 @attrs.frozen(kw_only=True)
-class RouteLost:
+class RouteLost(Stamped):
     """Somebody else removed a virtual route or rule while this router was MASTER."""
 
     router: str
@@ -309,7 +313,7 @@ class RouteLost:
 
 
 @attrs.frozen(kw_only=True)
-class AddressesRefused:
+class AddressesRefused(Stamped):
     """The kernel refused virtual addresses, or routes or rules; the router is in FAULT until it
     tries again."""
 
@@ -328,7 +332,7 @@ class AddressesRefused:
 
 
 @attrs.frozen(kw_only=True)
-class ForeignAddress:
+class ForeignAddress(Stamped):
     """A virtual address is on this host although this router is not MASTER: somebody else put it
     there. The host answers for it next to the master."""
 
@@ -359,7 +363,7 @@ class ForeignAddress:
 
 
 @attrs.frozen(kw_only=True)
-class SendFailed:
+class SendFailed(Stamped):
     """The system refused to send an advert. At most one such event a second."""
 
     router: str
@@ -374,7 +378,7 @@ class SendFailed:
 
 
 @attrs.frozen(kw_only=True)
-class ClockSkew:
+class ClockSkew(Stamped):
     """A peer's signed adverts come from a clock that differs by more than half of the HMAC
     window."""
 

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from vrrpkit.errors import VRRPKitError
+from vrrpkit.eventlog import EventLog
 from vrrpkit.guests import meant, pass_on
 from vrrpkit.hurry import patience
 from vrrpkit.vrrp.tracker import Signal, Tally, Tracker
@@ -38,6 +39,19 @@ HURRIED = 0.5
 Listener: TypeAlias = Callable[[Signal], None]
 
 
+@attrs.frozen(kw_only=True)
+class TrackerSignal:
+    """A tracker gives another signal than before. For the log: routers tell what comes of it."""
+
+    tracker: str
+    at: float
+    signal: str
+    """``good``, ``bad``, ``not known``, or a number."""
+
+    def __str__(self) -> str:
+        return f"tracker {self.tracker} is {self.signal}"
+
+
 class _Source:
     """What one tracker looks at, while anybody wants to know."""
 
@@ -48,6 +62,7 @@ class _Source:
             f"vrrpkit: tracks {tracker.label}", self._look, lambda: bool(self._listeners)
         )
         self._reason = ""
+        self._log = EventLog(log)
         self._told = False
         self.signal: Signal = None
         self.expected_by = asyncio.get_running_loop().time() + FIRST
@@ -102,6 +117,15 @@ class _Source:
             exc_info=None if expected or repeated else problem,
         )
 
+    def _note(self, signal: Signal) -> None:
+        """Log a change of what is looked at, which moves priorities and addresses."""
+        words = {True: "good", False: "bad", None: "not known"}
+        word = words[signal] if signal is None or isinstance(signal, bool) else str(signal)
+        # At the start a good one is as it should be.
+        if self._told or signal is not True:
+            at = asyncio.get_running_loop().time()
+            self._log.tell(TrackerSignal(tracker=self._tracker.label, at=at, signal=word))
+
     async def _follow(self) -> None:
         signals = self._tracker.signals()
         try:
@@ -120,6 +144,9 @@ class _Source:
                 await signals.aclose()
 
     def _tell(self, signal: Signal) -> None:
+        # The value may be as before and of another type: 1 is no True.
+        if not self._told or signal is not self.signal:
+            self._note(signal)
         self.signal, self._told = signal, True
         for key, listener in list(self._listeners.items()):
             if key in self._listeners:

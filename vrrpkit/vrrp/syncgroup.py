@@ -15,7 +15,7 @@ from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.guests import require_callback
 from vrrpkit.leaving import Body, all_to_the_end, to_the_end
-from vrrpkit.values import State, flag
+from vrrpkit.values import Stamped, State, flag
 from vrrpkit.vrrp.arguments import demotion, listed, of_kind, states, text, told
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.group import Group
@@ -27,11 +27,9 @@ from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
 
 __all__ = ["GroupTransition", "SyncGroup"]
 
-log = logging.getLogger(__name__)
-
 
 @attrs.frozen(kw_only=True)
-class GroupTransition:
+class GroupTransition(Stamped):
     """A sync group changed its state; its members have said so of themselves before."""
 
     group: str
@@ -113,7 +111,6 @@ class _Runner:
             previous, self._state = self._state, state
             transition = GroupTransition(group=self._name, at=now, previous=previous, state=state)
             self.latest = transition
-            log.info("%s", transition)
             self._hub.publish(transition)
 
 
@@ -165,7 +162,7 @@ class SyncGroup:
         self._check()
         for member in self.members:
             life_of(member).group = name
-        self._hub: Hub[GroupTransition] = Hub()
+        self._hub: Hub[GroupTransition] = Hub(logging.getLogger("vrrpkit.vrrp"))
         self._runner: _Runner | None = None
         self._used = False
         self._body = Body()
@@ -270,11 +267,12 @@ class SyncGroup:
         if self._runner is None:
             return
         tally = self._trackers.tally
-        weight, lives = tally.weight, [life_of(member) for member in self.members]
-        if self._member_weights:
-            weight += sum(life.trackers.tally.weight for life in lives)
+        lives = [life_of(member) for member in self.members]
+        weights = [tally, *(life.trackers.tally for life in lives if self._member_weights)]
+        weight = sum(each.weight for each in weights)
+        parts = [part for each in weights for part in each.parts]
         for life in lives:
-            life.adjust(weight, tally.faults | life.trackers.tally.faults)
+            life.adjust(weight, tally.faults | life.trackers.tally.faults, parts)
 
     def _failure(self) -> BaseException | None:
         failures = [life_of(member).failure for member in self.members]

@@ -144,6 +144,12 @@ class Tally:
         return sum(_share(*pair).weight for pair in self.pairs)
 
     @property
+    def parts(self) -> list[str]:
+        """What each tracker adds, in words; those that add nothing are left out."""
+        shares = [(tracker.label, _share(tracker, signal).weight) for tracker, signal in self.pairs]
+        return [f"{label} {weight:+d}" for label, weight in shares if weight]
+
+    @property
     def faults(self) -> frozenset[str]:
         """The labels of the trackers that make the router unfit."""
         return frozenset(t.label for t, signal in self.pairs if _share(t, signal).fault)

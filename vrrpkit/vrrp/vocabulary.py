@@ -95,6 +95,8 @@ class SetPriority:
     """Use another priority from now on."""
 
     priority: int
+    source: str = ""
+    """What it is made up of, in words."""
 
 
 @attrs.frozen

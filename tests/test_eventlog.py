@@ -1,0 +1,297 @@
+"""Which event is logged at which level, how often, and that none is forgotten."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+import time
+from ipaddress import ip_address
+from pathlib import Path
+from typing import get_args
+
+import attrs
+import pytest
+
+import vrrpkit
+from vrrpkit.bfd.notices import BFDNotice, BFDTransition
+from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
+from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, Rule, level_of, rule_of
+from vrrpkit.events import EventsLost, Hub
+from vrrpkit.ipvs.notices import Notice as PoolNotice
+from vrrpkit.ipvs.notices import QuorumDown, ServerDown
+from vrrpkit.ipvs.sync import SyncNotice
+from vrrpkit.values import Stamped, State
+from vrrpkit.vrrp.notices import (
+    AdvertAnomaly,
+    AdvertRejected,
+    Anomaly,
+    Notice,
+    PriorityChanged,
+    Transition,
+    TransitionReason,
+)
+from vrrpkit.vrrp.packet import RejectReason
+from vrrpkit.vrrp.sources import TrackerSignal
+from vrrpkit.vrrp.syncgroup import GroupTransition
+
+PACKAGE = Path(vrrpkit.__file__).parent
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "logging.md"
+
+PUBLISHED = {
+    *get_args(Notice),
+    *get_args(PoolNotice),
+    *get_args(BFDNotice),
+    *get_args(SyncNotice),
+    GroupTransition,
+}
+WITHOUT_A_STAMP = {"CheckResult", "CheckStuck", "EventsLost", "TrackerSignal"}
+
+
+def event_classes() -> set[str]:
+    """Every class of the package that looks like an event: frozen, with ``at`` or a stamp."""
+    found: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        if "testing" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(base, ast.Name) and base.id == "Stamped" for base in node.bases
+            ):
+                found.add(node.name)
+    return found
+
+
+def test_no_class_of_events_is_missing_in_any_room() -> None:
+    assert {kind.__name__ for kind in PUBLISHED} == event_classes()
+    assert set(TABLE) == event_classes() | WITHOUT_A_STAMP
+
+
+@pytest.mark.parametrize("kind", sorted(PUBLISHED, key=lambda kind: kind.__name__))
+def test_every_event_has_wall_time_and_its_rule_fits(kind: type[attrs.AttrsInstance]) -> None:
+    assert issubclass(kind, Stamped)
+    fields = {field.name for field in attrs.fields(kind)}
+    rule = TABLE[kind.__name__]
+    assert set(rule.kind) <= fields
+    for condition, other in rule.when.items():
+        assert condition.partition("=")[0] in fields
+        assert set(other.kind) <= fields
+    # Each reads as a line.
+    assert "__str__" in vars(kind)
+
+
+def described() -> dict[str, tuple[str, str]]:
+    rows = re.findall(r"^\| `(\w+)`(.*?) \| (\w+) \| (.*?) \|$", PAGE.read_text(), re.M)
+    return {f"{name}{when}": (level, often) for name, when, level, often in rows}
+
+
+OFTEN = {
+    "each": "each",
+    "some": "the first 10 of a kind in 5 minutes",
+    "bounded": "the first of a kind, then one in 5 minutes",
+    "once": "the first of a kind",
+}
+
+
+def row(rule: Rule) -> tuple[str, str]:
+    if not rule.level:
+        return "never", ""
+    of = ", ".join(f"`{name}`" for name in rule.kind)
+    return logging.getLevelName(rule.level), OFTEN[rule.repeats] + (f": {of}" if of else "")
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    expected: dict[str, tuple[str, str]] = {}
+    for name, rule in TABLE.items():
+        if name == "TrackerSignal":
+            continue
+        expected[name] = row(rule)
+        for condition, other in rule.when.items():
+            attribute, _, value = condition.partition("=")
+            expected[f"{name}, `{attribute}` {value}"] = row(other)
+    assert described() == expected
+
+
+def rejected(peer: str, at: float, count: int = 1, want: str = "3") -> AdvertRejected:
+    return AdvertRejected(
+        router="web",
+        at=at,
+        reason=RejectReason.VERSION,
+        peer=ip_address(peer),
+        got="2",
+        want=want,
+        count=count,
+    )
+
+
+def transition(state: State, at: float = 0.0) -> Transition:
+    return Transition(
+        router="web",
+        at=at,
+        previous=State.BACKUP,
+        state=state,
+        reason=TransitionReason.STARTUP,
+        priority=100,
+    )
+
+
+def test_levels() -> None:
+    assert level_of(transition(State.MASTER)) == logging.INFO
+    assert level_of(transition(State.FAULT)) == logging.WARNING
+    assert level_of(QuorumDown(virtual_server="web", at=0.0, weight=0)) == logging.WARNING
+    down = ServerDown(virtual_server="web", at=0.0, server="a", reason="refused")
+    assert level_of(down) == logging.WARNING
+    assert level_of(attrs.evolve(down, reason="shutdown")) == logging.INFO
+    assert level_of(EventsLost(3)) == 0
+    assert level_of(object()) == logging.INFO
+    anomaly = AdvertAnomaly(
+        router="web", at=0.0, anomaly=Anomaly.INTERVAL, peer=ip_address("192.0.2.1")
+    )
+    assert rule_of(anomaly).repeats == "once"
+    assert rule_of(attrs.evolve(anomaly, anomaly=Anomaly.ANOTHER_OWNER)).repeats == "bounded"
+
+
+@pytest.fixture
+def book() -> EventLog:
+    return EventLog(logging.getLogger("vrrpkit.vrrp"))
+
+
+def test_what_a_peer_causes_is_logged_once_and_then_rarely(
+    book: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for second in range(int(2 * AGAIN)):
+        book.tell(rejected("192.0.2.2", float(second), count=100))
+    assert [record.getMessage() for record in caplog.records] == [
+        "web: rejected an advert from 192.0.2.2: version, got 2, want 3 (100 times)",
+        "web: rejected an advert from 192.0.2.2: version, got 2, want 3 (100 times) "
+        "(and 29900 more since the last such line)",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_whoever_invents_peers_fills_no_log(
+    book: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1000):
+        book.tell(rejected(f"10.0.{number // 250}.{number % 250 + 1}", number / 1000))
+    assert len(caplog.records) == BURST
+    for number in range(1000):
+        book.tell(rejected(f"10.1.{number // 250}.{number % 250 + 1}", 60.0 + number))
+    assert len(caplog.records) <= BURST + PEERS
+
+
+def test_harmless_differences_are_logged_once(
+    book: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for hour in range(100):
+        book.tell(
+            AdvertAnomaly(
+                router="web",
+                at=3600.0 * hour,
+                anomaly=Anomaly.ADDRESS_LIST,
+                peer=ip_address("192.0.2.2"),
+            )
+        )
+    assert len(caplog.records) == 1
+
+
+def test_a_router_that_flaps_does_not_fill_the_log(
+    book: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for second in range(3600):
+        book.tell(transition(State.FAULT if second % 2 else State.BACKUP, float(second)))
+    assert len(caplog.records) <= 12 * BURST
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 12 * BURST
+
+
+def test_each_kind_counts_by_itself_and_old_ones_are_forgotten(
+    book: EventLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("vrrpkit.eventlog.REMEMBERED", 5)
+    for number in range(20):
+        for _ in range(2):
+            book.tell(ServerDown(virtual_server="v", at=0.0, server=f"s{number}", reason="no"))
+    assert len(caplog.records) == 40
+
+
+def test_a_level_that_nobody_wants_costs_no_text() -> None:
+    logger = logging.getLogger("vrrpkit.test.quiet")
+    logger.setLevel(logging.ERROR)
+
+    class Shy(Stamped):
+        def __str__(self) -> str:
+            raise AssertionError("nobody asked")
+
+    EventLog(logger).tell(Shy())
+
+
+def test_one_event_is_one_line(book: EventLog, caplog: pytest.LogCaptureFixture) -> None:
+    evil = "554 no\r\nweb: BACKUP -> MASTER\x1b[2J"
+    book.tell(ServerDown(virtual_server="web", at=0.0, server="10.0.0.1:25", reason=evil))
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+
+
+def test_a_hub_stamps_and_logs_each_event_once_whoever_listens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    hub: Hub[object] = Hub(logging.getLogger("vrrpkit.vrrp"), "so: ")
+    before = time.time()
+    event = transition(State.MASTER)
+    same = transition(State.MASTER)
+    assert event.time == 0.0
+    told: list[object] = []
+    hub.publish(event)
+    hub.subscribe(told.append)
+    hub.subscribe(told.append)
+    hub.publish(same)
+    assert told == [same, same]
+    assert before <= event.time <= same.time <= time.time()
+    assert event == same, "when it was published is no part of what happened"
+    assert [r.getMessage() for r in caplog.records] == ["so: web: BACKUP -> MASTER: startup"] * 2
+    stamped = same.time
+    hub.publish(same)
+    assert same.time == stamped
+    hub.publish("of another kind")
+
+
+def test_what_users_see_is_text_in_json() -> None:
+    event = PriorityChanged(
+        router="web", at=1.0, previous=150, priority=90, source="configured 150, script x -60"
+    )
+    assert str(event).endswith("no longer 150: configured 150, script x -60")
+    assert json.dumps([State.MASTER, TransitionReason.TIE, BFDState.ADMIN_DOWN]) == (
+        '["MASTER", "tie", "AdminDown"]'
+    )
+    assert [diagnostic.code for diagnostic in BFDDiagnostic] == [*range(9), 31]
+    kinds = [
+        value
+        for value in vars(vrrpkit).values()
+        if isinstance(value, type) and hasattr(value, "__members__")
+    ]
+    for name in vrrpkit.__all__:
+        value = getattr(vrrpkit, name)
+        if isinstance(value, type) and hasattr(value, "__members__"):
+            kinds.append(value)
+    assert State in kinds and BFDState in kinds
+    for kind in kinds:
+        for member in kind:
+            assert isinstance(member, str), f"{kind.__name__} is not text in JSON"
+            assert str(member) == member.value
+    down = BFDTransition(
+        session="a",
+        at=0.0,
+        previous=BFDState.UP,
+        state=BFDState.DOWN,
+        diagnostic=BFDDiagnostic.PATH_DOWN,
+    )
+    assert str(down) == "a: Up -> Down: path down"
+
+
+def test_a_tracker_says_how_it_is() -> None:
+    bad = TrackerSignal(tracker="script x", at=0.0, signal="bad")
+    assert (str(bad), level_of(bad)) == ("tracker script x is bad", logging.INFO)
+    assert level_of(attrs.evolve(bad, signal="not known")) == logging.DEBUG

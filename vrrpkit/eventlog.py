@@ -1,0 +1,243 @@
+"""Which event is logged at which level, and how often: one table for all rooms, and one way into
+the log.
+
+An event is logged once, by the object that publishes it: a router, a sync group, a virtual server,
+connection sync, a BFD session. The level says who has to know: a WARNING that somebody should look,
+an INFO what has happened, DEBUG is for whoever looks for something.
+
+What a peer can trigger, and what may happen again and again, is bounded: the first time of each
+kind is logged, and then at most once in :data:`AGAIN` seconds, with how many there were.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import attrs
+
+from vrrpkit.values import one_line
+
+__all__ = ["TABLE", "EventLog", "Rule", "level_of", "rule_of"]
+
+AGAIN = 300.0
+"""Seconds until what goes on is logged again."""
+
+MINUTE = 60.0
+
+BURST = 10
+"""First lines about peers in one minute, and lines of one bounded kind where more than one is of
+use: a server that flaps, a router that moves to and fro."""
+
+REMEMBERED = 10_000
+"""Kinds that one object keeps in mind; then the oldest is forgotten."""
+
+PEERS = 32
+"""Kinds of one class that are told apart; all others count as one more."""
+
+
+Repeats: TypeAlias = Literal["each", "some", "bounded", "once"]
+
+
+@attrs.frozen
+class Rule:
+    """How events of one class are logged."""
+
+    level: int
+    """Of :mod:`logging`; 0 is never."""
+    repeats: Repeats = "each"
+    """``each``; ``some``: the first 10 of a kind in 300 seconds; ``bounded``: the first of a kind,
+    and then one in 300 seconds; ``once``: the first of a kind."""
+    kind: tuple[str, ...] = ()
+    """The attributes by which kinds are told apart."""
+    when: Mapping[str, Rule] = MappingProxyType({})
+    """Another rule where an attribute has a value: ``{"state=FAULT": Rule(...)}``."""
+
+
+NEVER = 0
+
+_FALLS = {"state=FAULT": Rule(logging.WARNING, "some", ("state",))}
+
+TABLE: Mapping[str, Rule] = MappingProxyType(
+    {
+        # routers and sync groups
+        "Transition": Rule(logging.INFO, "some", ("state",), _FALLS),
+        "GroupTransition": Rule(logging.INFO, "some", ("state",), _FALLS),
+        "MasterChanged": Rule(logging.INFO, "some", ("master",)),
+        "PriorityChanged": Rule(logging.INFO, "some", ("priority",)),
+        "FaultsChanged": Rule(logging.INFO, "some", ("faults",)),
+        "AnotherMaster": Rule(logging.WARNING, "bounded", ("peer",)),
+        "AdvertRejected": Rule(logging.WARNING, "bounded", ("peer", "reason")),
+        "AdvertAnomaly": Rule(
+            logging.WARNING,
+            "once",
+            ("peer", "anomaly"),
+            {
+                # Not harmless: one of the two must be changed.
+                "anomaly=another-owner": Rule(logging.WARNING, "bounded", ("peer", "anomaly")),
+                "anomaly=duplicate-address": Rule(logging.WARNING, "bounded", ("peer", "anomaly")),
+            },
+        ),
+        "ClockSkew": Rule(logging.WARNING, "bounded", ("peer",)),
+        "WeightTooSmall": Rule(logging.WARNING, "once", ("tracker",)),
+        "AddressLost": Rule(logging.WARNING, "bounded", ("address", "action")),
+        "ForeignAddress": Rule(logging.WARNING, "bounded", ("address", "device", "action")),
+        "RouteLost": Rule(logging.WARNING, "bounded", ("route", "action")),
+        "AddressesRefused": Rule(logging.WARNING, "bounded", ("failures",)),
+        "SendFailed": Rule(logging.WARNING, "bounded", ("error",)),
+        "Stalled": Rule(logging.WARNING, "bounded"),
+        "Deaf": Rule(logging.WARNING, "bounded"),
+        # What a tracker sees; why, its own module logs at the same level.
+        "TrackerSignal": Rule(
+            logging.DEBUG,
+            when={
+                "signal=good": Rule(logging.INFO, "some", ("signal",)),
+                "signal=bad": Rule(logging.INFO, "some", ("signal",)),
+            },
+        ),
+        # virtual servers
+        "ServerUp": Rule(logging.INFO, "some", ("server",)),
+        "ServerDown": Rule(
+            logging.WARNING,
+            "some",
+            ("server",),
+            {"reason=shutdown": Rule(logging.INFO)},
+        ),
+        "WeightChanged": Rule(logging.DEBUG),
+        "ServerAdded": Rule(logging.INFO),
+        "ServerRemoved": Rule(logging.INFO),
+        "ServerDraining": Rule(logging.INFO),
+        "ServerDrained": Rule(logging.INFO),
+        "ServerDisabled": Rule(logging.INFO),
+        "ServerEnabled": Rule(logging.INFO),
+        "QuorumUp": Rule(logging.INFO, "some"),
+        "QuorumDown": Rule(logging.WARNING, "some"),
+        "QuorumUnreachable": Rule(logging.WARNING, "some"),
+        "CheckOverdue": Rule(logging.WARNING, "bounded", ("server", "checker")),
+        "ServicesAdopted": Rule(logging.INFO),
+        "StaleServices": Rule(logging.INFO),
+        "ForeignServices": Rule(logging.INFO),
+        "TableRepaired": Rule(logging.WARNING, "bounded"),
+        "TableRefused": Rule(logging.WARNING, "bounded", ("failures",)),
+        "TableFollows": Rule(logging.INFO, "some"),
+        "SyncSwitched": Rule(logging.INFO, "some"),
+        "SyncRefused": Rule(logging.WARNING, "bounded", ("failure",)),
+        # BFD sessions
+        "BFDTransition": Rule(logging.INFO, "some", ("state",)),
+        "BFDTimersAgreed": Rule(logging.DEBUG),
+        "BFDRejected": Rule(logging.WARNING, "bounded", ("source", "reason")),
+        "BFDSendFailed": Rule(logging.WARNING, "bounded", ("error",)),
+        # A pool of a thousand has a thousand a second: those who want them subscribe to them.
+        "CheckResult": Rule(NEVER),
+        "CheckStuck": Rule(NEVER),
+        "EventsLost": Rule(NEVER),
+    }
+)
+"""For each class of events, by its name: this module stands below the rooms that have them."""
+
+UNKNOWN = Rule(logging.INFO, "some")
+"""For an event of a class that is not in the table: a program's own."""
+
+
+def rule_of(event: object) -> Rule:
+    """The rule for an event."""
+    rule = TABLE.get(type(event).__name__, UNKNOWN)
+    for condition, other in rule.when.items():
+        name, _, value = condition.partition("=")
+        if str(getattr(event, name, None)) == value:
+            return other
+    return rule
+
+
+def level_of(event: object) -> int:
+    """The level at which an event is logged, of :mod:`logging`; 0 is never."""
+    return rule_of(event).level
+
+
+@attrs.define
+class _Kind:
+    """What has been logged of one kind."""
+
+    since: float
+    """When the present period began."""
+    lines: int = 0
+    """Lines in it."""
+    left_out: int = 0
+    """Events since the last line."""
+
+
+class EventLog:
+    """Logs the events of one object.
+
+    :param logger: of the module that publishes them.
+    :param prefix: what stands before each line.
+    """
+
+    def __init__(self, logger: logging.Logger, prefix: str = "") -> None:
+        self._logger = logger
+        self._prefix = prefix
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._many: dict[str, int] = {}
+        self._minute = _Kind(float("-inf"))
+
+    def tell(self, event: object) -> None:
+        """Log an event, unless it has been logged often enough.
+
+        The clock is what the event has as ``at``: seconds of the event loop.
+        """
+        rule = rule_of(event)
+        at: float = getattr(event, "at", 0.0)
+        if not rule.level or not self._logger.isEnabledFor(rule.level):
+            return
+        if rule.repeats == "each":
+            self._log(rule, event, 0)
+            return
+        kind = self._kind(rule, event, at)
+        if self._due(rule, kind, at):
+            kind.lines += 1
+            left_out, kind.left_out = kind.left_out, 0
+            self._log(rule, event, left_out)
+        else:
+            # An event may stand for several.
+            kind.left_out += getattr(event, "count", 1)
+
+    def _log(self, rule: Rule, event: object, left_out: int) -> None:
+        more = f" (and {left_out} more since the last such line)" if left_out else ""
+        # A server's answer may be in it: one event is one line.
+        self._logger.log(rule.level, "%s%s%s", self._prefix, one_line(str(event)), more)
+
+    def _kind(self, rule: Rule, event: object, at: float) -> _Kind:
+        name = type(event).__name__
+        key: Hashable = (name, *(str(getattr(event, attribute, "")) for attribute in rule.kind))
+        kind = self._kinds.get(key)
+        if kind is None:
+            bounded = rule.repeats in ("bounded", "once")
+            if bounded and self._many.get(name, 0) >= PEERS:
+                # Whoever invents peers gets one kind for all of them.
+                key = (name,)
+                kind = self._kinds.get(key)
+            if kind is None:
+                if bounded:
+                    self._many[name] = self._many.get(name, 0) + 1
+                kind = self._kinds[key] = _Kind(at)
+                if len(self._kinds) > REMEMBERED:
+                    self._kinds.popitem(last=False)
+        if rule.repeats != "once" and at - kind.since >= AGAIN:
+            kind.since, kind.lines = at, 0
+        return kind
+
+    def _due(self, rule: Rule, kind: _Kind, at: float) -> bool:
+        if rule.repeats == "some":
+            return kind.lines < BURST
+        if kind.lines:
+            return False
+        minute = self._minute
+        if at - minute.since >= MINUTE:
+            minute.since, minute.lines = at, 0
+        if minute.lines >= BURST:
+            return False
+        minute.lines += 1
+        return True
