@@ -200,7 +200,7 @@ def system(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed beside keepalived and HAProxy on this machine, as a table. Uses sudo unless run as root."""
+    """Speed beside keepalived and HAProxy, as a table. Uses sudo unless run as root."""
     debian_packages(session)
     install(session, "test")
     as_root(session, "tests/bench/run.py", *session.posargs, PYTHONPATH=str(ROOT / "tests"))
