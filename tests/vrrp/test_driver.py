@@ -20,10 +20,12 @@ from vrrpkit import (
     Anomaly,
     ChecksumForm,
     MemoryBus,
+    PermissionMissing,
     RejectReason,
     SendFailed,
     State,
     Statistics,
+    SyncGroup,
     Transition,
     TransitionReason,
     VRRPInstance,
@@ -296,18 +298,27 @@ class DeafTransport(Transport):
     """Another way to travel: nothing arrives, and sending may fail."""
 
     receiver: Receiver
-    sent: int
+    sent: int = 0
     broken: OSError | None = None
+    broken_for: IPAddress | None = None
+    full: OSError | None = None
+
+    def __init__(self) -> None:
+        self.tries: list[float] = []
 
     def join(self, membership: Membership, receiver: Receiver) -> Port:
+        self.tries.append(now())
+        if self.full is not None:
+            raise self.full
         self.receiver = receiver
-        self.sent = 0
         outer = self
 
         class Line(Port):
             def send(self, payload: bytes, destination: IPAddress) -> None:
                 if outer.broken is not None:
                     raise outer.broken
+                if destination == outer.broken_for:
+                    raise OSError(errno.EHOSTUNREACH, "No route to host")
                 outer.sent += 1
 
             def close(self) -> None:
@@ -331,6 +342,123 @@ class TestSending:
             assert instance.statistics.send_errors >= 20
             assert instance.state is MASTER
             transport.broken = None
+
+    @virtual_time()
+    async def test_what_did_not_leave_is_not_counted(self) -> None:
+        transport = DeafTransport()
+        async with router(MemoryBus(), transport=transport, interval=0.1) as instance:
+            await mastering(instance)
+            transport.broken = OSError(errno.ENOBUFS, "No buffer space available")
+            before = attrs.evolve(instance.statistics)
+            await asyncio.sleep(1.05)
+        after = instance.statistics
+        assert after.advertisement_sent == before.advertisement_sent
+        assert after.priority_zero_pkts_sent == 0
+        assert after.send_errors == 11, "the goodbye too"
+
+    @virtual_time()
+    async def test_an_advert_that_reaches_one_of_two_peers_has_left(self) -> None:
+        transport = DeafTransport()
+        peers = ["192.0.2.2", "192.0.2.3"]
+        async with router(MemoryBus(), transport=transport, peers=peers) as instance:
+            await mastering(instance)
+            before = instance.statistics.advertisement_sent
+            transport.broken_for = ip_address("192.0.2.2")
+            await asyncio.sleep(2)
+            statistics = instance.statistics
+            assert (statistics.advertisement_sent - before, statistics.send_errors) == (2, 2)
+
+
+class TestLeavingTheLink:
+    @virtual_time()
+    async def test_says_priority_zero_while_it_still_can(self) -> None:
+        bus = MemoryBus()
+        interface = bus.interface("192.0.2.1")
+        async with router(bus) as a, router(bus, "b", "192.0.2.2", priority=100) as b:
+            await mastering(a)
+            gone = now()
+            interface.delete("192.0.2.1")
+            await asyncio.sleep(0)
+            assert (a.state, a.faults) == (FAULT, {"no-source"})
+            assert adverts(bus)[-1] == (gone, 0)
+            assert a.statistics.priority_zero_pkts_sent == 1
+            await b.wait_for(MASTER)
+            assert now() - gone == pytest.approx(156 / 256), "a skew, not a down interval"
+            sent = len(adverts(bus))
+            await asyncio.sleep(5)
+            assert len(adverts(bus)) == sent
+            interface.add("192.0.2.1/24")
+            await a.wait_for(MASTER)
+
+    @virtual_time()
+    async def test_a_group_says_it_on_every_link(self) -> None:
+        bus, other = MemoryBus(), MemoryBus()
+        one = router(bus, "one")
+        two = router(other, "two", vrid=52)
+        async with SyncGroup("group", [one, two]) as group:
+            await group.wait_for(MASTER)
+            bus.interface("192.0.2.1").delete("192.0.2.1")
+            await asyncio.sleep(0)
+            assert group.state is FAULT
+            assert (adverts(bus)[-1][1], adverts(other)[-1][1]) == (0, 0)
+
+
+class TestJoining:
+    @virtual_time()
+    async def test_is_tried_again_by_the_clock(self, caplog: pytest.LogCaptureFixture) -> None:
+        """EMFILE, ENOBUFS by igmp_max_memberships: the interface does not change when it ends."""
+        transport = DeafTransport()
+        transport.full = OSError(errno.EMFILE, "Too many open files")
+        begin = now()
+        async with router(MemoryBus(), transport=transport) as instance:
+            assert (instance.state, instance.faults) == (FAULT, {"not-joined"})
+            await asyncio.sleep(200)
+            tries = [round(when - begin) for when in transport.tries]
+            assert tries == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
+            assert "cannot join on" in caplog.text
+            assert "Too many open files; tries again in 30 s" in caplog.text
+            transport.full = None
+            await instance.wait_for(MASTER)
+            assert now() - begin < 181 + 30 + 4
+            assert instance.faults == frozenset()
+            transport.full = OSError(errno.EMFILE, "Too many open files")
+            await asyncio.sleep(100)
+            assert instance.state is MASTER, "and no more"
+
+    @virtual_time()
+    async def test_a_new_address_is_joined_before_the_old_one_is_left(self) -> None:
+        bus = MemoryBus()
+        interface = bus.interface("192.0.2.1")
+        transport = DeafTransport()
+        async with router(bus, transport=transport) as instance:
+            await mastering(instance)
+            transport.full = OSError(errno.EMFILE, "Too many open files")
+            sent = transport.sent
+            interface.add("192.0.2.5/24")
+            interface.delete("192.0.2.1")
+            await asyncio.sleep(0)
+            assert (instance.state, instance.faults) == (FAULT, {"not-joined"})
+            assert transport.sent == sent + 1, "priority 0 left by the old one"
+            transport.full = None
+            await instance.wait_for(MASTER)
+            assert str(instance.source) == "192.0.2.5"
+
+    @virtual_time()
+    async def test_a_missing_capability_is_an_error_at_the_start_only(self) -> None:
+        transport = DeafTransport()
+        transport.full = PermissionMissing("CAP_NET_RAW", "a raw socket for adverts")
+        with pytest.raises(PermissionMissing):
+            async with router(MemoryBus(), transport=transport):
+                pass
+        bus = MemoryBus()
+        transport.full = None
+        async with router(bus, transport=transport) as instance:
+            await mastering(instance)
+            transport.full = PermissionMissing("CAP_NET_RAW", "a raw socket for adverts")
+            bus.interface("192.0.2.1").add("192.0.2.5/24")
+            bus.interface("192.0.2.1").delete("192.0.2.1")
+            await asyncio.sleep(1)
+            assert (instance.state, instance.faults) == (FAULT, {"not-joined"})
 
 
 class TestAddresses:

@@ -39,6 +39,7 @@ SO_TIMESTAMPNS_NEW = 64
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT = 0
 IP_FREEBIND = 15
+IP_TRANSPARENT = 19
 IP_MULTICAST_ALL = 49
 IPV6_MULTICAST_ALL = 29
 IPV6_FREEBIND = 78
@@ -140,6 +141,8 @@ def sender(
             sock.setsockopt(level, socket.IP_TTL, hop_limit)
             sock.setsockopt(level, socket.IP_TOS, CLASS_SELECTOR_6)
             sock.setsockopt(level, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            # Else nothing can be said from an address that was removed, not even a goodbye.
+            sock.setsockopt(level, IP_TRANSPARENT, 1)
         else:
             level = socket.IPPROTO_IPV6
             sock.setsockopt(level, socket.IPV6_MULTICAST_IF, ifindex)

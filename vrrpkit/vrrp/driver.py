@@ -148,6 +148,7 @@ class Driver:
         for interface in self.seat.interfaces:
             self._unwatch.append(interface.watch(self._look))
         self.seat.look()
+        self.seat.part()
         self.hearing.inspector.own = self.seat.own
 
     @property
@@ -249,6 +250,7 @@ class Driver:
             self._belongings.look()
             self._look_for_foreign(self.machine.state)
             if not changed:
+                self.seat.part()
                 return
             if self.seat.source is not None and self.seat.source != source:
                 self.feed(PrimaryAddress(self.seat.source))
@@ -302,6 +304,9 @@ class Driver:
                 self._carry_out(effect, now)
             except BaseException as bug:
                 problem = problem or self._spare(bug)
+        if isinstance(event, FaultsNow):
+            # Priority 0, if it had to be said, has left by the port that is closed now.
+            self.seat.part()
         self._arm(now)
         if problem is not None:
             raise problem
@@ -346,19 +351,21 @@ class Driver:
         wall = time.time() if self._writer.signs else 0.0
         statistics = self._statistics
         bug: BaseException | None = None
+        left = False
         for payload, destination in self._writer.outgoing(priority, source, wall):
             try:
                 port.send(payload, destination)
+                left = True
             except OSError as problem:
                 self._reporter.send_failed(problem, now)
             except BaseException as problem:
                 # The other peers must hear all the same.
                 bug = bug or problem
+        if left:
+            statistics.advertisement_sent += 1
+            statistics.priority_zero_pkts_sent += priority == 0
         if bug is not None:
             raise bug
-        statistics.advertisement_sent += 1
-        if priority == 0:
-            statistics.priority_zero_pkts_sent += 1
 
     def announce(self, repeat: int) -> None:
         """Announce the addresses, if this router is MASTER."""

@@ -20,6 +20,7 @@ from vrrpkit.host.link_delay import LinkDelay
 from vrrpkit.transport.base import Membership, Port, Receiver, Transport
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.repair import Backoff
 
 __all__ = ["INTERFACE_DOWN", "INTERFACE_MISSING", "NO_SOURCE", "Seat"]
 
@@ -29,8 +30,10 @@ INTERFACE_MISSING = "interface-missing"
 INTERFACE_DOWN = "interface-down"
 NO_SOURCE = "no-source"
 NOT_JOINED = "not-joined"
-"""The system refused a socket or a group membership; tried again at the next change of the
-interface."""
+"""The system refused a socket or a group membership. It is asked again at the next change of the
+interface, and after 1 s, then 2, 4, ... up to 30 s."""
+
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 
 SETTLE = 1.0
 """Seconds for an interface that was made here to come up."""
@@ -45,7 +48,8 @@ class Seat:
     """One router's place on one interface. :meth:`look` follows the interface; :attr:`faults` says
     what is wrong.
 
-    :param wake: called when a delay of a link has passed, for another :meth:`look`.
+    :param wake: called when a delay of a link has passed, or it is time to ask again for what the
+        system refused, for another :meth:`look`.
     """
 
     def __init__(
@@ -59,6 +63,10 @@ class Seat:
         self._options = options
         self._deadlines = interface.deadlines
         self._delayed = self._deadlines.new(wake)
+        self._retry = self._deadlines.new(wake)
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)
+        self._looked = False
+        self._parting: Port | None = None
         self._delays: dict[str, LinkDelay] = {}
         self._receiver = receiver
         self._transport = transport or interface.transport
@@ -176,7 +184,13 @@ class Seat:
         return above is None or not above.up
 
     def look(self) -> bool:
-        """Follow the interface as it is now; whether faults or the source changed."""
+        """Follow the interface as it is now; whether faults or the source changed.
+
+        Where the router must leave the link, its port stays open until :meth:`part`: first the
+        others must hear of it.
+
+        :raises PermissionMissing: at the first look, a capability is missing.
+        """
         before = (self.faults, self.source)
         link = self.interface.link
         source = None if link is None else self._choose(link)
@@ -192,10 +206,12 @@ class Seat:
             self.faults = frozenset()
         self.faults |= frozenset(self._missing(counts))
         if link is None or (source is None and (link.up or self.faults)):
-            self._leave()
+            self._retry.set(None)
+            self._leave(silently=link is None)
         elif source is not None:
             self.source = source
             self._join(link, source)
+        self._looked = True
         return (self.faults, self.source) != before
 
     def _counts(self) -> dict[str, bool]:
@@ -236,7 +252,6 @@ class Seat:
         speaks, also = self._indexes(link)
         if self.port is not None and self._joined == (speaks, also, source):
             return
-        self._leave()
         membership = Membership(
             interface=link.name if speaks == link.ifindex else self.carrier.name,
             ifindex=speaks,
@@ -248,14 +263,27 @@ class Seat:
             also=also,
         )
         try:
-            self.port = self._transport.join(membership, self._receiver)
+            port = self._transport.join(membership, self._receiver)
         except OSError as problem:
-            if isinstance(problem, PermissionError):
+            if isinstance(problem, PermissionError) and not self._looked:
                 raise
-            log.warning("%s: cannot join on %s: %s", self._options.name, link.name, problem)
+            wait = self._backoff.next()
+            log.warning(
+                "%s: cannot join on %s: %s; tries again in %g s",
+                self._options.name,
+                link.name,
+                problem,
+                wait,
+            )
             self.faults |= {NOT_JOINED}
+            self._retry.set(self._deadlines.now() + wait)
+            self._leave(silently=False)
             return
-        self._joined = (speaks, also, source)
+        # Only now, so that a socket that both need stays open.
+        self._leave(silently=True)
+        self._backoff.reset()
+        self._retry.set(None)
+        self.port, self._joined = port, (speaks, also, source)
 
     def _indexes(self, link: Link) -> tuple[int, tuple[int, ...]]:
         """Where adverts leave, and where else they may arrive: a macvlan and its base hear
@@ -267,16 +295,27 @@ class Seat:
             return link.ifindex, (above.ifindex,)
         return above.ifindex, (link.ifindex,)
 
-    def _leave(self) -> None:
-        if self.port is not None:
-            self.port.close()
-        self.port = None
+    def _leave(self, *, silently: bool) -> None:
         self._joined = None
+        if silently:
+            self._parting = self.port
+            self.part()
+        elif self.port is not None:
+            self._parting = self.port
+
+    def part(self) -> None:
+        """Close the port that the router left: all that it had to say there is said."""
+        parting, self._parting = self._parting, None
+        if parting is not None:
+            parting.close()
+            if parting is self.port:
+                self.port = None
 
     async def close(self) -> None:
         """Leave the transport for good, and give the interfaces back."""
         self._delayed.set(None)
-        self._leave()
+        self._retry.set(None)
+        self._leave(silently=True)
         devices, self.devices = self.devices, {}
         async with contextlib.AsyncExitStack() as stack:
             if self.virtual is not None:
