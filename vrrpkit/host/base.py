@@ -113,6 +113,10 @@ class AddressHold(ABC):
         """Announce the addresses again, ``repeat`` packets each, if they are in place."""
 
     @abstractmethod
+    def make_do(self) -> None:
+        """Announce those that are in place, though the kernel refused others."""
+
+    @abstractmethod
     async def settled(self) -> None:
         """Wait until the kernel agrees with the last wish."""
 
@@ -182,6 +186,11 @@ class Interface(ABC):
     @abstractmethod
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call ``changed`` after each change of :attr:`link`; returns what ends it."""
+
+    def watch_machine(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after changes of links, addresses and routes of the whole machine that
+        this library did not make; returns what ends it. Here: of this link only."""
+        return self.watch(changed)
 
     @abstractmethod
     def device(self, name: str) -> Interface:

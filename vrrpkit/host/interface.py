@@ -152,6 +152,13 @@ class KernelInterface(Interface):
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         return self._required.parts.monitor.watch(self.name, changed)
 
+    def watch_machine(self, changed: Callable[[], None]) -> Callable[[], None]:
+        # Imported at need: most routers are never refused anything.
+        from vrrpkit.host.changes import HostChanges
+
+        parts = self._required.parts
+        return HostChanges(parts.namespace, parts.monitor, parts.deadlines, changed).close
+
     async def virtual(self, vrid: int, family: int, name: str | None) -> Interface:
         parts = self._required.parts
         mac = virtual_mac(vrid, family)

@@ -125,6 +125,35 @@ class MemoryInterface(Interface):
 
         return unwatch
 
+    def watch_machine(self, changed: Callable[[], None]) -> Callable[[], None]:
+        before = self._base._strangers()
+
+        def look() -> None:
+            nonlocal before
+            now = self._base._strangers()
+            if now != before:
+                before = now
+                changed()
+
+        unwatch = [interface.watch(look) for interface in self._base.machine()]
+
+        def end() -> None:
+            for each in unwatch:
+                each()
+
+        return end
+
+    def _strangers(self) -> list[tuple[str, bool, frozenset[IPInterface]]]:
+        """Links, and the addresses that no virtual router put there."""
+        return [
+            (
+                each.name,
+                each.carrier,
+                frozenset(a for a, entry in each.manager.table.items() if not entry.ours),
+            )
+            for each in self.machine()
+        ]
+
     def device(self, name: str) -> MemoryInterface:
         """Another interface of the same machine, which is there when it is asked for, and up."""
         base = self._base

@@ -73,6 +73,7 @@ class LinkMonitor:
         self._doomed: set[tuple[int, AddressKey]] = set()
         self._seen: dict[str, Link | None] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
+        self._watching_all: dict[object, Callable[[], None]] = {}
         self._dirty: set[str] = set()
         self._removals: list[Removal] = []
         self._arrivals: list[tuple[str, AddressKey]] = []
@@ -99,6 +100,7 @@ class LinkMonitor:
             self._loop = None
         self._subscription.close()
         self._watchers.clear()
+        self._watching_all.clear()
 
     # --- questions
 
@@ -143,6 +145,17 @@ class LinkMonitor:
         def unwatch() -> None:
             if changed in watchers:
                 watchers.remove(changed)
+
+        return unwatch
+
+    def watch_all(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after changes of any link or address that this library did not make;
+        returns what ends it."""
+        key = object()
+        self._watching_all[key] = changed
+
+        def unwatch() -> None:
+            self._watching_all.pop(key, None)
 
         return unwatch
 
@@ -215,6 +228,9 @@ class LinkMonitor:
                 continue
             self._seen[name] = now
             for changed in list(self._watchers.get(name, ())):
+                changed()
+        if dirty:
+            for changed in list(self._watching_all.values()):
                 changed()
         if self._removals:
             removals, self._removals = self._removals, []

@@ -89,6 +89,9 @@ class Hold(AddressHold):
     def announce(self, repeat: int) -> None:
         self._reconciler.announce(self, repeat)
 
+    def make_do(self) -> None:
+        self._reconciler.make_do(self)
+
     async def settled(self) -> None:
         await self._reconciler.settled(self)
 
@@ -239,6 +242,14 @@ class Reconciler:
     def _stays(self, key: Key) -> bool:
         """Whether an address is there that nobody wants any more."""
         return key in self._placed and not self._wanting[key]
+
+    def make_do(self, hold: Hold) -> None:
+        """Announce those addresses of ``hold`` that are in place."""
+        there = [
+            vip for key, vip in hold.vips.items() if key in self._placed or key in self._borrowed
+        ]
+        if hold.wanted:
+            self._announcer.start(hold, there, hold.announcements)
 
     def _change(self, hold: Hold) -> None:
         self._changed[hold] = None

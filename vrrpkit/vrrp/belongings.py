@@ -4,6 +4,7 @@ on packets to the addresses where it does not accept any."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -31,6 +32,15 @@ log = logging.getLogger(__name__)
 
 GRACE = 5.0
 """Seconds that leaving may take to remove the addresses."""
+
+
+UNSEEN = frozenset(
+    {
+        *(errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE),
+        *(errno.EPERM, errno.EACCES, errno.EIO, errno.ENOSPC, errno.ETIMEDOUT),
+    }
+)
+"""Refusals that no change of a link, an address or a route shows the end of."""
 
 
 class Belongings:
@@ -153,11 +163,17 @@ class Belongings:
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         """The kernel refused addresses."""
         self._refused([(str(vip), error) for vip, error in failures])
+        if self._machine.short:
+            # It serves with what it can have.
+            if self._routes is not None:
+                self._routes.acquire()
+            self._held.make_do()
 
     def _refused(self, failures: Sequence[tuple[str, OSError]]) -> None:
         if failures:
             told = tuple(f"{what}: {error.strerror or error}" for what, error in failures)
-            self._feed(KernelRefusedAddresses(told))
+            seen = all(error.errno not in UNSEEN for _what, error in failures)
+            self._feed(KernelRefusedAddresses(told, watchable=seen))
 
     def lost(self, vip: VIP) -> None:
         """Somebody else removed an address, unless it went with its interface: then it is put back

@@ -38,6 +38,7 @@ from vrrpkit.vrrp.vocabulary import (
     Effect,
     Event,
     FaultsNow,
+    HostChanged,
     PrimaryAddress,
     Publish,
     SendAdvert,
@@ -115,6 +116,7 @@ class Driver:
         self.foreign = ForeignState(remove=options.foreign_address == "remove")
         self._foreign_again = self._deadlines.new(self._look)
         self._unwatch: list[Callable[[], None]] = []
+        self._unheed: Callable[[], None] | None = None
         self._claimed = False
         self._queue: deque[Event] = deque()
         self._feeding = False
@@ -202,6 +204,9 @@ class Driver:
         """Remove the addresses, within a limit, and give everything back."""
         self._deadline.set(None)
         self._foreign_again.set(None)
+        if self._unheed is not None:
+            self._unheed()
+            self._unheed = None
         for unwatch in self._unwatch:
             unwatch()
         self._unwatch.clear()
@@ -259,6 +264,18 @@ class Driver:
         except BaseException as bug:
             self.fail(bug)
 
+    def _heed(self) -> None:
+        """Follow what happens on the host from when the kernel refused something until it may
+        matter."""
+        unheed, self._unheed = self._unheed, None
+        if unheed is not None:
+            unheed()
+        elif not self._left:
+            self._unheed = self._interface.watch_machine(self._host_changed)
+
+    def _host_changed(self) -> None:
+        self.feed(HostChanged())
+
     # --- the choke point -------------------------------------------------------------------------
 
     def feed(self, event: Event) -> None:
@@ -304,6 +321,8 @@ class Driver:
                 self._carry_out(effect, now)
             except BaseException as bug:
                 problem = problem or self._spare(bug)
+        if self.machine.suspended is (self._unheed is None):
+            self._heed()
         if isinstance(event, FaultsNow):
             # Priority 0, if it had to be said, has left by the port that is closed now.
             self.seat.part()

@@ -27,6 +27,7 @@ from vrrpkit.vrrp.vocabulary import (
     FaultsNow,
     Granted,
     GroupReleased,
+    HostChanged,
     KernelRefusedAddresses,
     LostAddress,
     LostRoute,
@@ -77,6 +78,7 @@ class Machine(Standing):
             case Shutdown():
                 self._leave(now)
                 self._demoted_until = self._repair.retry_at = None
+                self._repair.changed(now)
                 self.priority = self.base_priority
                 self._enter(State.INIT, TransitionReason.SHUTDOWN, now)
             case FaultsNow():
@@ -93,9 +95,12 @@ class Machine(Standing):
             case LostAddress() | LostRoute():
                 self._lost(event, now)
             case KernelRefusedAddresses():
-                self._refused(event.failures, now)
+                self._refused(event, now)
             case AddressesInPlace():
                 self._repair.in_place()
+                self._apply_priority("everything is in place", now)
+            case HostChanged():
+                self._repair.changed(now)
             case AdvertsLost():
                 self._deaf(now)
             case Granted():
@@ -138,7 +143,12 @@ class Machine(Standing):
         repair, serving = self._repair, self._serving
         if repair.retry_at is not None and soon >= repair.retry_at:
             repair.retry_at = None
-            self._set_faults(self.faults - {ADDRESSES_FAULT}, now)
+            if repair.short:
+                self._effects.append(TakeAddresses())
+            else:
+                self._set_faults(self.faults - {ADDRESSES_FAULT}, now)
+        if repair.lift_at is not None and soon >= repair.lift_at:
+            repair.changed(now)
         if serving.due is not None:
             if soon + self.slack >= serving.due:
                 self._advertise(now)
@@ -184,6 +194,7 @@ class Machine(Standing):
             followed = self.following.heard(event, self.priority, self.preempting)
             if followed:
                 self._wish = None
+                self._repair.led()
             if followed and previous != event.source:
                 self._publish(
                     notices.MasterChanged(
@@ -252,7 +263,9 @@ class Machine(Standing):
 
     def _apply_priority(self, source: str, now: float) -> None:
         previous = self.priority
-        self.priority = self.base_priority if self._demoted_until is None else DEMOTED
+        # Whoever can have all that belongs to the router shall have it.
+        low = self._demoted_until is not None or self._repair.short
+        self.priority = DEMOTED if low else self.base_priority
         if previous == self.priority:
             return
         self._publish(
@@ -280,11 +293,13 @@ class Machine(Standing):
         if self._demoted_until is not None:
             self._demoted_until = None
             self._apply_priority("promote()", now)
+        # Who orders it has seen to what was missing.
+        self._repair.changed(now)
         if self.state is State.BACKUP and self.promotion_obstacle() is None:
             self._become_master(TransitionReason.PROMOTED, now)
 
     def _set_faults(self, faults: frozenset[str], now: float) -> None:
-        if self._repair.retry_at is not None:
+        if self._repair.retry_at is not None and not self._repair.short:
             faults |= {ADDRESSES_FAULT}
         if faults == self.faults or self.state is State.INIT:
             return
@@ -319,17 +334,21 @@ class Machine(Standing):
             self._leave(now)
             self._back_up(reason, self.down_interval if self._repair.patient else self.skew, now)
 
-    def _refused(self, failures: tuple[str, ...], now: float) -> None:
+    def _refused(self, event: KernelRefusedAddresses, now: float) -> None:
         if self.state is not State.MASTER:
             return
+        repair = self._repair
+        retry_in = repair.postpone(now, frozenset(event.failures), watchable=event.watchable)
         self._publish(
             notices.AddressesRefused(
                 router=self.config.router,
                 at=now,
-                failures=failures,
-                retry_in=self._repair.postpone(now),
+                failures=event.failures,
+                retry_in=retry_in,
+                serves=repair.short,
             )
         )
+        self._apply_priority("the kernel refused a part", now)
         self._set_faults(self.faults, now)
 
     # --- transitions
@@ -338,7 +357,7 @@ class Machine(Standing):
         if self._ready_at - now > _EPSILON:
             self.following.wait(self._ready_at, hold=True)
             self._enter(State.BACKUP, reason, now)
-        elif self.priority == OWNER:
+        elif self.priority == OWNER and not self._repair.suspended:
             self._become_master(TransitionReason.OWNER, now)
         else:
             self._back_up(reason, self.down_interval, now)
@@ -384,6 +403,8 @@ class Machine(Standing):
         if state is not State.MASTER:
             self._serving.due = None
             self._rivalry.end()
+            self._repair.resigned()
+            self._apply_priority("no MASTER with a part any more", now)
         if previous is not state:
             self._publish(
                 Transition(

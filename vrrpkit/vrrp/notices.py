@@ -314,20 +314,27 @@ class RouteLost(Stamped):
 
 @attrs.frozen(kw_only=True)
 class AddressesRefused(Stamped):
-    """The kernel refused virtual addresses, or routes or rules; the router is in FAULT until it
-    tries again."""
+    """The kernel refused virtual addresses, or routes or rules.
+
+    The router is in FAULT until it may try again. While another one is MASTER then, it is left in
+    place until a link, an address or a route of this host has changed. If that one falls silent or
+    leaves, this router takes over with what it can have, announces priority 1 so that a better one
+    may take that from it, and asks for the rest again and again.
+    """
 
     router: str
     at: float
     failures: tuple[str, ...]
     """One text for each: what was refused, and why."""
     retry_in: float
-    """Seconds until the fault is cleared for another try."""
+    """Seconds until the fault is cleared for another try, or the kernel is asked again."""
+    serves: bool = False
+    """Whether the router stays MASTER with what it can have."""
 
     def __str__(self) -> str:
         return (
-            f"{self.router}: the kernel refused {'; '.join(self.failures)}; tries again in "
-            f"{self.retry_in:g} s"
+            f"{self.router}: the kernel refused {'; '.join(self.failures)}; "
+            f"{'serves without, and ' if self.serves else ''}tries again in {self.retry_in:g} s"
         )
 
 

@@ -9,6 +9,13 @@ from vrrpkit.vrrp.profile import LostPolicy
 
 __all__ = ["Backoff", "LossWindow", "Repair"]
 
+UNSEEN = 300.0
+"""Seconds after which a takeover is tried again that failed for something that nobody can watch,
+such as a lack of memory."""
+
+SOON = 1.0
+"""Seconds from a change until a MASTER without all that belongs to it asks the kernel again."""
+
 
 class LossWindow:
     """Counts the occasions on which virtual addresses were removed by somebody else.
@@ -70,6 +77,13 @@ class Repair:
         self._losses = LossWindow()
         self.retry_at: float | None = None
         """When the kernel, which refused, is asked again."""
+        self.causes: frozenset[str] = frozenset()
+        """What was refused when a takeover failed, and why. Until something has changed that may
+        matter, another master is left in place: each try takes the addresses away from it."""
+        self.lift_at: float | None = None
+        """When one more try is due although nothing was seen to change."""
+        self._led = False
+        self._short = False
 
     @property
     def refused(self) -> bool:
@@ -92,12 +106,48 @@ class Repair:
         after its skew."""
         return self._config.address_lost is not LostPolicy.STEP_DOWN
 
-    def postpone(self, now: float) -> float:
-        """The kernel refused; in how many seconds it is asked again."""
+    @property
+    def suspended(self) -> bool:
+        """Whether preemption is suspended: a takeover failed, and nothing relevant has changed."""
+        return bool(self.causes)
+
+    @property
+    def short(self) -> bool:
+        """Whether this router is MASTER with only a part of what belongs to it."""
+        return self._short
+
+    def led(self) -> None:
+        """Another master serves meanwhile."""
+        self._led = self.suspended
+
+    def postpone(self, now: float, causes: frozenset[str], *, watchable: bool) -> float:
+        """The kernel refused; in how many seconds it is asked again.
+
+        Another master served after the last refusal and is gone: then a part is better than nothing
+        (:attr:`short`). Else the others are given the chance.
+        """
         retry_in = self._backoff.next()
         self.retry_at = now + retry_in
+        self._short = self._led
+        self.causes = causes
+        self.lift_at = None if watchable else now + UNSEEN
         return retry_in
+
+    def changed(self, now: float) -> None:
+        """Something relevant has changed: the next takeover may work."""
+        self.causes, self.lift_at, self._led = frozenset(), None, False
+        if self._short and self.retry_at is not None:
+            # What changed may still be changing.
+            self.retry_at = min(self.retry_at, now + SOON)
+
+    def resigned(self) -> None:
+        """This router is not MASTER any more."""
+        if self._short:
+            self._short, self.retry_at = False, None
 
     def in_place(self) -> None:
         """The kernel has taken everything."""
         self._backoff.reset()
+        self.causes, self.lift_at, self._led = frozenset(), None, False
+        if self._short:
+            self._short, self.retry_at = False, None

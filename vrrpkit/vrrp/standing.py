@@ -83,7 +83,25 @@ class Standing:
     @property
     def preempting(self) -> bool:
         """Whether a master of lower priority is replaced."""
+        if self._repair.suspended:
+            return False
         return self.priority == OWNER or (self.config.preempt and self._demoted_until is None)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether preemption is suspended: a takeover failed, and nothing relevant has changed
+        since."""
+        return self._repair.suspended
+
+    @property
+    def causes(self) -> frozenset[str]:
+        """What the kernel refused then, and why."""
+        return self._repair.causes
+
+    @property
+    def short(self) -> bool:
+        """Whether this router is MASTER with only a part of what belongs to it."""
+        return self._repair.short
 
     @property
     def refused(self) -> bool:
@@ -112,8 +130,10 @@ class Standing:
         ``now``. Whether that is so; if not, let :meth:`handle` have :class:`TimerFired`."""
         serving = self._serving
         due = serving.due
-        # While there is a time to ask the kernel again, the router is in FAULT.
         if due is None or self._demoted_until is not None or self._rivalry.due is not None:
+            return False
+        # Else only while it serves with a part of what belongs to it.
+        if self._repair.refused:
             return False
         if now + serving.slack < due or serving.silence(now) is not None:
             return False
@@ -137,9 +157,9 @@ class Standing:
     def _settle(self) -> None:
         due, retry_at = self._serving.due, self._repair.retry_at
         main = self.following.due if due is None else due
-        again = self._rivalry.due
-        if self._demoted_until is None and retry_at is None and again is None:
+        again, lift_at = self._rivalry.due, self._repair.lift_at
+        if self._demoted_until is None and retry_at is None and again is None and lift_at is None:
             self.deadline = main
         else:
-            moments = (main, self._demoted_until, retry_at, again)
+            moments = (main, self._demoted_until, retry_at, again, lift_at)
             self.deadline = min(moment for moment in moments if moment is not None)

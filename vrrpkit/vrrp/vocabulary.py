@@ -25,6 +25,7 @@ __all__ = [
     "FaultsNow",
     "Granted",
     "GroupReleased",
+    "HostChanged",
     "KernelRefusedAddresses",
     "LostAddress",
     "LostRoute",
@@ -138,6 +139,15 @@ class KernelRefusedAddresses:
     """The kernel refused virtual addresses, or routes or rules."""
 
     failures: tuple[str, ...]
+    watchable: bool = True
+    """Whether a change of a link, an address or a route of this host would show that another try
+    may work."""
+
+
+@attrs.frozen
+class HostChanged:
+    """A link, an address or a route of this host has changed, and not by what a virtual router does
+    here: what the kernel refused before it may take now."""
 
 
 @attrs.frozen
@@ -197,6 +207,7 @@ Event: TypeAlias = (
     | LostAddress
     | LostRoute
     | KernelRefusedAddresses
+    | HostChanged
     | AddressesInPlace
     | AdvertsLost
     | Granted

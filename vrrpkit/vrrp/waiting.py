@@ -50,6 +50,12 @@ def _led(machine: Machine) -> str:
         return f"{master} and who is leaving: takes over unless it hears from it or a better one"
     if other == own:
         return f"{master}; equals do not preempt each other"
+    if machine.suspended:
+        causes = "; ".join(sorted(machine.causes))
+        return (
+            f"{master}; a takeover failed ({causes}), so it is left in place until a link, an "
+            "address or a route of this host changes"
+        )
     if other > own or machine.demoted:
         return master
     if not machine.preempting:
