@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -62,6 +64,66 @@ def test_fires_in_order_of_time(alarm: ManualAlarm, deadlines: Deadlines) -> Non
         deadlines.new(partial(note, name)).set(when)
     alarm.go(110)
     assert fired == [("early", 101.0), ("middle", 102.0), ("late", 103.0)]
+
+
+def test_one_that_is_dropped_never_fires_and_keeps_nothing(
+    alarm: ManualAlarm, deadlines: Deadlines
+) -> None:
+    fired: list[float] = []
+
+    class Owner:
+        def due(self) -> None:
+            fired.append(alarm.time)
+
+    kept = deadlines.new(lambda: fired.append(alarm.time))
+    kept.set(150)
+    owner = Owner()
+    gone = weakref.ref(owner)
+    deadline = deadlines.new(owner.due)
+    deadline.set(120)
+    deadline.drop()
+    deadline.drop()
+    del owner
+    gc.collect()
+    assert gone() is None
+    deadline.set(130)
+    alarm.go(200)
+    assert fired == [150]
+
+
+def heap_of(thing: object) -> object:
+    """The heap of a deadline, and nothing of anything else."""
+    return thing._heap if isinstance(thing, Deadline) else None
+
+
+def test_many_that_are_dropped_are_swept_out(alarm: ManualAlarm, deadlines: Deadlines) -> None:
+    fired: list[float] = []
+    kept = deadlines.new(lambda: fired.append(alarm.time))
+    kept.set(100_000)
+    for number in range(1000):
+        deadline = deadlines.new(lambda: None)
+        deadline.set(50_000 - number)
+        deadline.drop()
+    assert sum(kept is deadlines for kept in map(heap_of, gc.get_objects())) <= 35
+    alarm.go(100_000)
+    assert fired == [100_000]
+
+
+def test_a_callback_may_drop_those_that_are_due_next(
+    alarm: ManualAlarm, deadlines: Deadlines
+) -> None:
+    fired: list[int] = []
+    others = [deadlines.new(partial(fired.append, number)) for number in range(100)]
+
+    def drop() -> None:
+        for other in others[:-1]:
+            other.drop()
+
+    deadlines.new(drop).set(101)
+    for other in others:
+        other.set(101)
+    alarm.go(102)
+    assert fired == [99]
 
 
 def test_moving_later_does_not_touch_the_alarm(alarm: ManualAlarm, deadlines: Deadlines) -> None:

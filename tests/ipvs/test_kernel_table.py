@@ -250,6 +250,37 @@ def test_an_interrupted_list_is_read_again(played: Played, at: int) -> None:
     assert played.listed == 4
 
 
+def test_what_is_not_understood_hides_nothing_else_and_is_logged_once(
+    played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = FIRST._replace(payload=FIRST.payload[:30])
+    assert read(played, [[(True, [cut, FIRST, cut, SECOND])]]) == NAMES
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "about an IPVS destination is not understood" in record.message
+
+    async def main() -> None:
+        table = KernelTable()
+        await table.open()
+        assert await table.sync_daemons() == ()
+        await table.close()
+
+    played.daemons = [Message(FAMILY, 2, 1, b"strange")]
+    asyncio.run(main())
+
+
+def test_a_service_that_is_not_understood_is_not_there(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        table = KernelTable()
+        await table.open()
+        monkeypatch.setattr(f"{__name__}.SERVICE", SERVICE[:20])
+        assert (await table.read(), await table.read_service(WEB)) == ({}, None)
+        await table.close()
+
+    asyncio.run(main())
+
+
 def test_a_list_that_is_always_interrupted_is_taken_as_it_is(played: Played) -> None:
     assert read(played, [[(False, [FIRST])]]) == NAMES[:1]
     assert played.listed == 2 * (kernel.READ_TRIES + 1)

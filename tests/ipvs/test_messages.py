@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import struct
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from pyroute2.netlink.generic.ipvs import ipvsmsg
 
 from ipvs.table_contract import HERE, MARK, WEB, WEB6, destination, key, server
@@ -437,3 +441,62 @@ def test_what_is_asked_for_is_what_is_read(entry: tuple[Service, list[Destinatio
         nested = attributes(bytes(sent), 20)[n.ATTR_DEST]
         payload = bytes([5, 1, 0, 0]) + attribute(n.ATTR_DEST, nested + none)
         assert decode.destination(payload, service.key.family).destination == wanted
+
+
+# --- strange kernels ------------------------------------------------------------------------------
+
+ANSWERS = [
+    (decode.service, answer(1, n.ATTR_SERVICE, SIP, ZEROS + BUSY)),
+    (decode.service, answer(1, n.ATTR_SERVICE, HASHED, BUSY)),
+    (decode.service, answer(1, n.ATTR_SERVICE, MARKED, BUSY)),
+    (partial(decode.destination, family=4), answer(5, n.ATTR_DEST, NAT, BUSY)),
+    (partial(decode.destination, family=6), answer(5, n.ATTR_DEST, GUE, BUSY)),
+    (decode.daemon, bytes(messages.start_daemon(FAMILY, SyncDaemon(
+        role=SyncRole.MASTER, interface="eth1", id=7, maxlen=1400, group="224.0.0.82", port=9, ttl=3
+    ))[16:])),
+    (decode.timeouts, bytes(messages.set_timeouts(FAMILY, 1, 2, 3)[16:])),
+    (decode.family, bytes(4) + attribute(n.CTRL_FAMILY_ID, struct.pack("=H", 28))),
+]  # fmt: skip
+
+
+def decoded(decoder: Any, payload: bytes) -> object:
+    """What a decoder returns, and no other exception than its own."""
+    with contextlib.suppress(decode.Garbled):
+        return decoder(payload)
+    return None
+
+
+@pytest.mark.parametrize(("decoder", "payload"), ANSWERS)
+def test_an_answer_that_ends_anywhere_raises_nothing_else(decoder: Any, payload: bytes) -> None:
+    assert decoder(payload) is not None
+    if decoder is not decode.timeouts:
+        with pytest.raises(decode.Garbled, match="is not understood") as garbled:
+            decoder(b"")
+        assert garbled.value.errno == errno.EBADMSG
+    for end in range(len(payload)):
+        decoded(decoder, payload[:end])
+
+
+@pytest.mark.parametrize(("decoder", "payload"), ANSWERS)
+@quick
+@given(data=st.data())
+def test_strange_octets_raise_nothing_else(decoder: Any, payload: bytes, data: Any) -> None:
+    changed = bytearray(payload)
+    places = st.integers(0, len(payload) - 1)
+    for place in data.draw(st.lists(places, min_size=1, max_size=6)):
+        changed[place] = data.draw(st.integers(0, 255))
+    decoded(decoder, bytes(changed))
+    decoded(decoder, data.draw(st.binary(max_size=200)))
+
+
+@quick
+@given(
+    st.dictionaries(st.integers(0, 20), st.binary(max_size=20), max_size=15),
+    st.sampled_from(ANSWERS),
+    st.integers(0, 6),
+)
+def test_strange_attributes_raise_nothing_else(
+    found: dict[int, bytes], chosen: tuple[Any, bytes], kind: int
+) -> None:
+    nested = b"".join(attribute(number, value) for number, value in found.items())
+    decoded(chosen[0], bytes(4) + attribute(kind, nested))

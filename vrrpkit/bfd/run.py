@@ -65,7 +65,7 @@ class Run:
         # At once, also when a callback of this session asks for it.
         self._step(Stop())
         self._ended = True
-        self._deadline.set(None)
+        self._deadline.drop()
         self.seat.leave()
 
     def feed(self, event: Event) -> None:

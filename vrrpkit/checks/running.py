@@ -191,6 +191,7 @@ class Check:
             return
         self._stopped = True
         self._drop()
+        self._deadline.drop()
         if self._detach is not None:
             try:
                 self._detach()

@@ -21,6 +21,9 @@ over at once, the first have their addresses before the last have sent an advert
 AGAIN = 0.001
 """Seconds after which a deadline is looked at again that waits for a socket to be read."""
 
+SWEEP = 32
+"""Entries of deadlines that were dropped, at which they may be swept out of the heap."""
+
 _ROUNDING = 1e-6
 """A multiple of a step that was computed in another way may come out a little less."""
 
@@ -88,12 +91,29 @@ class Deadline:
             self._heap.push(self, when)
             self._queued = when
 
+    def queued_at(self, when: float) -> bool:
+        """Whether the heap entry at ``when`` is the live one of this deadline."""
+        return self._queued == when
+
+    def drop(self) -> None:
+        """Be due never again. Nothing is kept of whom it would have called, even where its moment
+        is hours away."""
+        self.when = None
+        self.callback = _nothing
+        if self._queued is not None:
+            self._queued = None
+            self._heap.dropped()
+
     def surfaced(self, when: float) -> bool:
         """Whether the heap entry at ``when`` is the live one of this deadline."""
         if self._queued != when:
             return False
         self._queued = None
         return True
+
+
+def _nothing() -> None:
+    """What a deadline calls that was dropped."""
 
 
 class Deadlines:
@@ -112,6 +132,7 @@ class Deadlines:
         self._alarm = alarm
         self._heap: list[tuple[float, int, Deadline]] = []
         self._serial = 0
+        self._dropped = 0
         self._armed: float | None = None
         self._waking = False
         self.woken_at = 0.0
@@ -135,6 +156,16 @@ class Deadlines:
         heapq.heappush(self._heap, (when, self._serial, deadline))
         if not self._waking and (self._armed is None or when < self._armed):
             self._arm(when)
+
+    def dropped(self) -> None:
+        """An entry will call nobody; called by :class:`Deadline`."""
+        self._dropped += 1
+        # The half at most are such, and each costs a small share of a sweep.
+        if self._dropped > SWEEP and self._dropped * 2 > len(self._heap):
+            self._dropped = 0
+            heap = self._heap
+            heap[:] = [entry for entry in heap if entry[2].queued_at(entry[0])]
+            heapq.heapify(heap)
 
     def _arm(self, when: float) -> None:
         self._armed = when

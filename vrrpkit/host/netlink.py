@@ -286,11 +286,13 @@ class Netlink:
 
 def _problem(message: Message) -> OSError | None:
     payload = message.payload
+    if len(payload) < _ERROR.size:
+        return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
     (number,) = _ERROR.unpack_from(payload)
     if number == 0:
         return None
     text = os.strerror(-number)
-    if message.flags & NLM_F_ACK_TLVS:
+    if message.flags & NLM_F_ACK_TLVS and len(payload) >= 20:
         # Behind the header of the request, or behind all of it.
         skip = 16 if message.flags & NLM_F_CAPPED else HEADER.unpack_from(payload, 4)[0]
         said = attributes(payload, 4 + ((skip + 3) & ~3)).get(NLMSGERR_ATTR_MSG)

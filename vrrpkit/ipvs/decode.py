@@ -1,10 +1,19 @@
-"""What the kernel's IPVS answers, decoded."""
+"""What the kernel's IPVS answers, decoded.
+
+Other kernels may leave attributes out, cut them short, or send what nobody here knows. Whatever
+comes, a decoder returns a value or raises :class:`Garbled`.
+"""
 
 from __future__ import annotations
 
+import errno
+import functools
 import struct
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from typing import ParamSpec, TypeVar
 
+from vrrpkit.errors import KernelRefused
 from vrrpkit.host.netlink import Attributes, attributes
 from vrrpkit.ipvs import numbers as n
 from vrrpkit.ipvs.entries import (
@@ -23,7 +32,10 @@ from vrrpkit.ipvs.entries import (
 from vrrpkit.ipvs.table import ConnectionTimeouts, SyncDaemon, SyncRole
 from vrrpkit.values import IPAddress
 
-__all__ = ["daemon", "destination", "family", "service", "timeouts"]
+__all__ = ["Garbled", "daemon", "destination", "family", "service", "timeouts"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 GENERIC = 4
 """Octets of struct genlmsghdr."""
@@ -43,11 +55,33 @@ _IPIP = Tunnel()
 _NOTHING = TrafficCounters()
 
 
+class Garbled(KernelRefused):
+    """The kernel's answer says something else than is known here."""
+
+
+def _careful(decoder: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(decoder)
+    def decode(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return decoder(*args, **kwargs)
+        except (LookupError, ValueError, struct.error) as problem:
+            # A KeyError's text is the number of the attribute that is missing.
+            raise Garbled(
+                errno.EBADMSG,
+                f"this kernel's answer about an IPVS {decoder.__name__} is not understood: "
+                f"{type(problem).__name__} {problem}; please report it with the kernel's version",
+            ) from problem
+
+    return decode
+
+
+@_careful
 def family(payload: bytes) -> int:
     """The controller's answer: the number of a generic netlink family."""
     return _u16(attributes(payload, GENERIC)[n.CTRL_FAMILY_ID])
 
 
+@_careful
 def service(payload: bytes) -> ServiceEntry | None:
     """A service, still without its real servers; ``None`` is one that no :class:`ServiceKey`
     describes, of a protocol that other tools can ask for (AH, ESP)."""
@@ -89,6 +123,7 @@ def _granularity(family: int, netmask: bytes) -> int:
     return _u32(netmask) if family == 6 else int.from_bytes(netmask, "big").bit_count()
 
 
+@_careful
 def destination(payload: bytes, family: int) -> DestinationEntry:
     """A real server of a service of this address family."""
     found = attributes(attributes(payload, GENERIC)[n.ATTR_DEST], 0)
@@ -147,6 +182,7 @@ def _counters(nested: bytes | None) -> TrafficCounters:
     )
 
 
+@_careful
 def daemon(payload: bytes) -> SyncDaemon:
     """A connection sync daemon that runs."""
     found = attributes(attributes(payload, GENERIC)[n.ATTR_DAEMON], 0)
@@ -166,6 +202,7 @@ def daemon(payload: bytes) -> SyncDaemon:
     )
 
 
+@_careful
 def timeouts(payload: bytes) -> ConnectionTimeouts:
     """The timeouts; 0 of a protocol that the kernel was built without."""
     found = attributes(payload, GENERIC)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
@@ -29,6 +30,11 @@ from vrrpkit.ipvs.table import MIXED, ConnectionTimeouts, SyncDaemon, SyncRole
 from vrrpkit.values import whole_number
 
 __all__ = ["KernelTable"]
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LONGEST_TIMEOUT = 2_147_483
 """Seconds; a kernel with 1000 ticks a second cannot count more."""
@@ -67,6 +73,7 @@ class KernelTable:
         self._users = 0
         self._opened: _Kernel | None = None
         self._changes = 0
+        self._puzzled = False
 
     @classmethod
     def current(cls, netns: str | None = None) -> KernelTable:
@@ -134,7 +141,7 @@ class KernelTable:
         loop run between two parts of it."""
         found: dict[ServiceKey, ServiceEntry] = {}
         for message in self._dump(numbers.GET_SERVICE):
-            entry = decode.service(message.payload)
+            entry = self._understood(decode.service, message.payload)
             if entry is not None:
                 found[entry.service.key] = await self._complete(entry)
         return found
@@ -149,7 +156,7 @@ class KernelTable:
             if problem.errno == errno.ESRCH:
                 return None
             raise
-        entry = decode.service(answer.payload)
+        entry = self._understood(decode.service, answer.payload)
         return None if entry is None else await self._complete(entry)
 
     async def _complete(self, entry: ServiceEntry) -> ServiceEntry:
@@ -176,8 +183,9 @@ class KernelTable:
             for part_whole, part in netlink.parts(kernel.family, body):
                 whole = whole and part_whole
                 for message in part:
-                    entry = decode.destination(message.payload, key.family)
-                    found[entry.destination.key] = entry
+                    entry = self._understood(decode.destination, message.payload, key.family)
+                    if entry is not None:
+                        found[entry.destination.key] = entry
                 if yields:
                     await asyncio.sleep(0)
         return whole, found
@@ -239,8 +247,19 @@ class KernelTable:
 
     async def sync_daemons(self) -> tuple[SyncDaemon, ...]:
         """The connection sync daemons that run now, with every value that the kernel uses."""
-        found = (decode.daemon(message.payload) for message in self._dump(numbers.GET_DAEMON))
-        return tuple(found)
+        dump = self._dump(numbers.GET_DAEMON)
+        found = [self._understood(decode.daemon, message.payload) for message in dump]
+        return tuple(daemon for daemon in found if daemon is not None)
+
+    def _understood(self, decoder: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What a decoder makes of a message. One that it cannot read must not hide the others: it
+        is left out, and logged once."""
+        try:
+            return decoder(*args, **kwargs)
+        except decode.Garbled as problem:
+            log.log(logging.DEBUG if self._puzzled else logging.WARNING, "%s", problem.strerror)
+            self._puzzled = True
+            return None
 
     async def start_sync_daemon(self, daemon: SyncDaemon) -> None:
         """Start one; the kernel runs at most one of each role.

@@ -42,7 +42,7 @@ class Roster:
         :raises ConfigError: they are taken.
         """
         key = member.key
-        taken = self._taken.setdefault(key.address, set())
+        taken = self._taken.get(key.address, set[int]())
         # Without a port of its own a server stands at the port of each service.
         same = self._ports if not key.port else {0} if key.port in self._ports else set[int]()
         if key.port in taken or taken & same:
@@ -53,9 +53,13 @@ class Roster:
         if member.name in self._members:
             raise ConfigError(f"real server {member.name} is there already; give it another name=")
         self._members[member.name] = member
-        taken.add(key.port)
+        self._taken.setdefault(key.address, set()).add(key.port)
 
     def leave(self, member: Member) -> None:
         """Give the name and the endpoint back."""
         self._members.pop(member.name, None)
-        self._taken[member.key.address].discard(member.key.port)
+        taken = self._taken[member.key.address]
+        taken.discard(member.key.port)
+        if not taken:
+            # Servers may come and go for years, each with an address of its own.
+            del self._taken[member.key.address]

@@ -202,8 +202,8 @@ class Driver:
 
     async def stop(self) -> None:
         """Remove the addresses, within a limit, and give everything back."""
-        self._deadline.set(None)
-        self._foreign_again.set(None)
+        self._deadline.drop()
+        self._foreign_again.drop()
         if self._unheed is not None:
             self._unheed()
             self._unheed = None
