@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from vrrpkit.vrrp.packet import ChecksumForm, RejectReason
     from vrrpkit.vrrp.profile import LostPolicy, Profile
     from vrrpkit.vrrp.statistics import Statistics
+    from vrrpkit.vrrp.status import GroupStatus, RouterStatus
     from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
     from vrrpkit.vrrp.tracker import Tracker
 
@@ -209,6 +210,7 @@ _HOMES = {
     "vrrpkit.vrrp.packet": ("ChecksumForm", "RejectReason"),
     "vrrpkit.vrrp.profile": ("LostPolicy", "Profile"),
     "vrrpkit.vrrp.statistics": ("Statistics",),
+    "vrrpkit.vrrp.status": ("GroupStatus", "RouterStatus"),
     "vrrpkit.vrrp.syncgroup": ("GroupTransition", "SyncGroup"),
     "vrrpkit.vrrp.tracker": ("Tracker",),
 }
@@ -257,6 +259,7 @@ __all__ = [
     "FileChecker",
     "ForeignAddress",
     "FunctionChecker",
+    "GroupStatus",
     "GroupTransition",
     "HMACAuth",
     "HTTPChecker",
@@ -294,6 +297,7 @@ __all__ = [
     "RejectReason",
     "Route",
     "RouteLost",
+    "RouterStatus",
     "Rule",
     "SMTPChecker",
     "Scheduler",

@@ -22,6 +22,7 @@ from vrrpkit.vrrp.group import Group
 from vrrpkit.vrrp.instance import VRRPInstance, life_of
 from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.sources import Trackers
+from vrrpkit.vrrp.status import GroupStatus
 from vrrpkit.vrrp.tracker import Signal, Tally, Tracker, check
 from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
 
@@ -316,6 +317,16 @@ class SyncGroup:
         if self._runner is None or self._hub.closed:
             return "has ended" if self._hub.closed else "not running: enter it with 'async with'"
         return self._runner.group.why_not_master()
+
+    def status(self) -> GroupStatus:
+        """How the group and its members are, as values of one moment that ``json.dumps`` takes."""
+        return {
+            "name": self.name,
+            "state": str(self.state),
+            "why_not_master": self.why_not_master(),
+            "signals": dict(self.signals),
+            "members": [member.status() for member in self.members],
+        }
 
     async def wait_for(self, state: State, *others: State) -> State:
         """Return at once in one of these states, else the next time that one is entered, even if it

@@ -10,6 +10,7 @@ from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.notices import Notice, Transition
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.statistics import Statistics
+from vrrpkit.vrrp.status import RouterStatus, statistics_of, text_of, transition_of
 from vrrpkit.vrrp.tracker import Signal
 from vrrpkit.vrrp.waiting import waiting_for
 
@@ -101,6 +102,28 @@ class RouterView:
         if self._life.driver is None or self._hub.closed:
             return "has ended" if self._hub.closed else "not running: enter it with 'async with'"
         return waiting_for(self._life.driver.machine, self._life.why_not_group)
+
+    def status(self) -> RouterStatus:
+        """Everything that can be read here, as values of one moment that ``json.dumps`` takes."""
+        options = self.options
+        return {
+            "name": self.name,
+            "state": str(self.state),
+            "why_not_master": self.why_not_master(),
+            "vrid": options.vrid,
+            "version": options.version,
+            "priority": self.priority,
+            "configured_priority": options.priority,
+            "virtual_addresses": [str(vip) for vip in options.all_vips],
+            "source": text_of(self.source),
+            "master": text_of(self.master),
+            "master_priority": self.master_priority,
+            "faults": sorted(self.faults),
+            "foreign_addresses": list(self.foreign_addresses),
+            "signals": dict(self.signals),
+            "last_transition": transition_of(self.last_transition),
+            "statistics": statistics_of(self.statistics),
+        }
 
     @property
     def last_transition(self) -> Transition | None:
