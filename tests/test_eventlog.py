@@ -20,7 +20,7 @@ from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
 from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, Rule, level_of, rule_of
 from vrrpkit.events import EventsLost, Hub
 from vrrpkit.ipvs.notices import Notice as PoolNotice
-from vrrpkit.ipvs.notices import QuorumDown, ServerDown
+from vrrpkit.ipvs.notices import QuorumDown, ServerDown, ServerRemoved
 from vrrpkit.ipvs.sync import SyncNotice
 from vrrpkit.values import Stamped, State
 from vrrpkit.vrrp.notices import (
@@ -295,3 +295,10 @@ def test_a_tracker_says_how_it_is() -> None:
     bad = TrackerSignal(tracker="script x", at=0.0, signal="bad")
     assert (str(bad), level_of(bad)) == ("tracker script x is bad", logging.INFO)
     assert level_of(attrs.evolve(bad, signal="not known")) == logging.DEBUG
+
+
+def test_what_is_logged_each_time_is(book: EventLog, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(100):
+        book.tell(ServerRemoved(virtual_server="v", at=0.0, server="a"))
+    assert len(caplog.records) == 100

@@ -43,7 +43,7 @@ class BFDState(enum.StrEnum):
     """Each hears the other."""
 
 
-_STATES = tuple(BFDState)
+_STATES: tuple[BFDState, ...] = tuple(BFDState)
 """By their number on the wire."""
 
 
