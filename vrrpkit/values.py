@@ -160,7 +160,8 @@ class VIP:
     :param broadcast: broadcast address, IPv4 only.
     :param peer: the remote end of a point-to-point address.
     :param nodad: skip duplicate address detection (IPv6 only). On by default: a tentative address
-        answers nobody for a second or two, and one that failed detection stays dead.
+        answers nobody for a second or two, and one that failed detection stays dead. With
+        ``False`` a router repeats a failed detection once, after an interval, and is in FAULT then.
     :param noprefixroute: add no route for the prefix.
     :param track: a router is in FAULT while the interface that ``dev`` names is down or missing
         (keepalived: ``no_track`` is ``track=False``). Without it the address waits for its

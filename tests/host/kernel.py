@@ -153,5 +153,11 @@ class Listener:
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         self.refusals += failures
 
+    def usable(self, vip: VIP) -> None:
+        pass
+
+    def duplicate(self, vip: VIP) -> None:
+        pass
+
     def lost(self, vip: VIP) -> None:
         self.losses.append(str(vip))

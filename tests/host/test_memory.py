@@ -33,6 +33,12 @@ class Listener:
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         self.heard.append("refused")
 
+    def usable(self, vip: VIP) -> None:
+        pass
+
+    def duplicate(self, vip: VIP) -> None:
+        pass
+
     def lost(self, vip: VIP) -> None:
         self.heard.append(f"lost {vip.address}")
 

@@ -42,6 +42,12 @@ class Listener:
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         self.refusals.append(list(failures))
 
+    def usable(self, vip: VIP) -> None:
+        pass
+
+    def duplicate(self, vip: VIP) -> None:
+        pass
+
     def lost(self, vip: VIP) -> None:
         self.losses.append(vip)
         if self.reinstate and self.hold is not None:

@@ -458,3 +458,51 @@ def test_an_address_of_somebody_else_on_a_backup(bench: Bench, prefix: int, poli
     else:
         wait_until(lambda: not bench.b.has(VIP4), 1, "no address")
     assert bench.a.has(VIP4)
+
+
+# --- duplicate address detection
+
+
+@pytest.mark.parametrize("policy", ["reinstate", "ignore"])
+def test_an_address_that_fails_duplicate_detection(bench: Bench, policy: str) -> None:
+    checked = {"address": "2001:db8::12/128", "nodad": False}
+    bench.b.ip("address", "add", "2001:db8::12/64", "dev", "eth0", "nodad")
+    ours = router(bench.a, excluded_vips=[checked], on_address_lost=policy)
+    ours.start()
+    mastered(ours, VIP4)
+    wait_until(lambda: bool(ours.events("AddressLost")), 4, "the first failure")
+    (first,) = ours.events("AddressLost")
+    assert first["duplicate"] and first["address"] == "2001:db8::12"
+    if policy == "ignore":
+        time.sleep(3)
+        assert first["action"] == "ignored" and ours.state() == "MASTER"
+        return
+    assert first["action"] == "checked again"
+    wait_until(lambda: ours.state() == "FAULT", 5, "FAULT")
+    (refusal,) = ours.events("AddressesRefused")
+    assert refusal["retry_in"] == 5
+    wait_until(lambda: not bench.a.has("2001:db8::12"), 1, "no address")
+    bench.b.ip("address", "delete", "2001:db8::12/64", "dev", "eth0")
+    wait_until(lambda: ours.state() == "MASTER", 8, "another try")
+    wait_until(lambda: "tentative" not in shown(bench.a)["2001:db8::12"], 4, "a usable address")
+    time.sleep(1)
+    assert ours.state() == "MASTER" and len(ours.events("AddressesRefused")) == 1
+
+
+def test_who_preempts_passes_detection_the_second_time(bench: Bench) -> None:
+    """The old master has the address while the new one looks whether anybody has."""
+    checked = {"address": "2001:db8::12/128", "nodad": False}
+    ours = router(bench.a, excluded_vips=[checked])
+    bench.b.ip("address", "add", "2001:db8::12/64", "dev", "eth0", "nodad")
+    ours.start()
+    mastered(ours, VIP4)
+    wait_until(lambda: bool(ours.events("AddressLost")), 4, "the first failure")
+    bench.b.ip("address", "delete", "2001:db8::12/64", "dev", "eth0")
+
+    def usable() -> bool:
+        found = shown(bench.a).get("2001:db8::12")
+        return found is not None and not {"tentative", "dadfailed"} & found.keys()
+
+    wait_until(usable, 5, "a usable address")
+    wait_until(lambda: bool(bench.wire.unsolicited("2001:db8::12")), 2, "its announcement")
+    assert ours.transitions()[-1][0] == "MASTER"

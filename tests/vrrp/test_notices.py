@@ -60,6 +60,11 @@ SAID: list[tuple[type[Any], dict[str, Any], str]] = [
         "somebody removed 192.0.2.10: reinstated",
     ),
     (
+        notices.AddressLost,
+        {"address": VIP, "action": "checked again", "duplicate": True},
+        "somebody else on the link has 192.0.2.10: checked again",
+    ),
+    (
         notices.RouteLost,
         {"route": "route default via 192.0.2.2", "action": "ignored"},
         "somebody removed route default via 192.0.2.2: ignored",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from vrrpkit.vrrp.repair import Backoff, LossWindow
+import pytest
+
+from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.profile import LostPolicy
+from vrrpkit.vrrp.repair import Backoff, LossWindow, Repair
 
 
 def test_three_occasions_in_ten_seconds() -> None:
@@ -36,3 +40,10 @@ def test_backoff_doubles_up_to_its_limit() -> None:
     assert [backoff.next() for _ in range(8)] == [5, 10, 20, 40, 80, 160, 300, 300]
     backoff.reset()
     assert backoff.next() == 5
+
+
+@pytest.mark.parametrize("policy", LostPolicy)
+def test_a_duplicate_is_checked_again_unless_losses_are_ignored(policy: LostPolicy) -> None:
+    options = Options(name="a", vrid=1, vips=["192.0.2.10"], on_address_lost=policy)
+    repair = Repair(options.machine_config())
+    assert repair.doubted() == ("ignored" if policy is LostPolicy.IGNORE else "checked again")

@@ -81,24 +81,23 @@ class Addresses:
                 elif wanted and vip.track:
                     gone = f"there is no network interface {prepared.device}"
                     failures.append((vip, OSError(errno.ENODEV, gone)))
-        with self._monitor.removing(
-            (index, prepared.key) for prepared, index, wanted in asked if not wanted
-        ):
+        removed = {(index, prepared.key) for prepared, index, wanted in asked if not wanted}
+        with self._monitor.removing(removed):
             answers = await self._netlink.batch(requests)
-            self._learn(asked, answers, failures)
+            there: list[AddressRecord] = []
+            for (prepared, index, wanted), problem in zip(asked, answers, strict=True):
+                if problem is not None and problem.errno not in (THERE if wanted else GONE):
+                    failures.append((prepared.vip, problem))
+                elif wanted:
+                    there.append(self._expected(prepared, index))
+                    self._monitor.added(there[-1])
+            # The notices of what was done wait already: what is known is up to date on return.
+            self._monitor.drain()
+            for record in there:
+                # Taken off and put back: the kernel has told of the first only.
+                if (record.ifindex, record.key) in removed:
+                    self._monitor.added(record)
         return failures
-
-    def _learn(
-        self,
-        asked: Sequence[tuple[_Prepared, int, bool]],
-        answers: Sequence[OSError | None],
-        failures: list[tuple[VIP, OSError]],
-    ) -> None:
-        for (prepared, index, wanted), problem in zip(asked, answers, strict=True):
-            if problem is not None and problem.errno not in (THERE if wanted else GONE):
-                failures.append((prepared.vip, problem))
-            elif wanted:
-                self._monitor.added(self._expected(prepared, index))
 
     def present(self, vip: VIP) -> bool:
         """Whether the address is there now."""

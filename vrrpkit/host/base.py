@@ -83,18 +83,31 @@ class AddressManager(Protocol):
         """Whether the address is on the interface now and carries the mark of this library."""
         ...
 
+    def tentative(self, vip: VIP) -> bool:
+        """Whether the address is on the interface now and may not be used, for duplicate address
+        detection has not passed."""
+        ...
+
 
 class AddressListener(Protocol):
     """Who hears how the kernel took a wish. Called on the event loop."""
 
     def acquired(self) -> None:
-        """Every address is in place, and is announced next unless it is released here."""
+        """Every address is in place, and is announced next unless it is released here, or has to
+        pass duplicate address detection first."""
 
     def refused(self, failures: Sequence[tuple[VIP, OSError]]) -> None:
         """The kernel refused some addresses."""
 
     def lost(self, vip: VIP) -> None:
         """Somebody else removed an address that is wanted."""
+
+    def usable(self, vip: VIP) -> None:
+        """An address has passed duplicate address detection, and is announced."""
+
+    def duplicate(self, vip: VIP) -> None:
+        """Somebody else on the link has an address, found duplicate address detection: it is in
+        place, and useless. :meth:`AddressHold.detect` tries again."""
 
 
 class AddressHold(ABC):
@@ -111,6 +124,15 @@ class AddressHold(ABC):
     @abstractmethod
     def announce(self, repeat: int) -> None:
         """Announce the addresses again, ``repeat`` packets each, if they are in place."""
+
+    @property
+    @abstractmethod
+    def checking(self) -> bool:
+        """Whether duplicate address detection of an address that is wanted has not passed."""
+
+    @abstractmethod
+    def detect(self, vip: VIP) -> None:
+        """Take an address off and put it back, so that duplicate address detection runs anew."""
 
     @abstractmethod
     def make_do(self) -> None:

@@ -66,7 +66,7 @@ class Host:
         :raises HostError: there is no such namespace.
         """
         if self._parts is None:
-            self._parts = Parts.open(self._netns, self._removed, self._usable)
+            self._parts = Parts.open(self._netns, self._removed, self._detected)
         self._opened[interface.name] = interface
         return self._parts
 
@@ -130,6 +130,6 @@ class Host:
             else:
                 log.warning("%s went from %s with ours: %s", what, removal.name, problem)
 
-    def _usable(self, name: str, key: AddressKey) -> None:
+    def _detected(self, name: str, key: AddressKey, usable: bool) -> None:
         for interface in list(self._opened.values()):
-            interface.usable(name, key)
+            interface.detected(name, key, usable)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -45,11 +45,6 @@ __all__ = ["KernelInterface"]
 log = logging.getLogger(__name__)
 
 
-class _Held(NamedTuple):
-    vips: tuple[VIP, ...]
-    announcements: Announcements
-
-
 @attrs.frozen(eq=False)
 class _Open:
     """What an interface has while it is open."""
@@ -73,7 +68,7 @@ class KernelInterface(Interface):
         self._users = 0
         self._open: _Open | None = None
         self._lock = asyncio.Lock()
-        self._holds: WeakKeyDictionary[AddressHold, _Held] = WeakKeyDictionary()
+        self._holds: WeakKeyDictionary[AddressHold, tuple[VIP, ...]] = WeakKeyDictionary()
         self._macvlan: Macvlan | None = None
         self._silence: Ban | None = None
         self._carried: dict[str, KernelInterface] = {}
@@ -218,7 +213,7 @@ class KernelInterface(Interface):
     ) -> AddressHold:
         opened = self._required
         await opened.parts.guard.sweep()
-        kept = [vip for held in list(self._holds.values()) for vip in held.vips]
+        kept = [vip for held in list(self._holds.values()) for vip in held]
         opened.addresses.keep([*kept, *vips])
         opened.frames.keep([*kept, *vips])
         opened.addresses.prepare(vips, lease)
@@ -231,7 +226,7 @@ class KernelInterface(Interface):
         opened.parts.routing.sweep()
         self._host.sweep()
         hold = await opened.reconciler.hold(vips, announcements, listener, lease)
-        self._holds[hold] = _Held(tuple(vips), announcements)
+        self._holds[hold] = tuple(vips)
         return hold
 
     def remove_abandoned(self, addresses: Collection[IPAddress]) -> None:
@@ -278,7 +273,7 @@ class KernelInterface(Interface):
         return {
             key_of(vip)
             for held in list(self._holds.values())
-            for vip in held.vips
+            for vip in held
             if (vip.dev or self.name) == name
         }
 
@@ -286,7 +281,7 @@ class KernelInterface(Interface):
         """Learn from the link monitor that addresses are gone, on whatever interface."""
         if self._open is None:
             return
-        devices = {vip.dev for held in list(self._holds.values()) for vip in held.vips}
+        devices = {vip.dev for vips in list(self._holds.values()) for vip in vips}
         for removal in removals:
             name, (octets, prefix) = removal.name, removal.key
             for dev in {None, name} if name == self.name else {name}:
@@ -294,12 +289,13 @@ class KernelInterface(Interface):
                     address, own = notices.to_address(octets), bool(removal.taken_along)
                     self._open.reconciler.removed(address, prefix, dev, own=own)
 
-    def usable(self, name: str, key: AddressKey) -> None:
-        """Learn that an address has passed duplicate address detection: until then it was not
-        announced."""
-        for hold, held in list(self._holds.items()):
-            if any((vip.dev or self.name, key_of(vip)) == (name, key) for vip in held.vips):
-                hold.announce(held.announcements.repeat)
+    def detected(self, name: str, key: AddressKey, usable: bool) -> None:
+        """Learn what duplicate address detection has found, on whatever interface."""
+        if self._open is None:
+            return
+        octets, prefix = key
+        for dev in {None, name} if name == self.name else {name}:
+            self._open.reconciler.detected(notices.to_address(octets), prefix, dev, usable=usable)
 
     def _advise(self, vips: Sequence[VIP]) -> None:
         parts = self._required.parts

@@ -86,6 +86,7 @@ class MemoryBus:
             own.append(_link_local(mac))
         station = self.segment.station(str(own[0].ip))
         interface = MemoryInterface(name, number, mac, own, station)
+        interface.manager.taken = lambda address: self._taken(interface, address)
         self._names[name] = interface
         for each in own:
             self._interfaces[each.ip] = interface
@@ -151,6 +152,14 @@ class MemoryBus:
         if len(owners) > 1:
             raise VRRPKitError(f"{vip} is held by {', '.join(owners)} at the same time")
         return owners[0] if owners else None
+
+    def _taken(self, interface: MemoryInterface, address: IPAddress) -> bool:
+        """Whether another interface answers for an address, as this one would find out."""
+        return interface.station.plugged and any(
+            other.station.plugged and other.holds(address)
+            for other in self._names.values()
+            if other is not interface
+        )
 
     def _find(self, address: str) -> MemoryInterface:
         found = self._names.get(address)

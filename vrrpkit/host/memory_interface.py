@@ -50,7 +50,9 @@ class MemoryInterface(Interface):
         self, name: str, ifindex: int, mac: bytes, own: Sequence[IPInterface], station: Station
     ) -> None:
         super().__init__(name)
-        self.manager = MemoryAddresses(self._removed, self._changed, self._manager_of)
+        self.manager = MemoryAddresses(
+            self._removed, self._changed, self._detected, self._manager_of
+        )
         """Its addresses; a test may slow it down or make it refuse some."""
         self.routing = MemoryRoutes(self.manager, self._hear)
         """The routes and rules of its machine; a test may make it refuse some."""
@@ -166,6 +168,7 @@ class MemoryInterface(Interface):
             mac = bytes([2, 1, *index.to_bytes(4)])
             found = base._devices[name] = MemoryInterface(name, index, mac, (), base.station)
             found._base = base
+            found.manager.taken = base.manager.taken
             if base.paused:
                 found.pause()
         return found
@@ -233,6 +236,7 @@ class MemoryInterface(Interface):
             interface = MemoryInterface(name or f"vrrp.{vrid}", index, mac, (), self.station)
             interface.carrier = self.carrier
             interface._base = self
+            interface.manager.taken = self.manager.taken
             self._virtual[key] = interface
         return interface
 
@@ -321,6 +325,17 @@ class MemoryInterface(Interface):
 
         self._hear(tell)
 
+    def _detected(self, address: IPInterface, usable: bool) -> None:
+        def tell() -> None:
+            for each in self._base.machine():
+                for dev in (None, self.name) if each is self else (self.name,):
+                    if each._reconciler is not None:
+                        each._reconciler.detected(
+                            address.ip, address.network.prefixlen, dev, usable=usable
+                        )
+
+        self._hear(tell)
+
     def _hear(self, tell: Callable[[], None]) -> None:
         if self.paused:
             self._unheard.append(tell)
@@ -340,7 +355,8 @@ class MemoryInterface(Interface):
                 changed()
 
     def _announce(self, vips: Sequence[VIP]) -> None:
-        self.station.announce(vip.address for vip in vips)
+        tentative = self.manager.tentative
+        self.station.announce(vip.address for vip in vips if not tentative(vip))
 
 
 def own_address(text: str) -> IPInterface:

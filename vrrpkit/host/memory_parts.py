@@ -20,6 +20,9 @@ __all__ = ["IPInterface", "MemoryAddresses", "MemoryBan", "MemoryRoutes", "Pausa
 
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 
+DETECTION = 1.0
+"""Seconds that duplicate address detection takes (RFC 4862: RetransTimer, once)."""
+
 
 @attrs.define(eq=False)
 class _Entry:
@@ -27,6 +30,9 @@ class _Entry:
 
     address: IPInterface
     ours: bool
+    usable: bool = True
+    verdict: asyncio.TimerHandle | None = None
+    """When duplicate address detection ends."""
     until: asyncio.TimerHandle | None = None
 
 
@@ -67,6 +73,7 @@ class MemoryAddresses:
         self,
         removed: Callable[[IPInterface, bool], None],
         changed: Callable[[], None],
+        detected: Callable[[IPInterface, bool], None] = lambda _address, _usable: None,
         manager_of: Callable[[str], MemoryAddresses] | None = None,
     ) -> None:
         self.delay = 0.0
@@ -84,6 +91,9 @@ class MemoryAddresses:
         self.promote_secondaries = True
         """Whether the other IPv4 addresses of a prefix stay when the first one goes, as the sysctl
         of that name says."""
+        self.taken: Callable[[IPAddress], bool] = lambda _address: False
+        """Whether somebody else on the link has an address."""
+        self._detected = detected
         self._removed = removed
         self._changed = changed
         self._manager_of = manager_of
@@ -107,7 +117,9 @@ class MemoryAddresses:
                 self._at(vip).remove(vip.interface, own=True)
         for vip in add:
             if vip not in refused:
-                self._at(vip).put(vip.interface, lease, ours=True)
+                self._at(vip).put(
+                    vip.interface, lease, ours=True, detect=vip.family == 6 and not vip.nodad
+                )
         for manager in {self, *(self._at(vip) for vip in (*remove, *add))}:
             manager._changed()
         return failures
@@ -123,13 +135,32 @@ class MemoryAddresses:
         entry = self._at(vip).table.get(vip.interface)
         return entry is not None and entry.ours
 
-    def put(self, address: IPInterface, lease: float | None, *, ours: bool) -> None:
-        """Add an address, or give the one that is there a new lease."""
-        entry = self.table.setdefault(address, _Entry(address, ours))
+    def tentative(self, vip: VIP) -> bool:
+        entry = self._at(vip).table.get(vip.interface)
+        return entry is not None and not entry.usable
+
+    def put(
+        self, address: IPInterface, lease: float | None, *, ours: bool, detect: bool = False
+    ) -> None:
+        """Add an address, or give the one that is there a new lease.
+
+        :param detect: it may be used only once duplicate address detection has passed.
+        """
+        entry = self.table.get(address)
+        if entry is None:
+            entry = self.table[address] = _Entry(address, ours, usable=not detect)
+            if detect:
+                loop = asyncio.get_running_loop()
+                entry.verdict = loop.call_later(DETECTION, self._judge, entry)
         self._forget_lease(entry)
         if lease is not None:
             loop = asyncio.get_running_loop()
             entry.until = loop.call_later(lease, self.remove, address)
+
+    def _judge(self, entry: _Entry) -> None:
+        entry.verdict = None
+        entry.usable = not self.taken(entry.address.ip)
+        self._detected(entry.address, entry.usable)
 
     def remove(self, address: IPInterface, *, own: bool = False) -> None:
         """Take an address off, whoever put it there."""
@@ -137,7 +168,7 @@ class MemoryAddresses:
         entry = self.table.pop(address, None)
         if entry is None:
             return
-        self._forget_lease(entry)
+        self._end(entry)
         if not self.promote_secondaries and address.version == 4 and alike[0] == address:
             for other in alike[1:]:
                 self._lose(other, own=own)
@@ -146,7 +177,7 @@ class MemoryAddresses:
     def _lose(self, address: IPInterface, *, own: bool) -> None:
         """Lose an address with the first one of its prefix."""
         entry = self.table.pop(address)
-        self._forget_lease(entry)
+        self._end(entry)
         if own and not entry.ours:
             self.put(address, None, ours=False)
         else:
@@ -162,13 +193,19 @@ class MemoryAddresses:
         self.dead = True
         self.running.set()
         for entry in [entry for entry in self.table.values() if entry.ours]:
-            self._forget_lease(entry)
+            self._end(entry)
             del self.table[entry.address]
 
     def _forget_lease(self, entry: _Entry) -> None:
         if entry.until is not None:
             entry.until.cancel()
             entry.until = None
+
+    def _end(self, entry: _Entry) -> None:
+        self._forget_lease(entry)
+        if entry.verdict is not None:
+            entry.verdict.cancel()
+            entry.verdict = None
 
 
 class _MemoryHold(RouteHold):

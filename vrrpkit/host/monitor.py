@@ -52,7 +52,8 @@ class LinkMonitor:
     :param removed: called with the addresses that went, after all watchers have heard of links:
         an interface that goes down takes its IPv6 addresses with it, and that is a fault of the
         link, not of the addresses.
-    :param usable: called with the name of an interface on which a tentative address became usable.
+    :param detected: called with the name of an interface on which duplicate address detection has
+        found an address usable, or not.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class LinkMonitor:
         namespace: Namespace,
         netlink: Netlink,
         removed: Callable[[list[Removal]], None],
-        usable: Callable[[str, AddressKey], None],
+        detected: Callable[[str, AddressKey, bool], None],
     ) -> None:
         self._netlink = netlink
         self._removed = removed
-        self._usable = usable
+        self._detected = detected
         self._subscription = Subscription(namespace, GROUPS)
         self._links: dict[int, LinkRecord] = {}
         self._indexes: dict[str, int] = {}
@@ -76,7 +77,7 @@ class LinkMonitor:
         self._watching_all: dict[object, Callable[[], None]] = {}
         self._dirty: set[str] = set()
         self._removals: list[Removal] = []
-        self._arrivals: list[tuple[str, AddressKey]] = []
+        self._verdicts: list[tuple[str, AddressKey, bool]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self.marks = _release() >= MARKS_SINCE
@@ -89,6 +90,7 @@ class LinkMonitor:
         self._read_all()
         self._dirty.clear()
         self._removals.clear()
+        self._verdicts.clear()
         # Kept because a reader must be removed from the loop that has it, whoever closes.
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._subscription.fileno(), self.drain)
@@ -235,10 +237,10 @@ class LinkMonitor:
         if self._removals:
             removals, self._removals = self._removals, []
             self._removed(removals)
-        if self._arrivals:
-            arrivals, self._arrivals = self._arrivals, []
-            for name, key in arrivals:
-                self._usable(name, key)
+        if self._verdicts:
+            verdicts, self._verdicts = self._verdicts, []
+            for verdict in verdicts:
+                self._detected(*verdict)
 
     def _take(self, message: Message) -> None:
         kind, payload = message.kind, message.payload
@@ -297,8 +299,10 @@ class LinkMonitor:
         link = self._links.get(record.ifindex)
         if link is None:
             return
-        if before is not None and record.usable and not before.usable:
-            self._arrivals.append((link.name, record.key))
+        if record.failed and (before is None or not before.failed):
+            self._verdicts.append((link.name, record.key, False))
+        elif before is not None and record.usable and not before.usable:
+            self._verdicts.append((link.name, record.key, True))
         if not self.mine(record):
             self._dirty.add(link.name)
 

@@ -53,7 +53,7 @@ class Parts:
         cls,
         netns: str | None,
         removed: Callable[[list[Removal]], None],
-        usable: Callable[[str, AddressKey], None],
+        detected: Callable[[str, AddressKey, bool], None],
     ) -> Parts:
         """Open everything on the running event loop.
 
@@ -69,7 +69,7 @@ class Parts:
             stack.callback(liveness.close)
             netlink = Netlink(namespace)
             stack.callback(netlink.close)
-            monitor = LinkMonitor(namespace, netlink, removed, usable)
+            monitor = LinkMonitor(namespace, netlink, removed, detected)
             stack.callback(monitor.close)
             monitor.start()
             deadlines = Deadlines(TimerfdAlarm(), herds=True)

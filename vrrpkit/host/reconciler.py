@@ -92,6 +92,13 @@ class Hold(AddressHold):
     def make_do(self) -> None:
         self._reconciler.make_do(self)
 
+    @property
+    def checking(self) -> bool:
+        return self.wanted and self._reconciler.checking(self)
+
+    def detect(self, vip: VIP) -> None:
+        self._reconciler.detect(self, vip)
+
     async def settled(self) -> None:
         await self._reconciler.settled(self)
 
@@ -117,6 +124,7 @@ class Reconciler:
         self._borrowed: set[Key] = set()
         self._wanting: Counter[Key] = Counter()
         self._leaving: dict[Key, _Echo] = {}
+        self._anew: set[Key] = set()
         self._renew = False
         self._renewal = deadlines.new(self._renewal_due)
         self._worker = Worker(
@@ -182,6 +190,33 @@ class Reconciler:
         """Announce the addresses of ``hold`` again, if it began to announce them already."""
         if hold.wanted:
             self._announcer.again(hold, repeat)
+
+    def checking(self, hold: Hold) -> bool:
+        """See :attr:`vrrpkit.host.base.AddressHold.checking`."""
+        return any(map(self._manager.tentative, hold.vips.values()))
+
+    def detect(self, hold: Hold, vip: VIP) -> None:
+        """See :meth:`vrrpkit.host.base.AddressHold.detect`."""
+        key = _key(vip)
+        if hold.wanted and key in self._placed:
+            self._anew.add(key)
+            hold.epoch += 1
+            self._change(hold)
+
+    def detected(
+        self, address: IPAddress, prefix: int, dev: str | None = None, *, usable: bool
+    ) -> None:
+        """Learn what duplicate address detection of an address has found."""
+        key: Key = (dev, address.packed, prefix)
+        for hold in list(self._holds):
+            if not (hold.wanted and key in hold.vips):
+                continue
+            if usable:
+                # Until now it was not announced.
+                self.announce(hold, hold.announcements.repeat)
+                _tell(hold.listener.usable, hold.vips[key])
+            elif key in self._placed:
+                _tell(hold.listener.duplicate, hold.vips[key])
 
     async def settled(self, hold: Hold) -> None:
         """Wait until the kernel followed the last wish of ``hold``, or refused to."""
@@ -292,6 +327,10 @@ class Reconciler:
             self._borrowed.add(key)
             return
         # What is in place with a lease is put there again, for a whole lease is wanted from now.
+        if present and key in self._anew:
+            job.remove[key] = vip
+            present = False
+        self._anew.discard(key)
         if not (present and key in self._placed) or hold.lease is not None:
             job.add.setdefault(hold.lease, {})[key] = vip
         self._borrowed.discard(key)
@@ -395,6 +434,12 @@ class _Leftovers:
 
     def lost(self, vip: VIP) -> None:
         """Nothing can be lost that is not wanted."""
+
+    def usable(self, vip: VIP) -> None:
+        """Nothing is used that is not wanted."""
+
+    def duplicate(self, vip: VIP) -> None:
+        """Nor is anything told of it."""
 
 
 def _waiters(hold: Hold) -> list[asyncio.Future[None]]:

@@ -209,6 +209,7 @@ class _Device:
         # On the interface itself, so that none needs to name it.
         self._vips = [attrs.evolve(vip, dev=None) for vip in vips]
         self.missing: dict[VIP, None] = dict.fromkeys(self._vips)
+        self._duplicates: set[VIP] = set()
         self._in_place = in_place
         self._hold: AddressHold | None = None
         self._mender: _Mender | None = None
@@ -222,7 +223,7 @@ class _Device:
         hold = await self._interface.hold(self._vips, ANNOUNCED, self)
         stack.push_async_callback(hold.close)
         self._hold = hold
-        self._mender = _Mender(self._interface.deadlines, hold.acquire)
+        self._mender = _Mender(self._interface.deadlines, self._mend)
         stack.callback(self._mender.close)
         stack.callback(self._interface.watch(self._look))
         hold.acquire()
@@ -244,7 +245,7 @@ class _Device:
 
     def acquired(self) -> None:
         """See :class:`vrrpkit.host.base.AddressListener`."""
-        self.missing.clear()
+        self.missing = dict.fromkeys(self._duplicates)
         self._refusals = ()
         self._in_place()
 
@@ -258,6 +259,25 @@ class _Device:
             for vip, problem in failures:
                 log.warning("%s dev %s: %s", vip, self.name, problem)
             self._mender.later()
+
+    def usable(self, vip: VIP) -> None:
+        """See :class:`vrrpkit.host.base.AddressListener`."""
+        self._duplicates.discard(vip)
+        self.missing.pop(vip, None)
+
+    def duplicate(self, vip: VIP) -> None:
+        """See :class:`vrrpkit.host.base.AddressListener`."""
+        log.warning("%s dev %s: somebody else on the link has this address", vip, self.name)
+        self._duplicates.add(vip)
+        self.missing[vip] = None
+        if self._mender is not None:
+            self._mender.later()
+
+    def _mend(self) -> None:
+        if self._hold is not None:
+            for vip in self._duplicates:
+                self._hold.detect(vip)
+            self._hold.acquire()
 
     def lost(self, vip: VIP) -> None:
         """See :class:`vrrpkit.host.base.AddressListener`."""

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from vrrpkit.host.base import AddressHold, Ban, Interface, RouteHold
+from vrrpkit.host.deadlines import Deadline
 from vrrpkit.values import VIP, IPAddress
 from vrrpkit.vrrp.foreign import Intruder
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.profile import LostPolicy
 from vrrpkit.vrrp.seat import Seat
 from vrrpkit.vrrp.vocabulary import (
     AddressesInPlace,
@@ -30,6 +32,8 @@ __all__ = ["GRACE", "Belongings"]
 
 log = logging.getLogger(__name__)
 
+DUPLICATE = "duplicate address detection failed: somebody else on the link has it"
+
 GRACE = 5.0
 """Seconds that leaving may take to remove the addresses."""
 
@@ -38,6 +42,8 @@ UNSEEN = frozenset(
     {
         *(errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE),
         *(errno.EPERM, errno.EACCES, errno.EIO, errno.ENOSPC, errno.ETIMEDOUT),
+        # Of duplicate address detection: who has the address is elsewhere.
+        errno.EADDRINUSE,
     }
 )
 """Refusals that no change of a link, an address or a route shows the end of."""
@@ -74,6 +80,10 @@ class Belongings:
         self._waiting: set[VIP] = set()
         """Addresses that are wanted and went, or could not come, because of their interface, which
         does not count as down or is not tracked."""
+        self._policy = machine.config.address_lost
+        self._doubted: set[VIP] = set()
+        """Addresses that have failed duplicate address detection once."""
+        self._detection: Deadline | None = None
 
     async def prepare(self, seat: Seat) -> None:
         """Make the holds; none of it is put in place yet."""
@@ -86,6 +96,8 @@ class Belongings:
             if vips and each.name != "lo" and not options.owner:
                 self._places[each] = frozenset(vip.address for vip in vips)
                 each.remove_abandoned(self._places[each])
+        self._detection = interface.deadlines.new(self._detect)
+        self._now = interface.deadlines.now
         if not options.accepts:
             self._ban = await carrier.refuse(options.all_vips)
         self._addresses = await carrier.hold(
@@ -96,11 +108,14 @@ class Belongings:
 
     def take(self) -> None:
         """Put the addresses in place; routes and rules follow when they are."""
+        if self._doubted:
+            self._detect()
         self._held.acquire()
 
     def drop(self) -> None:
         """Remove rules, routes and addresses."""
         self._waiting.clear()
+        self._trust()
         if self._routes is not None:
             self._routes.release()
         self._held.release()
@@ -116,6 +131,7 @@ class Belongings:
 
     async def give_back(self) -> None:
         """Remove everything within :data:`GRACE` seconds, and forget it."""
+        self._trust()
         routes, self._routes = self._routes, None
         try:
             if routes is not None:
@@ -147,7 +163,10 @@ class Belongings:
         self._waiting = {vip for vip in self._devices if not vip.track and not self._usable(vip)}
         if self._routes is not None and not self._take_routes(self._routes):
             return
-        if self._machine.refused or self._tell_all:
+        self._in_place()
+
+    def _in_place(self) -> None:
+        if not self._held.checking and (self._machine.refused or self._tell_all):
             self._feed(AddressesInPlace())
 
     def _take_routes(self, routes: RouteHold) -> bool:
@@ -182,6 +201,31 @@ class Belongings:
             self._feed(LostAddress(vip.address))
         else:
             self._waiting.add(vip)
+
+    def usable(self, vip: VIP) -> None:
+        """An address has passed duplicate address detection."""
+        self._doubted.discard(vip)
+        self._in_place()
+
+    def duplicate(self, vip: VIP) -> None:
+        """An address has failed duplicate address detection. Whoever preempts runs it while the old
+        master still has the address, so it is repeated once, after an interval."""
+        if vip in self._doubted:
+            self.refused([(vip, OSError(errno.EADDRINUSE, DUPLICATE))])
+            return
+        if self._detection is not None and self._policy is not LostPolicy.IGNORE:
+            self._doubted.add(vip)
+            self._detection.set(self._now() + self._options.interval)
+        self._feed(LostAddress(vip.address, duplicate=True))
+
+    def _detect(self) -> None:
+        for vip in self._doubted:
+            self._held.detect(vip)
+
+    def _trust(self) -> None:
+        self._doubted.clear()
+        if self._detection is not None:
+            self._detection.set(None)
 
     def _usable(self, vip: VIP) -> bool:
         link = self._devices[vip].link

@@ -80,7 +80,7 @@ class VRRPInstance(RouterView):
     :param announcements: gratuitous ARP and neighbour advertisements, see
         :class:`vrrpkit.Announcements`.
     :param on_address_lost: ``"reinstate"``, ``"step_down"`` or ``"ignore"``: when somebody else
-        removes an address, a route or a rule.
+        removes an address, a route or a rule, or has an address too (``VIP(nodad=False)``).
     :param foreign_address: ``"tell"`` or ``"remove"``: when a virtual address is on the interface
         although this router is BACKUP or in FAULT, because somebody else put it there. It is told
         either way (:class:`vrrpkit.ForeignAddress`). A MASTER uses it in place, and an owner never

@@ -316,14 +316,21 @@ class Machine(Standing):
     def _lost(self, event: LostAddress | LostRoute, now: float) -> None:
         if self.state is not State.MASTER:
             return
-        action = self._repair.lost(now)
+        duplicate = isinstance(event, LostAddress) and event.duplicate
+        action = self._repair.doubted() if duplicate else self._repair.lost(now)
         if action == "reinstated":
             self._effects.append(TakeAddresses())
         router = self.config.router
         if isinstance(event, LostAddress):
             reason = TransitionReason.ADDRESS_LOST
             self._publish(
-                notices.AddressLost(router=router, at=now, address=event.address, action=action)
+                notices.AddressLost(
+                    router=router,
+                    at=now,
+                    address=event.address,
+                    action=action,
+                    duplicate=event.duplicate,
+                )
             )
         else:
             reason = TransitionReason.ROUTE_LOST

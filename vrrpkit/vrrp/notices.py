@@ -285,16 +285,20 @@ class Deaf(Stamped):
 
 @attrs.frozen(kw_only=True)
 class AddressLost(Stamped):
-    """Somebody else removed a virtual address while this router was MASTER."""
+    """Somebody else removed a virtual address while this router was MASTER, or has it too."""
 
     router: str
     at: float
     address: IPAddress
     action: str
-    """``reinstated``, ``stepped down`` or ``ignored``."""
+    """``reinstated``, ``stepped down``, ``ignored``, or of a duplicate ``checked again``: when that
+    fails too, :class:`AddressesRefused` follows."""
+    duplicate: bool = False
+    """Nobody removed it, but duplicate address detection has found it elsewhere on the link."""
 
     def __str__(self) -> str:
-        return f"{self.router}: somebody removed {self.address}: {self.action}"
+        what = "somebody else on the link has" if self.duplicate else "somebody removed"
+        return f"{self.router}: {what} {self.address}: {self.action}"
 
 
 @attrs.frozen(kw_only=True)

@@ -100,6 +100,11 @@ class Repair:
         self._losses.clear()
         return "stepped down"
 
+    def doubted(self) -> str:
+        """Duplicate address detection of one has failed for the first time: it is ``ignored``, or
+        ``checked again``."""
+        return "ignored" if self._config.address_lost is LostPolicy.IGNORE else "checked again"
+
     @property
     def patient(self) -> bool:
         """Whether stepping down leaves the others a full interval to win; keepalived elects again

@@ -124,6 +124,8 @@ class LostAddress:
     """Somebody else removed a virtual address."""
 
     address: IPAddress
+    duplicate: bool = False
+    """It is there, but somebody else on the link has it too, found duplicate address detection."""
 
 
 @attrs.frozen
