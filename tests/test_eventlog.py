@@ -46,7 +46,7 @@ PUBLISHED = {
     *get_args(SyncNotice),
     GroupTransition,
 }
-WITHOUT_A_STAMP = {"CheckResult", "CheckStuck", "EventsLost", "TrackerSignal"}
+WITHOUT_A_STAMP = {"CheckNotMade", "CheckResult", "CheckStuck", "EventsLost", "TrackerSignal"}
 
 
 def event_classes() -> set[str]:

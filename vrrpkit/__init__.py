@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vrrpkit.checks.function import FunctionChecker
     from vrrpkit.checks.http import HTTPChecker, HTTPSChecker
     from vrrpkit.checks.http_rules import URL
-    from vrrpkit.checks.notices import CheckResult, CheckStuck
+    from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
     from vrrpkit.checks.ping import PingChecker
     from vrrpkit.checks.scheduler import Scheduler
     from vrrpkit.checks.script import ScriptChecker
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         CheckFailed,
         Closed,
         ConfigError,
+        CouldNotAsk,
         DecodeError,
         DuplicateRouter,
         DuplicateService,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from vrrpkit.tracking.process import TrackProcess
     from vrrpkit.tracking.script import TrackScript
     from vrrpkit.transport.base import Datagram, Membership, Port, Receiver, Transport
+    from vrrpkit.trouble import own_trouble
     from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
     from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
     from vrrpkit.vrrp.instance import VRRPInstance
@@ -124,7 +126,7 @@ _HOMES = {
     "vrrpkit.checks.function": ("FunctionChecker",),
     "vrrpkit.checks.http": ("HTTPChecker", "HTTPSChecker"),
     "vrrpkit.checks.http_rules": ("URL",),
-    "vrrpkit.checks.notices": ("CheckResult", "CheckStuck"),
+    "vrrpkit.checks.notices": ("CheckNotMade", "CheckResult", "CheckStuck"),
     "vrrpkit.checks.ping": ("PingChecker",),
     "vrrpkit.checks.scheduler": ("Scheduler",),
     "vrrpkit.checks.script": ("ScriptChecker",),
@@ -136,6 +138,7 @@ _HOMES = {
         "CheckFailed",
         "Closed",
         "ConfigError",
+        "CouldNotAsk",
         "DecodeError",
         "DuplicateRouter",
         "DuplicateService",
@@ -183,6 +186,7 @@ _HOMES = {
     "vrrpkit.tracking.process": ("TrackProcess",),
     "vrrpkit.tracking.script": ("TrackScript",),
     "vrrpkit.transport.base": ("Datagram", "Membership", "Port", "Receiver", "Transport"),
+    "vrrpkit.trouble": ("own_trouble",),
     "vrrpkit.values": ("Announcements", "IPAddress", "Peer", "State", "VIP"),
     "vrrpkit.vrrp.auth": ("HMACAuth", "PasswordAuth"),
     "vrrpkit.vrrp.instance": ("VRRPInstance",),
@@ -239,6 +243,7 @@ __all__ = [
     "BFDTimersAgreed",
     "BFDTransition",
     "CheckFailed",
+    "CheckNotMade",
     "CheckResult",
     "CheckStuck",
     "Checker",
@@ -248,6 +253,7 @@ __all__ = [
     "ConfigError",
     "ConnectionSync",
     "ConnectionTimeouts",
+    "CouldNotAsk",
     "DNSChecker",
     "Datagram",
     "Deaf",
@@ -340,6 +346,7 @@ __all__ = [
     "VirtualServerState",
     "Weight",
     "WeightTooSmall",
+    "own_trouble",
     "read_key",
     "run",
 ]

@@ -15,6 +15,7 @@
     │   ├── Untrusted                             a command that others may change is not run
     │   └── ModuleMissing                         the kernel lacks a module, for example ip_vs_wrr
     ├── CheckFailed                           a health check: the server is not healthy, and why
+    ├── CouldNotAsk                           a health check could not be made: own trouble
     ├── NotEligible                           a promotion that the election would undo at once
     └── Closed                                the object waited for has ended
 
@@ -27,6 +28,7 @@ __all__ = [
     "CheckFailed",
     "Closed",
     "ConfigError",
+    "CouldNotAsk",
     "DecodeError",
     "DuplicateRouter",
     "DuplicateService",
@@ -126,6 +128,15 @@ class ModuleMissing(HostError):
 
 class CheckFailed(VRRPKitError):
     """A health check found its server not healthy; the text says why, for people."""
+
+
+class CouldNotAsk(VRRPKitError):
+    """A health check or a tracker could not do its work, for a reason that is ours and says nothing
+    about the server: its verdict stays. ``errno`` is the system's number, if there is one."""
+
+    def __init__(self, why: str, errno: int | None = None) -> None:
+        super().__init__(why)
+        self.errno = errno
 
 
 class NotEligible(VRRPKitError):

@@ -117,6 +117,8 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "QuorumDown": Rule(logging.WARNING, "some"),
         "QuorumUnreachable": Rule(logging.WARNING, "some"),
         "CheckOverdue": Rule(logging.WARNING, "bounded", ("server", "checker")),
+        # The scheduler has a line for all checks that suffer from the same.
+        "CheckPostponed": Rule(logging.DEBUG),
         "ServicesAdopted": Rule(logging.INFO),
         "StaleServices": Rule(logging.INFO),
         "ForeignServices": Rule(logging.INFO),
@@ -131,6 +133,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "BFDRejected": Rule(logging.WARNING, "bounded", ("source", "reason")),
         "BFDSendFailed": Rule(logging.WARNING, "bounded", ("error",)),
         # A pool of a thousand has a thousand a second: those who want them subscribe to them.
+        "CheckNotMade": Rule(NEVER),
         "CheckResult": Rule(NEVER),
         "CheckStuck": Rule(NEVER),
         "EventsLost": Rule(NEVER),

@@ -15,12 +15,13 @@ from typing import cast
 
 import attrs
 
-from vrrpkit.errors import ConfigError, Untrusted
+from vrrpkit.errors import ConfigError, CouldNotAsk, Untrusted
 from vrrpkit.processgroup import Finished, ProcessGroup
+from vrrpkit.trouble import own_trouble
 from vrrpkit.trust import require_trusted
 from vrrpkit.values import is_number, whole_number
 
-__all__ = ["Command", "Finished", "group_names", "variables", "words"]
+__all__ = ["Command", "Finished", "attempted", "group_names", "variables", "words"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -325,6 +326,28 @@ class Command:
         if before:
             _require_begun(done)
         return done
+
+
+async def attempted(
+    command: Command, *extra: str, environment: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command whose exit status is an answer; see :meth:`Command.run`.
+
+    :raises CouldNotAsk: this machine could not start it now, or its exit status is lost.
+    :raises Untrusted: as there.
+    :raises OSError: as there.
+    """
+    try:
+        done = await command.run(*extra, environment=environment)
+    except ChildProcessError as problem:
+        raise CouldNotAsk(f"{command}: {problem.strerror}", problem.errno) from None
+    except OSError as problem:
+        if not own_trouble(problem):
+            raise
+        raise CouldNotAsk(f"{command} is not run: {problem.strerror}", problem.errno) from None
+    if not done.known:
+        raise CouldNotAsk(f"{command}: {done}", errno.ECHILD)
+    return done
 
 
 def _explained(problem: OSError, program: str) -> OSError:

@@ -15,6 +15,8 @@ from typing import IO
 
 import attrs
 
+from vrrpkit.trouble import own_trouble
+
 __all__ = ["Finished", "ProcessGroup"]
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,11 @@ class Finished:
     def ok(self) -> bool:
         """Whether it ended in time and with exit status 0."""
         return self.status == 0 and not self.timed_out
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known how it ended."""
+        return self.timed_out or self.status is not None or self.signal is not None
 
     def __str__(self) -> str:
         if self.timed_out:
@@ -273,7 +280,12 @@ class ProcessGroup:
 
     async def _living(self) -> list[str]:
         found: list[str] = []
-        for count, pid in enumerate(filter(str.isdigit, os.listdir("/proc")), 1):
+        try:
+            names = os.listdir("/proc")
+        except OSError:
+            # Nothing is known now: as if the leader, whose number is still the group's, lived.
+            return [str(self._process.pid)]
+        for count, pid in enumerate(filter(str.isdigit, names), 1):
             if self._lives(pid):
                 found.append(pid)
             if count % LOOKS == 0:
@@ -286,8 +298,9 @@ class ProcessGroup:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 # The name before may contain anything.
                 state, _parent, group = file.read().rpartition(b")")[2].split()[:3]
-        except OSError:
-            return False
+        except OSError as problem:
+            # For want of a file descriptor nothing is known: not that it is gone.
+            return own_trouble(problem) and not isinstance(problem, PermissionError)
         return int(group) == self._process.pid and state not in (b"Z", b"X")
 
     async def _pause(self, seconds: float) -> None:

@@ -11,11 +11,12 @@ from typing import ParamSpec
 
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.target import Target
-from vrrpkit.errors import CheckFailed
+from vrrpkit.errors import CheckFailed, CouldNotAsk
 
 P = ParamSpec("P")
 
 PASSED = "passed"
+NOT_ASKED = "could not ask: "
 
 
 def real_sockets(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
@@ -48,12 +49,15 @@ def descriptors() -> int:
 
 
 async def attempt(checker: Checker, target: Target, timeout: float = 10.0) -> str:
-    """Make one attempt: :data:`PASSED`, or why not; "timeout" if there is no verdict."""
+    """Make one attempt: :data:`PASSED`, or why not; "timeout" if there is no verdict, and what
+    begins with :data:`NOT_ASKED` if the trouble was ours."""
     try:
         async with asyncio.timeout(timeout):
             assert await checker.check(target) is None
     except CheckFailed as problem:
         return str(problem)
+    except CouldNotAsk as problem:
+        return f"{NOT_ASKED}{problem}"
     except TimeoutError:
         return "timeout"
     return PASSED

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from vrrpkit.checks.base import Checker, DirectChecker, Report, Weight
-from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
@@ -106,6 +106,7 @@ class Notebook:
 
     results: list[tuple[float, CheckResult]] = attrs.field(factory=list)
     stuck: list[tuple[float, CheckStuck]] = attrs.field(factory=list)
+    not_made: list[tuple[float, CheckNotMade]] = attrs.field(factory=list)
 
     def add(self, scheduler: Scheduler, checker: Checker, **options: bool) -> Check:
         return scheduler.add(
@@ -113,6 +114,7 @@ class Notebook:
             TARGET,
             on_result=lambda result: self.results.append((elapsed(), result)),
             on_stuck=lambda stuck: self.stuck.append((elapsed(), stuck)),
+            on_not_made=lambda told: self.not_made.append((elapsed(), told)),
             **options,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,9 +11,11 @@ import attrs
 import pytest
 
 from checks.scripts import (
+    FAIL,
     HANG,
     PASS,
     TARGET,
+    Answer,
     ByCallback,
     ByTask,
     Kind,
@@ -26,7 +29,7 @@ from checks.scripts import (
 from vrrpkit.checks.base import Checker, DirectChecker, Report
 from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.checks.target import Target
-from vrrpkit.errors import CheckFailed, Untrusted
+from vrrpkit.errors import CheckFailed, CouldNotAsk, Untrusted
 from vrrpkit.testing import virtual_time
 
 # --- one at a time ------------------------------------------------------------------------------
@@ -124,6 +127,92 @@ async def test_a_callback_that_is_told_of_a_stuck_check_may_stop_it() -> None:
         checks.append(scheduler.add(checker, TARGET, on_stuck=lambda stuck: checks[0].close()))
         await asyncio.sleep(100)
         assert (scheduler.checks, scheduler.waiting) == (1, 0)
+    assert script.begun == [0]
+
+
+# --- what could not be asked ---------------------------------------------------------------------
+
+NO_FILE = Answer(OSError(errno.EMFILE, "Too many open files"))
+REASON = "[Errno 24] Too many open files (raise the limit on open files: LimitNOFILE="
+
+
+@pytest.mark.parametrize("before", [True, False])
+@kinds
+@virtual_time()
+async def test_trouble_of_our_own_keeps_the_verdict_and_is_told(kind: Kind, before: bool) -> None:
+    first = PASS if before else FAIL
+    answers = [first, *[NO_FILE] * 20, PASS if not before else FAIL]
+    script, notes = await run(kind, answers, 30, interval=1, timeout=1, retry=0)
+    assert script.begun[:22] == list(range(22))
+    assert (notes.times[:2], notes.verdicts[:2]) == ([0, 21], [before, not before])
+    [(at, told)] = notes.not_made
+    assert (at, told.healthy) == (1, before)
+    assert told.why.startswith(REASON)
+    state = "healthy" if before else "not healthy"
+    said = f"web1 could not be checked by {kind.__name__}, and stays {state}: "
+    assert str(told).startswith(said)
+    # Three times the interval and the timeout without a result.
+    [(at, stuck)] = notes.stuck
+    assert (at, stuck.since) == (6, 6)
+    assert f"no result from {kind.__name__} for 6.0 s: [Errno 24] Too many" in str(stuck)
+
+
+@virtual_time()
+async def test_a_server_that_was_never_asked_is_up_on_trust_still() -> None:
+    _script, notes = await run(ByTask, [NO_FILE, FAIL], 1.5, interval=1)
+    assert notes.verdicts == [False]
+    assert [at for at, _told in notes.not_made] == [0]
+    _script, notes = await run(ByTask, [NO_FILE], 9, interval=1)
+    assert notes.verdicts == []
+
+
+@virtual_time()
+async def test_what_failed_before_trouble_of_our_own_does_not_count() -> None:
+    """Two of three attempts had failed; with three after it, it is down, and not with one."""
+    answers = [PASS, FAIL, FAIL, NO_FILE, FAIL, FAIL, FAIL, PASS]
+    script, notes = await run(
+        ByCallback, answers, 20, interval=5, timeout=1, retry=2, delay_before_retry=1
+    )
+    assert script.begun[:7] == [0, 5, 6, 7, 12, 13, 14]
+    assert notes.times[:2] == [0, 14]
+    assert notes.verdicts[:2] == [True, False]
+
+
+@virtual_time()
+async def test_each_spell_of_trouble_is_told_once() -> None:
+    answers = [NO_FILE, NO_FILE, PASS, NO_FILE, Answer(CouldNotAsk("lost")), PASS]
+    _script, notes = await run(ByTask, answers, 10, interval=1)
+    assert [at for at, _told in notes.not_made] == [0, 3]
+
+
+@virtual_time()
+async def test_trouble_of_all_checks_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    lost = Answer(CouldNotAsk("its exit status is lost", errno.ECHILD))
+    async with Scheduler() as scheduler:
+        for _ in range(50):
+            Notebook().add(scheduler, ByCallback(script=Script([PASS, NO_FILE, PASS]), interval=9))
+        Notebook().add(scheduler, ByTask(script=Script([lost]), interval=9))
+        await asyncio.sleep(20)
+        told = [r.message for r in caplog.records if r.levelname == "WARNING"]
+        assert [("Too many" in text, "exit status is lost" in text) for text in told] == [
+            (False, True),
+            (True, False),
+        ]
+        await asyncio.sleep(300)
+        Notebook().add(scheduler, ByCallback(script=Script([NO_FILE])))
+        await asyncio.sleep(1)
+    assert "(and 49 others since the last such line)" in caplog.records[-1].message
+
+
+@virtual_time()
+async def test_a_callback_that_is_told_may_stop_the_check() -> None:
+    checks: list[Check] = []
+    script = Script([NO_FILE])
+    async with Scheduler() as scheduler:
+        checker = ByCallback(script=script, interval=1)
+        checks.append(scheduler.add(checker, TARGET, on_not_made=lambda _told: checks[0].close()))
+        await asyncio.sleep(10)
+        assert scheduler.checks == scheduler.running == 0
     assert script.begun == [0]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from checks import datagrams, hostile
-from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets, until
+from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from checks.privileges import unprivileged
 from checks.test_dns_message import record, said
 from vrrpkit.checks.dns import DNSChecker
@@ -323,8 +323,10 @@ async def test_a_way_that_is_barred(tcp: bool) -> None:
     target = datagrams.refused()
     with unprivileged():
         said = await attempt(DNSChecker(fwmark=7, tcp=tcp), target)
+    assert said.startswith(NOT_ASKED)
     assert "CAP_NET_ADMIN is missing: fwmark=7 needs it" in said
     said = await attempt(DNSChecker(interface="nowhere7", tcp=tcp), target)
+    assert said.startswith(NOT_ASKED)
     assert said.endswith("interface 'nowhere7': No such device")
 
 

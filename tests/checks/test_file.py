@@ -14,9 +14,9 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from checks.attempts import descriptors
-from vrrpkit import CheckFailed, CheckResult, ConfigError, Target, Weight
+from vrrpkit import CheckFailed, CheckResult, ConfigError, CouldNotAsk, Target, Weight
 from vrrpkit.checks import file as module
-from vrrpkit.checks.file import FileChecker
+from vrrpkit.checks.file import FileChecker, read_number
 from vrrpkit.checks.scheduler import Scheduler
 
 TARGET = Target(ip_address("10.0.0.1"), 8080)
@@ -168,3 +168,17 @@ def test_bad_values_are_refused() -> None:
     FileChecker("/x", weight=-LIMIT)
     assert str(FileChecker("/run/value")) == "file /run/value"
     assert FileChecker("/run/value") == FileChecker(Path("/run/value"))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_opened_now_is_no_answer(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(_path: str, _flags: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    path.write_text("0")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CouldNotAsk, match="cannot be read: ") as caught:
+        read_number(str(path))
+    assert caught.value.errno == number

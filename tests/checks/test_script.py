@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import signal
+import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,9 @@ import pytest
 from vrrpkit import CheckFailed, CheckResult, ConfigError, Target, Weight
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.script import ScriptChecker
-from vrrpkit.errors import Untrusted
+from vrrpkit.errors import CouldNotAsk, Untrusted
+from vrrpkit.process import Command
+from vrrpkit.trouble import own_trouble
 
 TARGET = Target(ip_address("10.0.0.1"), 8080, "web1")
 BARE = Target(ip_address("::1"))
@@ -147,3 +153,44 @@ def test_one_that_vanishes_fails(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(Untrusted, match="No such file"):
         ask(checker)
+
+
+# --- trouble of our own -------------------------------------------------------------------------
+
+
+def test_a_status_that_is_lost_is_no_answer() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        for script in ("sleep 0.2", "true"):
+            with pytest.raises(CouldNotAsk, match="its exit status is not known") as caught:
+                ask(sh(script))
+            assert caught.value.errno == errno.ECHILD
+        # That its time was up is known all the same.
+        done = asyncio.run(Command(["/bin/sleep", "9"], timeout=0.1).run())
+        assert done.known
+        assert not done.ok
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
+def test_one_that_cannot_be_started_now_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    checker = sh("true")
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(CouldNotAsk, match="is not run: ") as caught:
+        ask(checker)
+    assert caught.value.errno == number
+
+
+def test_one_that_can_never_be_started_has_failed(tmp_path: Path) -> None:
+    program = tmp_path / "check"
+    program.write_text("#!/nowhere/interpreter\n")
+    program.chmod(0o755)
+    with pytest.raises(OSError, match="interpreter in its first line") as caught:
+        ask(ScriptChecker([str(program)]))
+    assert not own_trouble(caught.value)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from checks import hostile
-from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets, until
+from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from checks.certificates import Authority
 from checks.privileges import unprivileged
 from vrrpkit.checks.poller import Poller
@@ -407,7 +407,7 @@ async def test_a_way_that_is_barred() -> None:
     target = hostile.refused()
     with unprivileged():
         said = await attempt(SMTPChecker(fwmark=7), target)
-    start = f"cannot connect to {target}: "
+    start = f"{NOT_ASKED}cannot connect to {target}: "
     assert said.startswith(f"{start}CAP_NET_ADMIN is missing: fwmark=7 needs it")
     said = await attempt(SMTPChecker(interface="nowhere7"), target)
     assert said == f"{start}interface 'nowhere7': No such device"

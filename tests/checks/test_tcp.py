@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from checks import hostile
-from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets, until
+from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from vrrpkit.checks import connection
 from vrrpkit.checks.poller import Poller
 from vrrpkit.checks.target import EPHEMERAL, Target
@@ -85,6 +85,7 @@ async def test_source_port() -> None:
 @real_sockets
 async def test_source_that_is_not_here() -> None:
     outcome = await attempt(TCPChecker(source="192.0.2.1"), hostile.refused())
+    assert outcome.startswith(NOT_ASKED)
     assert "Cannot assign requested address" in outcome
 
 

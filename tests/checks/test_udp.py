@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from checks import datagrams
-from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets, until
+from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from checks.privileges import unprivileged
 from vrrpkit.checks.poller import Poller
 from vrrpkit.checks.target import Target
@@ -220,7 +220,7 @@ async def test_a_way_that_is_barred(options: dict[str, Any], says: str) -> None:
     target = datagrams.refused()
     with unprivileged():
         said = await attempt(UDPChecker(**options), target)
-    assert said.startswith(f"asking {target} failed: {says}")
+    assert said.startswith(f"{NOT_ASKED}asking {target} failed: {says}")
 
 
 @real_sockets

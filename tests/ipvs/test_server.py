@@ -13,6 +13,7 @@ import pytest
 
 from vrrpkit import Closed, ConfigError, MemoryBus, State, VRRPInstance, VRRPKitError
 from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.checks.function import FunctionChecker
 from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.target import Target
@@ -349,6 +350,31 @@ async def test_results_can_be_heard_one_by_one() -> None:
         (A, 2),
         (B, 2),
     ]
+
+
+@virtual_time()
+async def test_a_check_that_cannot_be_made_is_told_and_changes_nothing() -> None:
+    answers: list[Exception | None] = [None, *[OSError(errno.EMFILE, "Too many open files")] * 99]
+
+    async def ask(_target: Target) -> None:
+        problem = answers.pop(0)
+        if problem is not None:
+            raise problem
+
+    web = server(
+        MemoryTable(),
+        servers=[A],
+        check=FunctionChecker(ask, interval=1, timeout=1, retry=0, warmup=0),
+    )
+    heard = listen(web)
+    async with web:
+        await asyncio.sleep(30)
+        assert web.servers[0].state is ServerState.UP
+        assert web.state is VirtualServerState.UP
+    told = [text for text in map(str, heard) if "Too many open files" in text]
+    postponed, overdue = told
+    assert f"{A} could not be checked by ask, its verdict stays" in postponed
+    assert f"no result from ask of {A} for 6.0 s: [Errno 24]" in overdue
 
 
 @virtual_time()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vrrpkit import ConfigError
+from vrrpkit import ConfigError, CouldNotAsk
 from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.file import TrackFile
 
@@ -75,3 +77,37 @@ def test_bad_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="empty"):
         TrackFile("")
     assert TrackFile("/run/value").label == "file /run/value"
+
+
+@virtual_time()
+async def test_one_that_cannot_be_looked_into_now_keeps_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    outcomes: list[int | Exception] = [5, CouldNotAsk("no file", 24), CouldNotAsk("no file", 24), 7]
+
+    def read(_path: str) -> int:
+        found = outcomes.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    changes: list[Callable[[], None]] = []
+
+    def watch(_path: str, changed: Callable[[], None]) -> Callable[[], None]:
+        changes.append(changed)
+        return lambda: None
+
+    monkeypatch.setattr("vrrpkit.tracking.file.read_number", read)
+    monkeypatch.setattr("vrrpkit.tracking.file.watch", watch)
+    signals = TrackFile(tmp_path / "value").signals()
+    assert await anext(signals) == 5
+    changes[0]()
+    # It is looked at again a while later, though nobody tells of another change.
+    assert await anext(signals) == 7
+    assert asyncio.get_running_loop().time() == 1002
+    await signals.aclose()
+    assert [r.levelname for r in caplog.records if "cannot look" in r.message] == [
+        "WARNING",
+        "DEBUG",
+    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from vrrpkit import ConfigError, MemoryBus, VRRPInstance
+from vrrpkit import ConfigError, CouldNotAsk, MemoryBus, VRRPInstance
 from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.function import TrackFunction
 from vrrpkit.vrrp.tracker import Signal
@@ -151,3 +153,16 @@ async def test_a_timeout_says_so(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     await told(TrackFunction(answers(True, takes=3), timeout=2), 1)
     assert "no answer within 2 s" in caplog.text
+
+
+@virtual_time()
+async def test_trouble_of_our_own_is_no_signal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    busy = OSError(errno.EMFILE, "Too many open files")
+    ask = answers(True, busy, busy, CouldNotAsk("no idea"), RuntimeError("no"))
+    assert await told(TrackFunction(ask, interval=1), 2) == [(0, True), (4, False)]
+    assert [r.levelname for r in caplog.records if "cannot look" in r.message] == [
+        "WARNING",
+        "DEBUG",
+        "WARNING",
+    ]

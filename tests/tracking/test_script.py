@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ class Runs:
         self.active = 0
         runs_ = self
 
-        async def run(self: Command) -> Finished:
+        async def run(self: Command, environment: Mapping[str, str] | None = None) -> Finished:
             return await runs_._run(self)
 
         monkeypatch.setattr(Command, "run", run)
@@ -56,8 +59,10 @@ class Runs:
         self.active -= 1
         if how == "gone":
             raise Untrusted("gone")
+        if how == "busy":
+            raise OSError(errno.EMFILE, "Too many open files")
         return Finished(
-            status=0 if how == "+" else 1,
+            status=None if how == "lost" else 0 if how == "+" else 1,
             signal=None,
             timed_out=timed_out,
             output=b"",
@@ -215,3 +220,26 @@ async def test_the_first_of_failures_in_a_row_is_logged_with_what_it_said(
     assert len(warned) == 2
     assert "exit status 1" in warned[0]
     assert "is not run: gone" in warned[1]
+
+
+def test_trouble_of_our_own_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two failures in a row count, and what could not be run stands between them."""
+    caplog.set_level(logging.DEBUG)
+    Runs(monkeypatch, *((0.0, how) for how in ("+", "-", "busy", "lost", "busy", "-")))
+    tracker = TrackScript("true", fall=2)
+    found = virtual_time()(told)(tracker, 3)
+    assert found == [(0, True), (1, True), (5, False)]
+    lines = [r.message for r in caplog.records if "cannot look" in r.message]
+    assert [("Too many open files" in line, "not known" in line) for line in lines] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+    # The same again is worth no line.
+    assert [r.levelname for r in caplog.records if "cannot look" in r.message] == [
+        "WARNING",
+        "WARNING",
+        "DEBUG",
+    ]

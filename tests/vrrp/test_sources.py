@@ -107,7 +107,13 @@ async def test_a_failure_that_repeats_is_logged_once(caplog: pytest.LogCaptureFi
     assert [each for each in told if each[0] != "DEBUG"] == [
         ("ERROR", "tracker x failed: ZeroDivisionError: a bug", True),
         ("WARNING", "tracker x failed: SourceMissing: no such address", False),
-        ("WARNING", "tracker x failed: OSError: [Errno 24] too many files", False),
+        # What is ours says nothing about what is looked at.
+        (
+            "WARNING",
+            "tracker x cannot look, and what it said last holds on: [Errno 24] too many files "
+            "(raise the limit on open files: LimitNOFILE= in the systemd unit, 'ulimit -n')",
+            False,
+        ),
     ]
 
 
@@ -393,3 +399,23 @@ async def test_the_weights_of_all_members_count_where_they_are_added_up() -> Non
             await group.wait_for(State.MASTER)
     # 130 less 60 is below 80; without its 30 it is still above.
     assert {(each.tracker, each.adds) for each in found} == {("up", True)}
+
+
+@virtual_time()
+async def test_trouble_of_our_own_keeps_the_last_signal() -> None:
+    @attrs.frozen(kw_only=True)
+    class TrackPoorly(Tracker):
+        """Good, until it cannot look."""
+
+        async def signals(self) -> AsyncIterator[Signal]:
+            yield True
+            await asyncio.sleep(1)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    changes: list[None] = []
+    trackers = Trackers([TrackPoorly()], lambda: changes.append(None))
+    await trackers.start()
+    await asyncio.sleep(100)
+    assert not trackers.tally.faults
+    assert changes == []
+    await trackers.stop()

@@ -17,6 +17,7 @@ from vrrpkit.checks.base import Checker, flag, link_name, times
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, HostError
 from vrrpkit.host.memory import MemoryInterface
+from vrrpkit.trouble import own_trouble
 from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["BFDChecker"]
@@ -142,6 +143,8 @@ class BFDChecker(Checker):
         try:
             watch.start()
         except (HostError, OSError) as problem:
+            if own_trouble(problem):
+                raise
             raise CheckFailed(str(problem)) from None
         session = watch.session
         if not session.statistics.ups and loop.time() - watch.since < self.timeout:

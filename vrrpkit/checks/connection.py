@@ -14,9 +14,10 @@ from typing import Protocol
 from vrrpkit.checks.base import Report
 from vrrpkit.checks.poller import Poller
 from vrrpkit.checks.target import Way, leads_back
-from vrrpkit.errors import CheckFailed
+from vrrpkit.errors import CheckFailed, CouldNotAsk
+from vrrpkit.trouble import own_trouble
 
-__all__ = ["Conversation", "connect"]
+__all__ = ["Conversation", "connect", "failure"]
 
 CHUNK = 16384
 """Octets read in one turn of the loop: a server that sends without end keeps nobody waiting."""
@@ -67,12 +68,17 @@ def connect(
     try:
         connection.start(loop)
     except OSError as problem:
-        connection.finish(CheckFailed(f"cannot connect to {way}: {_reason(problem)}"))
+        connection.finish(failure(f"cannot connect to {way}", problem))
     return connection.close
 
 
-def _reason(problem: OSError) -> str:
-    return problem.strerror or str(problem)
+def failure(what: str, problem: OSError) -> CheckFailed | CouldNotAsk:
+    """The outcome of an attempt that the system refused something: the server's trouble or ours.
+
+    :param what: what was being done.
+    """
+    text = f"{what}: {problem.strerror or problem}"
+    return CouldNotAsk(text, problem.errno) if own_trouble(problem) else CheckFailed(text)
 
 
 class _Connection:
@@ -122,8 +128,14 @@ class _Connection:
         assert sock is not None, "a closed socket is not watched"
         if not self._open:
             if what & _BROKEN and (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-                why = os.strerror(number)
-                self.finish(CheckFailed(f"cannot connect to {self._way}: {why}"))
+                problem = OSError(number, os.strerror(number))
+                # Said by a router on the way (RFC 4443 section 3.1: administratively prohibited);
+                # what this machine forbids has been said at once.
+                said = isinstance(problem, PermissionError)
+                way = f"cannot connect to {self._way}"
+                self.finish(
+                    CheckFailed(f"{way}: {problem.strerror}") if said else failure(way, problem)
+                )
                 return
             if leads_back(self._way, sock):
                 self.finish(CheckFailed(f"cannot connect to {self._way}: nobody listens there"))
@@ -197,4 +209,4 @@ class _Connection:
         return True
 
     def _lost(self, problem: OSError) -> None:
-        self.finish(CheckFailed(f"lost the connection to {self._way}: {_reason(problem)}"))
+        self.finish(failure(f"lost the connection to {self._way}", problem))

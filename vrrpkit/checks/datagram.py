@@ -12,7 +12,8 @@ from typing import TypeAlias
 from vrrpkit.checks.base import Report
 from vrrpkit.checks.poller import Poller
 from vrrpkit.checks.target import Way, leads_back
-from vrrpkit.errors import CheckFailed
+from vrrpkit.errors import CheckFailed, CouldNotAsk
+from vrrpkit.trouble import own_trouble
 
 __all__ = ["Heard", "ask"]
 
@@ -61,7 +62,7 @@ def ask(
     try:
         attempt.start(question, opened or _udp, loop)
     except OSError as problem:
-        attempt.fail(problem)
+        attempt.fail(problem, own_trouble(problem))
     else:
         if silence is not None:
             attempt.limit_to(silence)
@@ -123,14 +124,18 @@ class _Attempt:
                 poller.forget(sock.fileno())
             sock.close()
 
-    def fail(self, problem: OSError) -> None:
-        """Close, and report what the system said."""
+    def fail(self, problem: OSError, ours: bool) -> None:
+        """Close, and report what the system said.
+
+        :param ours: it says nothing about the server.
+        """
         number = problem.errno or 0
         why = problem.strerror or str(problem)
         # What was said about our own end has words of its own.
         if why == os.strerror(number):
             why = _SAID_BY_ICMP.get(number, why)
-        self._finish(CheckFailed(f"asking {self._way} failed: {why}"))
+        text = f"asking {self._way} failed: {why}"
+        self._finish(CouldNotAsk(text, number) if ours else CheckFailed(text))
 
     def _finish(self, outcome: BaseException | None) -> None:
         report = self._report
@@ -148,7 +153,9 @@ class _Attempt:
             except BlockingIOError:
                 return
             except OSError as problem:
-                self.fail(problem)
+                # What is forbidden was, by a router on the way (RFC 4443 section 3.1).
+                ours = own_trouble(problem) and not isinstance(problem, PermissionError)
+                self.fail(problem, ours)
                 return
             try:
                 passed = self._heard(data)

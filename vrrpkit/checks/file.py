@@ -11,7 +11,8 @@ import attrs
 from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight, flag
 from vrrpkit.checks.paths import as_path
 from vrrpkit.checks.target import Target
-from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.errors import CheckFailed, ConfigError, CouldNotAsk
+from vrrpkit.trouble import own_trouble
 from vrrpkit.values import whole_number
 from vrrpkit.watch import watch
 
@@ -29,7 +30,8 @@ UNHEALTHY = -WEIGHT_LIMIT - 1
 def read_number(path: str) -> int:
     """The whole number that a file holds, with white space around it.
 
-    :raises CheckFailed: it cannot be read, or holds something else.
+    :raises CheckFailed: there is none, or it holds something else.
+    :raises CouldNotAsk: this process cannot look into it now.
     """
     try:
         # A FIFO or a device must not hold us up.
@@ -39,7 +41,11 @@ def read_number(path: str) -> int:
         finally:
             os.close(descriptor)
     except OSError as problem:
-        raise CheckFailed(f"{path} cannot be read: {problem.strerror}") from None
+        text = f"{path} cannot be read: {problem.strerror}"
+        # A FIFO in which nothing stands yet says EAGAIN.
+        if own_trouble(problem) and not isinstance(problem, BlockingIOError):
+            raise CouldNotAsk(text, problem.errno) from None
+        raise CheckFailed(text) from None
     text = data.decode("ascii", "replace").strip()
     try:
         if len(data) > LONGEST or "_" in text:

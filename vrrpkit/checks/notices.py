@@ -7,7 +7,7 @@ import attrs
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.target import Target
 
-__all__ = ["CheckResult", "CheckStuck"]
+__all__ = ["CheckNotMade", "CheckResult", "CheckStuck"]
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +48,29 @@ class CheckStuck:
     checker: Checker
     since: float
     """Seconds without a result."""
+    why: str = ""
+    """Why it could not be made, if that is the reason."""
 
     def __str__(self) -> str:
-        return f"{self.target}: no result from {self.checker} for {self.since:.1f} s"
+        why = f": {self.why}" if self.why else ""
+        return f"{self.target}: no result from {self.checker} for {self.since:.1f} s{why}"
+
+
+@attrs.frozen(kw_only=True)
+class CheckNotMade:
+    """A check could not be made, for a reason that is this machine's: no result, and the verdict
+    stays. Told for the first of several in a row."""
+
+    target: Target
+    checker: Checker
+    why: str
+    healthy: bool
+    """The verdict, which stays."""
+    at: float
+    """When it was, in seconds since 1970."""
+
+    def __str__(self) -> str:
+        state = "healthy" if self.healthy else "not healthy"
+        return (
+            f"{self.target} could not be checked by {self.checker}, and stays {state}: {self.why}"
+        )

@@ -8,21 +8,25 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 
 from vrrpkit.checks.attempts import Attempts
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.health import Health, Step
-from vrrpkit.checks.notices import CheckResult, CheckStuck
-from vrrpkit.checks.rules import Outcome, judged, period
+from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
+from vrrpkit.checks.rules import Outcome, judged, period, text_of
 from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
 from vrrpkit.guests import contain
 from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.trouble import Complaints, advised, own_trouble
 
 __all__ = ["Check"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class Check:
         "_again",
         "_attempts",
         "_began",
+        "_complaints",
         "_deadline",
         "_deadlines",
         "_detach",
@@ -54,6 +59,7 @@ class Check:
         "_forget",
         "_health",
         "_late",
+        "_on_not_made",
         "_on_result",
         "_on_stuck",
         "_paused",
@@ -63,6 +69,7 @@ class Check:
         "_stopped",
         "_stuck_at",
         "_tries",
+        "_why_not_made",
         "checker",
         "count",
         "last",
@@ -81,6 +88,8 @@ class Check:
         paused: bool,
         on_result: Callable[[CheckResult], None] | None,
         on_stuck: Callable[[CheckStuck], None] | None,
+        on_not_made: Callable[[CheckNotMade], None] | None,
+        complaints: Complaints,
         deadlines: Deadlines,
         slots: Slots,
         random: random.Random,
@@ -100,6 +109,9 @@ class Check:
         """Seconds from one result to the next at the latest, jitter aside."""
         self._on_result = on_result
         self._on_stuck = on_stuck
+        self._on_not_made = on_not_made
+        self._complaints = complaints
+        self._why_not_made = ""
         self._deadlines = deadlines
         self._deadline = deadlines.new(self._fire)
         self._attempts = Attempts(
@@ -298,6 +310,9 @@ class Check:
         self._arm()
 
     def _attempted(self, outcome: Outcome) -> None:
+        if isinstance(outcome, BaseException) and own_trouble(outcome):
+            self._not_made(outcome)
+            return
         checker = self.checker
         now = self._deadlines.now()
         passed, weight, text = judged(checker, outcome)
@@ -310,6 +325,7 @@ class Check:
             return
         tries, self._tries = self._tries, 0
         self.count += 1
+        self._why_not_made = ""
         if passed:
             self.weight = weight
         self._since = now
@@ -327,17 +343,49 @@ class Check:
             at=time.time(),
             count=self.count,
         )
-        if self._on_result is not None:
-            try:
-                self._on_result(result)
-            except BaseException as problem:
-                contain(problem, log, "the callback %r failed on %s", self._on_result, result)
+        _call(self._on_result, result)
+
+    def _not_made(self, problem: BaseException) -> None:
+        """The trouble is ours. What failed before counts no more, lest it be the server's that is
+        next found without a fault of its own; how long there was no result still does."""
+        number: object = getattr(problem, "errno", None)
+        number = number if isinstance(number, int) else None
+        why = advised(text_of(problem), number)
+        first = not self._why_not_made
+        self._why_not_made = why
+        self._abandoned()
+        if not first:
+            return
+        told = CheckNotMade(
+            target=self.target,
+            checker=self.checker,
+            why=why,
+            healthy=self._health.up,
+            at=time.time(),
+        )
+        left_out = self._complaints.worth(number or type(problem), self._deadlines.now())
+        if left_out is None:
+            log.debug("%s", told)
+        elif left_out:
+            log.warning("%s (and %d others since the last such line)", told, left_out)
+        else:
+            log.warning("%s", told)
+        _call(self._on_not_made, told)
 
     def _tell_stuck(self, now: float) -> None:
-        stuck = CheckStuck(target=self.target, checker=self.checker, since=now - self._since)
+        stuck = CheckStuck(
+            target=self.target,
+            checker=self.checker,
+            since=now - self._since,
+            why=self._why_not_made,
+        )
         log.warning("%s", stuck)
-        if self._on_stuck is not None:
-            try:
-                self._on_stuck(stuck)
-            except BaseException as problem:
-                contain(problem, log, "the callback %r failed on %s", self._on_stuck, stuck)
+        _call(self._on_stuck, stuck)
+
+
+def _call(callback: Callable[[T], None] | None, told: T) -> None:
+    if callback is not None:
+        try:
+            callback(told)
+        except BaseException as problem:
+            contain(problem, log, "the callback %r failed on %s", callback, told)

@@ -12,7 +12,7 @@ from math import ceil
 from types import TracebackType
 
 from vrrpkit.checks.base import Checker
-from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.checks.rules import period, worst_case
 from vrrpkit.checks.running import Check
 from vrrpkit.checks.settling import settle
@@ -20,6 +20,7 @@ from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.deadlines import Deadlines, LoopAlarm
+from vrrpkit.trouble import Complaints
 from vrrpkit.values import whole_number
 
 __all__ = ["Check", "Scheduler"]
@@ -83,6 +84,7 @@ class Scheduler:
         self._random = randomness.Random() if random is None else random
         self._checks: dict[Check, float] = {}
         self._deadlines: Deadlines | None = None
+        self._complaints = Complaints()
         self._needed = 0.0
         self._warned = False
 
@@ -135,6 +137,7 @@ class Scheduler:
         paused: bool = False,
         on_result: Callable[[CheckResult], None] | None = None,
         on_stuck: Callable[[CheckStuck], None] | None = None,
+        on_not_made: Callable[[CheckNotMade], None] | None = None,
     ) -> Check:
         """Check a server from now on, first within ``warmup``; call it on the event loop.
 
@@ -146,8 +149,12 @@ class Scheduler:
         :param on_result: called with every result.
         :param on_stuck: called when there was no result for three periods: three times the interval
             and the longest that a check can take. That means an attempt that does not end though
-            it was cancelled, or a ``max_concurrent`` that is far too small. Once, until the next
-            result.
+            it was cancelled, a ``max_concurrent`` that is far too small, or trouble of our own.
+            Once, until the next result.
+        :param on_not_made: called when a check could not be made, for a reason that is ours (see
+            :func:`vrrpkit.own_trouble`): no file descriptor, no local address, an exit status that
+            is lost. The verdict stays, and the check is due again after its interval. Called for
+            the first of several in a row.
         :raises ConfigError: the checker cannot check this target, or one of them is no such thing.
         """
         _require(Checker, checker, "TCPChecker(), or FunctionChecker(function) around a function")
@@ -163,6 +170,8 @@ class Scheduler:
             paused=paused,
             on_result=on_result,
             on_stuck=on_stuck,
+            on_not_made=on_not_made,
+            complaints=self._complaints,
             deadlines=self._deadlines,
             slots=self._slots,
             random=self._random,

@@ -10,7 +10,7 @@ import attrs
 from vrrpkit.checks.base import Checker, Weight, flag
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.process import Command, group_names, variables, words
+from vrrpkit.process import Command, attempted, group_names, variables, words
 
 __all__ = ["ScriptChecker"]
 
@@ -33,7 +33,8 @@ class ScriptChecker(Checker):
     ``{{name}}`` for the text ``{name}``; the program finds them in ``VRRPKIT_ADDRESS``,
     ``VRRPKIT_PORT`` and ``VRRPKIT_NAME`` too. It runs without a shell, in a process group of its
     own. When the attempt's ``timeout`` is up the check has failed, whatever the program says then:
-    its group gets SIGTERM, and two seconds later SIGKILL.
+    its group gets SIGTERM, and two seconds later SIGKILL. Where this machine has
+    no file descriptor or process left, or the exit status is lost, the verdict stays.
 
     :param argv: the program and its arguments (``misc_path``), as a sequence or as text that is
         split the way a shell would.
@@ -92,7 +93,8 @@ class ScriptChecker(Checker):
         def fill(found: re.Match[str]) -> str:
             return found[1] or fields[found[2]]
 
-        done = await self._command.run(
+        done = await attempted(
+            self._command,
             *(_FIELD.sub(fill, word) for word in self._arguments),
             environment={f"VRRPKIT_{name.upper()}": value for name, value in fields.items()},
         )

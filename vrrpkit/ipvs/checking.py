@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from functools import partial
 from typing import TypeAlias
 
-from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.roster import Enlisted
@@ -48,6 +48,7 @@ class Checking:
     :param follows: the virtual router, or the group, that they follow.
     :param checked: called with the name of the server, the number of the check, and its result.
     :param overdue: called with the name of the server when a check is stuck.
+    :param not_made: called with the name of the server when a check could not be made.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Checking:
         follows: Followed | None,
         checked: Callable[[str, int, CheckResult], None],
         overdue: Callable[[str, CheckStuck], None],
+        not_made: Callable[[str, CheckNotMade], None],
     ) -> None:
         self._scheduler = scheduler
         self._follows = follows
         self._checked = checked
         self._overdue = overdue
+        self._not_made = not_made
         self._checks: dict[str, tuple[Check, ...]] = {}
         self._unfollow = None if follows is None else follows.on_transition(self._changed)
 
@@ -85,6 +88,7 @@ class Checking:
                 paused=paused,
                 on_result=partial(self._checked, name, number),
                 on_stuck=partial(self._overdue, name),
+                on_not_made=partial(self._not_made, name),
             )
             for number, checker in enumerate(enlisted.checks)
         )

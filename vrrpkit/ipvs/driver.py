@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from vrrpkit.checks.notices import CheckResult, CheckStuck
+from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.settling import settle
 from vrrpkit.errors import Closed, ConfigError, HostError
@@ -35,6 +35,7 @@ from vrrpkit.ipvs.memorizing import Memorizing
 from vrrpkit.ipvs.mirror import placed
 from vrrpkit.ipvs.notices import (
     CheckOverdue,
+    CheckPostponed,
     ForeignServices,
     Notice,
     PoolNotice,
@@ -81,7 +82,7 @@ class Driver:
             sorry=options.stand_in,
             sorry_inhibit=options.sorry_inhibit,
         )
-        self.checking = Checking(scheduler, follows, self._checked, self._overdue)
+        self.checking = Checking(scheduler, follows, self._checked, self._overdue, self._not_made)
         self.claim: Claim | None = None
         self.failure: Exception | None = None
         """The bug that ended the run."""
@@ -278,6 +279,18 @@ class Driver:
                 server=name,
                 checker=str(stuck.checker),
                 since=stuck.since,
+                why=stuck.why,
+            )
+        )
+
+    def _not_made(self, name: str, told: CheckNotMade) -> None:
+        self._publish(
+            CheckPostponed(
+                virtual_server=self.options.label,
+                at=self._now(),
+                server=name,
+                checker=str(told.checker),
+                why=told.why,
             )
         )
 

@@ -14,6 +14,7 @@ from vrrpkit.values import Stamped
 
 __all__ = [
     "CheckOverdue",
+    "CheckPostponed",
     "ForeignServices",
     "Notice",
     "PoolNotice",
@@ -236,11 +237,33 @@ class CheckOverdue(Stamped):
     checker: str
     since: float
     """Seconds without a result."""
+    why: str = ""
+    """Why it could not be made, if that is the reason."""
+
+    def __str__(self) -> str:
+        why = f": {self.why}" if self.why else ""
+        return (
+            f"{self.virtual_server}: no result from {self.checker} of {self.server} for "
+            f"{self.since:.1f} s{why}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class CheckPostponed(Stamped):
+    """A check of a real server could not be made, for a reason that is this machine's: no file
+    descriptor, no local address, an exit status that is lost. The verdict stays. Told for the first
+    of several in a row."""
+
+    virtual_server: str
+    at: float
+    server: str
+    checker: str
+    why: str
 
     def __str__(self) -> str:
         return (
-            f"{self.virtual_server}: no result from {self.checker} of {self.server} for "
-            f"{self.since:.1f} s"
+            f"{self.virtual_server}: {self.server} could not be checked by {self.checker}, its "
+            f"verdict stays: {self.why}"
         )
 
 
@@ -326,6 +349,7 @@ class TableFollows(Stamped):
 Notice: TypeAlias = (
     PoolNotice
     | CheckOverdue
+    | CheckPostponed
     | ServicesAdopted
     | StaleServices
     | ForeignServices

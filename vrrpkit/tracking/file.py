@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
 import attrs
 
 from vrrpkit.checks.file import as_path, read_number
-from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.errors import CheckFailed, ConfigError, CouldNotAsk
+from vrrpkit.trouble import Complaints
+from vrrpkit.vrrp.sources import complain
 from vrrpkit.vrrp.tracker import Signal, Tracker
 from vrrpkit.watch import watch
 
@@ -52,22 +55,32 @@ class TrackFile(Tracker):
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
         changed = asyncio.Event()
+        stop: Callable[[], None] | None = None
         try:
             stop = watch(self.path, changed.set)
         except OSError as problem:
             log.warning(
                 "%s is read every %g s, for it cannot be watched: %s", self.path, LOOK, problem
             )
-            while True:
-                yield self._value()
-                await asyncio.sleep(LOOK)
+        complaints = Complaints()
         try:
             while True:
-                yield self._value()
-                await changed.wait()
+                again = None if stop is not None else LOOK
+                try:
+                    value = self._value()
+                except CouldNotAsk as problem:
+                    again = LOOK
+                    now = asyncio.get_running_loop().time()
+                    complain(complaints, self.label, problem, now)
+                else:
+                    yield value
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(again):
+                        await changed.wait()
                 changed.clear()
         finally:
-            stop()
+            if stop is not None:
+                stop()
 
     def _value(self) -> int | None:
         try:

@@ -13,7 +13,9 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.guests import meant
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows
+from vrrpkit.trouble import Complaints, own_trouble
 from vrrpkit.values import seconds
+from vrrpkit.vrrp.sources import complain
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackFunction"]
@@ -30,7 +32,8 @@ class TrackFunction(Tracker):
     :param function: called without arguments. If it returns an awaitable, that is awaited and gives
         one signal, and the function is called again ``interval`` seconds after the call before. If
         it returns an async iterator, each item is a signal. A signal is ``True``, ``False`` or a
-        number; an exception is a bad one.
+        number; an exception is a bad one, unless it is trouble of this machine
+        (:func:`vrrpkit.own_trouble`): then what it said last holds on.
     :param interval: seconds between two calls, 0.01 to 86400.
     :param timeout: seconds that an awaitable may take, 0.001 to 86400; then the signal is bad. By
         default it may take for ever.
@@ -65,8 +68,10 @@ class TrackFunction(Tracker):
         loop = asyncio.get_running_loop()
         due = loop.time()
         failed = False
+        complaints = Complaints()
         while True:
             signal: Signal = False
+            known = True
             try:
                 found = self.function()
                 if not isinstance(found, AsyncIterator):
@@ -77,9 +82,13 @@ class TrackFunction(Tracker):
                 if meant(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
                     raise
                 found = None
-                level = logging.DEBUG if failed else logging.INFO
-                log.log(level, "%s: %s", self.label, str(problem) or type(problem).__name__)
-                failed = True
+                known = not own_trouble(problem)
+                if known:
+                    level = logging.DEBUG if failed else logging.INFO
+                    log.log(level, "%s: %s", self.label, str(problem) or type(problem).__name__)
+                    failed = True
+                else:
+                    complain(complaints, self.label, problem, loop.time())
             else:
                 failed = False
             if isinstance(found, AsyncIterator):
@@ -91,7 +100,8 @@ class TrackFunction(Tracker):
                     if isinstance(found, AsyncGenerator):
                         await found.aclose()
                 return
-            yield _counted(counter, signal)
+            if known:
+                yield _counted(counter, signal)
             due = max(due + self.interval, loop.time())
             await asyncio.sleep(due - loop.time())
 

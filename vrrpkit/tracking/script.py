@@ -9,11 +9,13 @@ from typing import cast
 
 import attrs
 
-from vrrpkit.errors import ConfigError, Untrusted
-from vrrpkit.process import Command, group_names, variables, words
+from vrrpkit.errors import ConfigError, CouldNotAsk, Untrusted
+from vrrpkit.process import Command, attempted, group_names, variables, words
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows
+from vrrpkit.trouble import Complaints
 from vrrpkit.values import seconds
+from vrrpkit.vrrp.sources import complain
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["TrackScript"]
@@ -32,6 +34,8 @@ class TrackScript(Tracker):
     One that is not done within ``timeout`` seconds gets SIGTERM with its whole group, two seconds
     later SIGKILL, and has failed, whatever it says then. The first result counts at once, later
     ones after ``rise`` successes or ``fall`` failures in a row; one success forgives all failures.
+    Where this machine has no file descriptor or process left, or the exit status is lost, what held
+    before holds on.
 
     :param argv: the program and its arguments (``script``), as a sequence or as text that is split
         the way a shell would.
@@ -89,18 +93,23 @@ class TrackScript(Tracker):
         loop = asyncio.get_running_loop()
         due = loop.time()
         passed = True
+        complaints = Complaints()
         while True:
-            # Of failures in a row the operator wants to know the first one.
-            passed = await self._passes(logging.INFO if passed else logging.DEBUG)
-            counter.count(passed)
-            yield counter.up
+            try:
+                # Of failures in a row the operator wants to know the first one.
+                passed = await self._passes(logging.INFO if passed else logging.DEBUG)
+            except CouldNotAsk as problem:
+                complain(complaints, self.label, problem, loop.time())
+            else:
+                counter.count(passed)
+                yield counter.up
             late = loop.time() - due
             due += self.interval * max(1, -(-late // self.interval))
             await asyncio.sleep(due - loop.time())
 
     async def _passes(self, level: int) -> bool:
         try:
-            done = await self._command.run()
+            done = await attempted(self._command)
         except (Untrusted, OSError) as problem:
             log.log(level, "%s is not run: %s", self.label, problem)
             return False

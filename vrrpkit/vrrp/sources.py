@@ -17,10 +17,11 @@ from vrrpkit.errors import VRRPKitError
 from vrrpkit.eventlog import EventLog
 from vrrpkit.guests import meant, pass_on
 from vrrpkit.hurry import patience
+from vrrpkit.trouble import Complaints, advised, own_trouble
 from vrrpkit.vrrp.tracker import Signal, Tally, Tracker
 from vrrpkit.worker import Worker
 
-__all__ = ["Trackers"]
+__all__ = ["Trackers", "complain"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,20 @@ class TrackerSignal:
         return f"tracker {self.tracker} is {self.signal}"
 
 
+def complain(complaints: Complaints, label: str, problem: BaseException, now: float) -> None:
+    """Log that a tracker could not look, for a reason that is ours, unless it has been said."""
+    number: object = getattr(problem, "errno", None)
+    left_out = complaints.worth(number or type(problem), now)
+    log.log(
+        logging.DEBUG if left_out is None else logging.WARNING,
+        "tracker %s cannot look, and what it said last holds on: %s",
+        label,
+        advised(
+            str(problem) or type(problem).__name__, number if isinstance(number, int) else None
+        ),
+    )
+
+
 class _Source:
     """What one tracker looks at, while anybody wants to know."""
 
@@ -63,6 +78,7 @@ class _Source:
         )
         self._reason = ""
         self._log = EventLog(log)
+        self._complaints = Complaints()
         self._told = False
         self.signal: Signal = None
         self.expected_by = asyncio.get_running_loop().time() + FIRST
@@ -99,6 +115,11 @@ class _Source:
                 await asyncio.sleep(AGAIN)
 
     def _failed(self, problem: BaseException) -> None:
+        if own_trouble(problem):
+            # That says nothing about what is looked at.
+            now = asyncio.get_running_loop().time()
+            complain(self._complaints, self._tracker.label, problem, now)
+            return
         self._complain("failed", problem)
         self._tell(False)
 
