@@ -1,8 +1,8 @@
 """What must be true of every group of virtual routers, whatever happens to it. Pure.
 
-Three rules, checked against the timeline of a :class:`vrrpkit.testing.Lan`. Their limits follow
-from the scenario itself: the options of the routers, the delays and losses of the link, who was
-cut off, unplugged or paused, and when.
+The rules are those of RFC 9568 section 6.4, checked against the timeline of a
+:class:`vrrpkit.testing.Lan`. Their limits follow from the scenario itself: the options of the
+routers, the delays and losses of the link, who was cut off, unplugged or paused, and when.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TypeAlias
 
 import attrs
 
-from vrrpkit.testing.timeline import Entry, Lost, Timeline
+from vrrpkit.testing import conduct
+from vrrpkit.testing.conduct import Conduct
+from vrrpkit.testing.timeline import Announced, Arrived, Entry, Lost, Sent, Timeline
 from vrrpkit.testing.world import Router, World
 from vrrpkit.values import State
 
@@ -32,13 +34,55 @@ class Invariant(enum.StrEnum):
 
     ONE_MASTER = "one-master"
     """Two MASTERs that hear each other last at most the larger advertisement interval plus transit;
-    each lost advert adds an interval."""
+    each lost advert adds an interval (RFC 9568 section 6.4.3: the lesser one yields to the first
+    advert that it hears)."""
     A_MASTER = "a-master"
     """A router that is fit and hears no MASTER becomes one within down_factor x the learnt interval
-    + skew + what of startup_delay is left (and the transit of the last advert)."""
+    + skew + what of startup_delay is left, and the transit of the last advert (section 6.4.2:
+    Active_Down_Timer)."""
+    BEST_MASTER = "best-master"
+    """A router that is fit and preempts, and hears only MASTERs of lower priority, becomes MASTER
+    within the same time, after its preempt_delay (section 6.4.2: an advert of lower priority does
+    not move Active_Down_Timer)."""
+    NOT_EARLY = "not-early"
+    """A router becomes MASTER no sooner than Active_Down_Timer ends: that is down_factor x the
+    learnt interval + skew after its start and after each advert that it must heed, and skew after
+    priority 0 (sections 6.4.1 and 6.4.2). An owner, and promote(), do not wait; preempt_delay ends
+    it sooner, a step down for a lost address may."""
+    UNBEATEN = "unbeaten"
+    """A MASTER yields to an advert of higher priority only, or to an equal one from a greater
+    address (section 6.4.3)."""
+    ADVERTISES = "advertises"
+    """A MASTER, and nobody else, sends adverts: at once, then each interval, with its effective
+    priority (sections 6.4.2 and 6.4.3)."""
+    SAYS_GOODBYE = "says-goodbye"
+    """Whoever gives up being MASTER without being beaten, and has a link, says priority 0 (section
+    6.4.3: Shutdown). One that stood still says nothing: another may be MASTER."""
+    HEEDS_GOODBYE = "heeds-goodbye"
+    """A BACKUP that hears priority 0 becomes MASTER within its skew, unless it hears another advert
+    before (section 6.4.2)."""
+    HOLDS_ADDRESSES = "holds-addresses"
+    """A MASTER has every virtual address on its host within one round of its reconciler (sections
+    6.4.1 and 6.4.2); not those that were taken away while it has on_address_lost="ignore"."""
+    ANNOUNCES = "announces"
+    """Whoever becomes MASTER announces each virtual address within the same time (sections 6.4.1
+    and 6.4.2: gratuitous ARP, unsolicited neighbour advertisement)."""
     NO_STRAY_ADDRESS = "no-stray-address"
     """A virtual address is on no host whose router is not MASTER, beyond one round of its
-    reconciler."""
+    reconciler (section 6.4.2: a BACKUP must not accept packets to it)."""
+
+
+_DUTIES = {
+    conduct.ADVERT: Invariant.ADVERTISES,
+    conduct.GOODBYE: Invariant.SAYS_GOODBYE,
+    conduct.RELEASED: Invariant.HEEDS_GOODBYE,
+    conduct.ANNOUNCEMENT: Invariant.ANNOUNCES,
+}
+_FAULTS = {
+    "early": Invariant.NOT_EARLY,
+    "unbeaten": Invariant.UNBEATEN,
+    "advert": Invariant.ADVERTISES,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +123,7 @@ def violations(
     :param tolerance: seconds by which any limit may be missed; under real time, give the lateness
         of the event loop.
     """
-    checker = _Checker(timeline.start, reconcile, tolerance)
+    checker = _Checker(timeline, reconcile, tolerance)
     for entry in timeline:
         checker.reach(entry.at)
         checker.follow(entry)
@@ -103,28 +147,39 @@ _Key: TypeAlias = tuple[Invariant, tuple[str, ...], tuple[object, ...]]
 
 
 class _Checker:
-    def __init__(self, start: float, reconcile: float, tolerance: float) -> None:
+    def __init__(self, timeline: Timeline, reconcile: float, tolerance: float) -> None:
         self.found: list[Violation] = []
-        self._start = start
+        self._start = timeline.start
+        self._adverts_from = timeline.adverts_from
         self._reconcile = reconcile
         self._tolerance = tolerance
         self._world = World()
+        self._conduct = Conduct(self._world, reconcile=reconcile, tolerance=tolerance)
         self._clocks: dict[_Key, _Clock] = {}
 
     def follow(self, entry: Entry) -> None:
         """Something happened: some clocks stop, others start."""
         world = self._world
+        self._conduct.before(entry)
         world.apply(entry)
+        for fault in self._conduct.after(entry):
+            self._report(_FAULTS[fault.what], entry.at, (fault.router,), fault.message)
+        if isinstance(entry.what, Sent | Arrived | Announced):
+            return
         if isinstance(entry.what, Lost):
             for (_invariant, names, _epochs), clock in self._clocks.items():
                 hosts = {world.routers[name].host.name for name in names if name in world.routers}
                 clock.lost += {entry.who, entry.what.to} == hosts
             return
-        running = [*self._rivals(), *self._orphans(), *self._strays()]
+        running = [*self._rivals(), *self._orphans(), *self._bare(), *self._strays()]
         self._clocks = {key: self._clocks.get(key) or _Clock(entry.at) for key in running}
 
     def reach(self, now: float) -> None:
         """Nothing happened until ``now``."""
+        duties = self._conduct.due
+        for duty in [duty for duty, due in duties.items() if now > due[0] + self._tolerance]:
+            due, message = duties.pop(duty)
+            self._report(_DUTIES[duty[0]], due, (duty[1],), message)
         for key, clock in self._clocks.items():
             if clock.expired:
                 continue
@@ -135,6 +190,14 @@ class _Checker:
                 self.found.append(
                     Violation(invariant=invariant, at=due, routers=names[:2], message=message)
                 )
+
+    def _report(
+        self, invariant: Invariant, at: float, routers: tuple[str, ...], message: str
+    ) -> None:
+        if self._adverts_from is not None and at >= self._adverts_from:
+            self.found.append(
+                Violation(invariant=invariant, at=at, routers=routers, message=message)
+            )
 
     def _limit(self, key: _Key, clock: _Clock) -> tuple[float, str]:
         invariant, names, _epochs = key
@@ -149,7 +212,18 @@ class _Checker:
                 held = max(router.ready_at - clock.since, 0.0)
                 limit = max(held + router.patience + transit, router.moved - clock.since)
                 message = f"{names[0]} hears no MASTER and does not become one"
-            case Invariant.NO_STRAY_ADDRESS:
+            case Invariant.BEST_MASTER:
+                router = self._world.routers[names[0]]
+                held = max(router.ready_at - clock.since, 0.0)
+                limit = held + router.patience + transit
+                if router.options.preempt_delay and not router.options.owner:
+                    slowest = max(each.options.interval for each in self._world.routers.values())
+                    limit += router.options.preempt_delay + slowest * (1 + clock.lost) + transit
+                message = f"{names[0]} hears only MASTERs of lower priority and replaces none"
+            case Invariant.HOLDS_ADDRESSES:
+                limit = self._reconcile
+                message = f"{names[0]} is MASTER and has no {names[1]}"
+            case _:
                 limit = self._reconcile
                 message = f"{names[1]} is on {names[0]}, whose router is not MASTER"
         began = clock.since - self._start
@@ -165,14 +239,32 @@ class _Checker:
     def _orphans(self) -> Iterator[_Key]:
         world = self._world
         for router in world.routers.values():
-            if router.able and not router.master and not self._led(router):
+            if not router.able or router.master:
+                continue
+            heard = [
+                other
+                for other in world.routers.values()
+                if other.master and world.hears(router, other)
+            ]
+            if not heard:
                 yield Invariant.A_MASTER, (router.name,), (router.epoch,)
+            elif self._ought_to_replace(router, heard):
+                yield Invariant.BEST_MASTER, (router.name,), (router.epoch, router.moved)
 
-    def _led(self, router: Router) -> bool:
-        return any(
-            other.master and self._world.hears(router, other)
-            for other in self._world.routers.values()
+    def _ought_to_replace(self, router: Router, masters: list[Router]) -> bool:
+        return (
+            not router.hindered
+            and router.preempts(router.moved + TOLERANCE)
+            and all(master.priority < router.priority for master in masters)
         )
+
+    def _bare(self) -> Iterator[_Key]:
+        for router in self._world.routers.values():
+            host = router.host
+            if router.master and host.seen and not router.bereft:
+                for address in router.options.all_addresses - host.held - host.foreign:
+                    names = (router.name, str(address))
+                    yield Invariant.HOLDS_ADDRESSES, names, (host.epoch, router.epoch)
 
     def _strays(self) -> Iterator[_Key]:
         for host in self._world.hosts.values():

@@ -8,9 +8,19 @@ from collections.abc import Iterable, Iterator
 
 from vrrpkit.host.memory import MemoryBus
 from vrrpkit.testing.places import RouterHost
-from vrrpkit.testing.timeline import Addresses, Entry, Happening, Lost, Step, Timeline
+from vrrpkit.testing.timeline import (
+    Addresses,
+    Announced,
+    Arrived,
+    Entry,
+    Happening,
+    Lost,
+    Sent,
+    Step,
+    Timeline,
+)
 from vrrpkit.testing.world import World
-from vrrpkit.transport.memory import Fate
+from vrrpkit.transport.memory import Crossing, Fate
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.notices import FaultsChanged, MasterChanged, PriorityChanged, Transition
 from vrrpkit.vrrp.vocabulary import Publish
@@ -46,11 +56,11 @@ class Journal:
     def look(self) -> None:
         """Write down which addresses came and went since the last time."""
         for host in self.hosts.values():
-            held = host.look(self.look)
-            if held != host.held:
+            held, foreign = host.look(self.look)
+            if (held, foreign) != (host.held, host.foreign):
                 added, removed = _ordered(held - host.held), _ordered(host.held - held)
-                host.held = held
-                self._write(host.name, Addresses(added, removed, held))
+                host.held, host.foreign = held, foreign
+                self._write(host.name, Addresses(added, removed, held, foreign))
                 self.changed.set()
 
     def _write(self, who: str | None, what: Happening) -> None:
@@ -59,18 +69,60 @@ class Journal:
         self.world.apply(entry)
 
     def timeline(self) -> Timeline:
-        """Everything so far, with the adverts that the link lost."""
-        entries = heapq.merge(self._entries, self._losses(), key=lambda entry: entry.at)
-        return Timeline(entries, self.start)
+        """Everything so far, with what crossed the link."""
+        record = self._bus.record
+        crossed = sorted(self._crossed(), key=lambda entry: entry.at)
+        entries = heapq.merge(self._entries, crossed, key=lambda entry: entry.at)
+        # What a full record has forgotten cannot be judged any more.
+        known = record[0].time if len(record) == record.maxlen else self.start
+        return Timeline(entries, self.start, known)
 
-    def _losses(self) -> Iterator[Entry]:
-        names = {host.station: host.name for host in self.hosts.values()}
+    def _crossed(self) -> Iterator[Entry]:
+        hosts = {host.station: host for host in self.hosts.values()}
         for crossing in self._bus.record:
+            host = hosts.get(crossing.sender)
+            if host is None:
+                continue
+            if crossing.announced is not None:
+                yield Entry(crossing.time, host.name, Announced(crossing.announced))
+                continue
             # VRID 0 is BFD's.
-            if any(crossing.payload[1:2]) and crossing.sender in names:
-                for station, fate in crossing.fates.items():
-                    if fate is Fate.LOST and station in names:
-                        yield Entry(crossing.time, names[crossing.sender], Lost(names[station]))
+            if any(crossing.payload[1:2]):
+                yield from _losses(crossing, host, hosts)
+                yield from _advert(crossing, host, hosts)
+
+
+def _losses(crossing: Crossing, host: RouterHost, hosts: dict[str, RouterHost]) -> Iterator[Entry]:
+    for station, fate in crossing.fates.items():
+        if fate is Fate.LOST and station in hosts:
+            yield Entry(crossing.time, host.name, Lost(hosts[station].name))
+
+
+def _advert(crossing: Crossing, host: RouterHost, hosts: dict[str, RouterHost]) -> Iterator[Entry]:
+    router, payload = _sender(crossing, host), crossing.payload
+    if router is None or len(payload) < 8:
+        return
+    priority = payload[2]
+    if payload[0] >> 4 == 2:
+        interval = float(payload[5])
+    else:
+        interval = int.from_bytes(payload[4:6]) % 4096 / 100
+    yield Entry(crossing.time, router, Sent(priority))
+    for station, at in crossing.arrivals:
+        if station in hosts:
+            advert = Arrived(router, priority, interval, crossing.time)
+            yield Entry(at, hosts[station].name, advert)
+
+
+def _sender(crossing: Crossing, host: RouterHost) -> str | None:
+    """The router that an advert is from: the octets name a VRID only."""
+    to = crossing.destination
+    for place in host.places:
+        options = place.options
+        towards = {options.destination} | {peer.address for peer in options.peers}
+        if options.vrid == crossing.payload[1] and to in towards:
+            return place.name
+    return None
 
 
 def _now() -> float:

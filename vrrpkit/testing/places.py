@@ -121,6 +121,8 @@ class RouterHost:
     killed: bool = False
     held: frozenset[IPAddress] = frozenset()
     """What routers had put on it when it was last looked at."""
+    foreign: frozenset[IPAddress] = frozenset()
+    """What else was on it then."""
     _watched: set[MemoryInterface] = attrs.Factory(set[MemoryInterface])
 
     @property
@@ -128,17 +130,20 @@ class RouterHost:
         """What the bus calls it."""
         return self.interface.station.name
 
-    def look(self, changed: Callable[[], None]) -> frozenset[IPAddress]:
-        """The addresses that routers have put on it; ``changed`` is called when they change."""
+    def look(
+        self, changed: Callable[[], None]
+    ) -> tuple[frozenset[IPAddress], frozenset[IPAddress]]:
+        """The addresses that routers have put on it, and the others; ``changed`` is called when
+        they change."""
         held: set[IPAddress] = set()
+        foreign: set[IPAddress] = set()
         for interface in self.interface.machine():
             if interface not in self._watched:
                 self._watched.add(interface)
                 interface.watch(changed)
             for address, entry in interface.manager.table.items():
-                if entry.ours:
-                    held.add(address.ip)
-        return frozenset(held)
+                (held if entry.ours else foreign).add(address.ip)
+        return frozenset(held), frozenset(foreign)
 
     def die(self) -> None:
         """Kill the process: it can do nothing any more, and what it did stays."""

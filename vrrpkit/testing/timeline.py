@@ -33,6 +33,8 @@ from vrrpkit.vrrp.vocabulary import Effect, Event, Publish, SendAdvert
 
 __all__ = [
     "Addresses",
+    "Announced",
+    "Arrived",
     "Conditioned",
     "Crashed",
     "Cut",
@@ -45,6 +47,7 @@ __all__ = [
     "Paused",
     "Plugged",
     "Resumed",
+    "Sent",
     "Started",
     "Step",
     "Timeline",
@@ -175,12 +178,50 @@ class Lost:
 
 
 @attrs.frozen
+class Sent:
+    """A router put an advert on the link."""
+
+    priority: int
+
+    def __str__(self) -> str:
+        return f"sends priority {self.priority}"
+
+
+@attrs.frozen
+class Arrived:
+    """An advert of a router reached a host where somebody listens to its group and VRID."""
+
+    sender: str
+    """The router that sent it."""
+    priority: int
+    interval: float
+    """The advertisement interval that it names, in seconds."""
+    sent: float
+    """When it left, in seconds of the event loop."""
+
+    def __str__(self) -> str:
+        return f"priority {self.priority} of {self.sender} arrives"
+
+
+@attrs.frozen
+class Announced:
+    """A host told the link that an address is there (gratuitous ARP, neighbour advertisement)."""
+
+    address: IPAddress
+
+    def __str__(self) -> str:
+        return f"announces {self.address}"
+
+
+@attrs.frozen
 class Addresses:
     """The addresses that virtual routers have put on a host are these now."""
 
     added: tuple[IPAddress, ...]
     removed: tuple[IPAddress, ...]
     held: frozenset[IPAddress]
+    foreign: frozenset[IPAddress] = frozenset()
+    """Those that are there besides, put there by somebody else."""
 
     def __str__(self) -> str:
         added = [f"+{address}" for address in self.added]
@@ -201,6 +242,9 @@ Happening: TypeAlias = (
     | Healed
     | Conditioned
     | Lost
+    | Sent
+    | Arrived
+    | Announced
     | Addresses
 )
 
@@ -225,11 +269,16 @@ class Timeline(Sequence[Entry]):
             3.414  a  +192.0.2.10
 
     :param start: what prints as second 0.
+    :param adverts_from: since when every advert and every announcement is among the entries;
+        ``None``: they are not.
     """
 
-    def __init__(self, entries: Iterable[Entry], start: float = 0.0) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], start: float = 0.0, adverts_from: float | None = None
+    ) -> None:
         self._entries = tuple(entries)
         self.start = start
+        self.adverts_from = adverts_from
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -242,7 +291,8 @@ class Timeline(Sequence[Entry]):
 
     def since(self, at: float) -> Timeline:
         """What happened at and after ``at``, in seconds of the event loop."""
-        return Timeline((entry for entry in self if entry.at >= at), self.start)
+        entries = (entry for entry in self if entry.at >= at)
+        return Timeline(entries, self.start, self.adverts_from)
 
     def of(self, *names: str) -> Timeline:
         """What happened to these routers."""
@@ -297,6 +347,10 @@ def _lines(what: Happening, adverts: bool) -> list[str]:
             return [_notice(what.notice)]
         case Lost():
             return [str(what)] if adverts else []
+        case Sent() | Arrived() | Announced():
+            return []
+        case Addresses() if not (what.added or what.removed):
+            return []
         case _:
             return [str(what)]
 

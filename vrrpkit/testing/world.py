@@ -23,9 +23,20 @@ from vrrpkit.testing.timeline import (
 )
 from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.options import Options
-from vrrpkit.vrrp.vocabulary import AdvertReceived, AdvertsLost, Startup
+from vrrpkit.vrrp.profile import LostPolicy
+from vrrpkit.vrrp.vocabulary import (
+    AddressesInPlace,
+    AdvertReceived,
+    AdvertsLost,
+    Demote,
+    KernelRefusedAddresses,
+    LostAddress,
+    LostRoute,
+    Promote,
+    Startup,
+)
 
-__all__ = ["Host", "Router", "World"]
+__all__ = ["Host", "Router", "World", "understands"]
 
 
 @attrs.define
@@ -40,6 +51,10 @@ class Host:
     """Its process was killed, and nobody has cleaned up yet."""
     held: frozenset[IPAddress] = frozenset()
     """Addresses that virtual routers have put there."""
+    foreign: frozenset[IPAddress] = frozenset()
+    """Addresses that somebody else has put there."""
+    seen: bool = False
+    """Whether the timeline tells of its addresses."""
     epoch: int = 0
     """Counts pauses."""
 
@@ -66,6 +81,13 @@ class Router:
     """Counts what makes it wait afresh."""
     moved: float = 0.0
     """When its priority changed."""
+    demoted_until: float = 0.0
+    """When its latest demotion ends."""
+    bereft: bool = False
+    """Whether an address was taken away that it leaves gone."""
+    hindered: bool = False
+    """Whether what belongs to it was refused or taken away, so that it may leave a MASTER alone
+    that can serve."""
 
     @property
     def able(self) -> bool:
@@ -80,17 +102,43 @@ class Router:
     @property
     def patience(self) -> float:
         """Seconds without a MASTER after which it must be one itself."""
+        return self.down(max(self.options.interval, self.heard))
+
+    def skew(self, priority: int, interval: float | None = None) -> float:
+        """Skew_Time in seconds, for the interval of a master, by default the router's own (RFC 9568
+        section 6.1; in RFC 3768 a part of a second)."""
         options = self.options
-        learnt = max(options.interval, self.heard)
-        skew = (256 - self.priority) / 256 * (1.0 if options.version == 2 else learnt)
-        return options.down_factor * learnt + skew
+        unit = 1.0 if options.version == 2 else options.interval if interval is None else interval
+        return (256 - priority) / 256 * unit
+
+    def down(self, interval: float) -> float:
+        """Active_Down_Interval in seconds, for the interval of a master."""
+        return self.options.down_factor * interval + self.skew(self.priority, interval)
+
+    def preempts(self, at: float) -> bool:
+        """Whether it replaces a MASTER of lower priority at this time."""
+        return self.options.owner or (self.options.preempt and at >= self.demoted_until)
 
     def step(self, step: Step, at: float) -> None:
         """Follow what its machine did."""
         if step.state is not self.state or isinstance(step.event, AdvertsLost):
             self.epoch += 1
+        if step.state is not self.state:
+            self.bereft = False
         if isinstance(step.event, Startup):
             self.ready_at = at + self.options.startup_delay
+            self.demoted_until = 0.0
+            self.hindered = False
+        elif isinstance(step.event, Demote):
+            self.demoted_until = at + step.event.seconds
+        elif isinstance(step.event, Promote):
+            self.demoted_until = 0.0
+        elif isinstance(step.event, KernelRefusedAddresses | LostAddress | LostRoute):
+            self.hindered = True
+            policy = self.options.on_address_lost or self.options.profile.address_lost
+            self.bereft = policy is LostPolicy.IGNORE
+        elif isinstance(step.event, AddressesInPlace):
+            self.hindered = False
         if step.priority != self.priority:
             self.moved = at
         self.state, self.priority = step.state, step.priority
@@ -155,7 +203,8 @@ class World:
             case Plugged():
                 host.plugged = True
             case Addresses():
-                host.held = entry.what.held
+                host.held, host.foreign = entry.what.held, entry.what.foreign
+                host.seen = True
             case _:
                 pass
 
@@ -181,11 +230,12 @@ class World:
             listener.able
             and speaker.able
             and (speaker.host.name, listener.host.name) not in self._cuts
-            and _understands(listener.options, speaker.options)
+            and understands(listener.options, speaker.options)
         )
 
 
-def _understands(ours: Options, theirs: Options) -> bool:
+def understands(ours: Options, theirs: Options) -> bool:
+    """Whether a router accepts the adverts of another one."""
     if (ours.version, ours.vrid, ours.family, ours.destination, ours.auth) != (
         theirs.version,
         theirs.vrid,

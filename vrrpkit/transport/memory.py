@@ -94,6 +94,8 @@ class Crossing:
     """The address that a gratuitous ARP or an unsolicited neighbour advertisement tells of."""
     fates: dict[str, Fate] = attrs.Factory(dict[str, Fate])
     """What became of it, by station."""
+    arrivals: list[tuple[str, float]] = attrs.Factory(list[tuple[str, float]])
+    """The stations where a router heard it, and when; one that heard it twice is there twice."""
 
 
 class _Parcel:
@@ -200,6 +202,8 @@ class Station(Transport):
             crossing.fates[self.name] = Fate.DUPLICATED if again else Fate.DELIVERED
         else:
             crossing.fates[self.name] = Fate.IGNORED
+        if ports:
+            crossing.arrivals.append((self.name, _now()))
         if parcel.source is None or crossing.destination is None:
             return
         datagram = Datagram(
