@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -489,3 +490,39 @@ def test_it_works_under_real_time() -> None:
     before = time.monotonic()
     asyncio.run(main())
     assert time.monotonic() - before < 5
+
+
+class TestInvariantsAllowWhatIsRight:
+    @virtual_time()
+    async def test_a_refused_address(self) -> None:
+        async with Lan() as lan:
+            pair(lan)
+            lan.interface("a").manager.failures[ip_address(VIP)] = OSError(99, "refused")
+            await asyncio.sleep(30)
+            assert lan.owner(VIP) == "b"
+            lan.crash("b")
+            await asyncio.sleep(30)
+            assert lan.masters() == ["a"] and lan.owner(VIP) is None
+            lan.interface("a").manager.failures.clear()
+            lan.start("b")
+            await asyncio.sleep(60)
+            lan.check()
+
+    @virtual_time()
+    async def test_an_address_that_is_left_gone(self) -> None:
+        async with Lan() as lan:
+            lan.router("a", vips=[f"{VIP}/24"], on_address_lost="ignore")
+            await lan.settle()
+            lan.interface("a").delete(VIP)
+            await asyncio.sleep(5)
+            assert lan.owner(VIP) is None
+            lan.check()
+
+    @virtual_time()
+    async def test_an_address_that_was_there_before(self) -> None:
+        async with Lan() as lan:
+            a, _ = pair(lan)
+            lan.interface("a").add(f"{VIP}/24")
+            await lan.settle()
+            assert a.state is State.MASTER
+            lan.check()

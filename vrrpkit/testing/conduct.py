@@ -36,6 +36,7 @@ from vrrpkit.vrrp.vocabulary import (
     Demote,
     Granted,
     GroupReleased,
+    KernelRefusedAddresses,
     LostAddress,
     LostRoute,
     MasterUnreachable,
@@ -169,6 +170,9 @@ class Conduct:
             past.primary = event.primary
         elif isinstance(event, PrimaryAddress):
             past.primary = event.address
+        if isinstance(event, KernelRefusedAddresses):
+            for address in router.options.all_addresses:
+                self.due.pop((ANNOUNCEMENT, router.name, address), None)
         if priority != router.priority:
             skews = [router.skew(each, past.learnt) for each in (priority, router.priority)]
             past.down_at += skews[1] - skews[0]

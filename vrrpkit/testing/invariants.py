@@ -43,7 +43,7 @@ class Invariant(enum.StrEnum):
     BEST_MASTER = "best-master"
     """A router that is fit and preempts, and hears only MASTERs of lower priority, becomes MASTER
     within the same time, after its preempt_delay (section 6.4.2: an advert of lower priority does
-    not move Active_Down_Timer)."""
+    not move Active_Down_Timer); not while the kernel refuses what belongs to it."""
     NOT_EARLY = "not-early"
     """A router becomes MASTER no sooner than Active_Down_Timer ends: that is down_factor x the
     learnt interval + skew after its start and after each advert that it must heed, and skew after
@@ -63,7 +63,8 @@ class Invariant(enum.StrEnum):
     before (section 6.4.2)."""
     HOLDS_ADDRESSES = "holds-addresses"
     """A MASTER has every virtual address on its host within one round of its reconciler (sections
-    6.4.1 and 6.4.2); not those that were taken away while it has on_address_lost="ignore"."""
+    6.4.1 and 6.4.2); not those that were taken away while it has on_address_lost="ignore", nor
+    while the kernel refuses some."""
     ANNOUNCES = "announces"
     """Whoever becomes MASTER announces each virtual address within the same time (sections 6.4.1
     and 6.4.2: gratuitous ARP, unsolicited neighbour advertisement)."""

@@ -84,7 +84,7 @@ class Router:
     demoted_until: float = 0.0
     """When its latest demotion ends."""
     bereft: bool = False
-    """Whether an address was taken away that it leaves gone."""
+    """Whether an address was taken away that it leaves gone, or refused by the kernel."""
     hindered: bool = False
     """Whether what belongs to it was refused or taken away, so that it may leave a MASTER alone
     that can serve."""
@@ -133,12 +133,14 @@ class Router:
             self.demoted_until = at + step.event.seconds
         elif isinstance(step.event, Promote):
             self.demoted_until = 0.0
-        elif isinstance(step.event, KernelRefusedAddresses | LostAddress | LostRoute):
+        elif isinstance(step.event, KernelRefusedAddresses):
+            self.hindered = self.bereft = True
+        elif isinstance(step.event, LostAddress | LostRoute):
             self.hindered = True
             policy = self.options.on_address_lost or self.options.profile.address_lost
-            self.bereft = policy is LostPolicy.IGNORE
+            self.bereft = self.bereft or policy is LostPolicy.IGNORE
         elif isinstance(step.event, AddressesInPlace):
-            self.hindered = False
+            self.hindered = self.bereft = False
         if step.priority != self.priority:
             self.moved = at
         self.state, self.priority = step.state, step.priority
