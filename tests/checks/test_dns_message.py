@@ -6,6 +6,7 @@ import random
 import re
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import dpkt
 import pytest
@@ -119,6 +120,21 @@ def test_a_type_is_not_text() -> None:
 @pytest.mark.parametrize("message", [b"", b"\x12", b"\x12\x35" + ASKED[2:], b"\x34\x12"])
 def test_answers_to_something_else(message: bytes) -> None:
     assert answer(message, ASKED) is None
+
+
+@pytest.mark.parametrize("rcode", [1, 2, 4, 5, 9])
+def test_a_refusal_need_not_repeat_the_question(rcode: int) -> None:
+    header = ASKED[:2] + struct.pack("!HHHHH", 0x8180 | rcode, 0, 0, 0, 0)
+    assert read(header).rcode == rcode
+    assert list(read(header).records(1)) == []
+
+
+def test_a_truncated_answer_need_not_repeat_the_question() -> None:
+    header = ASKED[:2] + struct.pack("!HHHHH", 0x8380, 0, 0, 0, 0)
+    assert read(header).truncated
+    assert read(said(flags=0x8380)[:-3]).truncated
+    with pytest.raises(Malformed, match="another question"):
+        read(said(ASKED[:-1] + b"\x03", flags=0x8380))
 
 
 @pytest.mark.parametrize(
@@ -246,6 +262,80 @@ def test_pointers_to_what_is_no_name(content: bytes, says: str) -> None:
 def test_a_name_that_goes_on_in_the_next_record() -> None:
     with pytest.raises(Malformed, match="longer than its record"):
         texts(said(ASKED, record("NS", b"\x01a"), record("NS", b"\0")), "NS")
+
+
+class Counted(bytes):
+    """Octets that count how often one is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        Counted.looks += 1
+        return super().__getitem__(key)
+
+
+def chain(step: bytes) -> tuple[bytes, int]:
+    """A record full of ``step`` and a pointer to the one before, and where the last of them is."""
+    content = b"\0"
+    at = start = len(said()) + 12
+    while start + len(content) + len(step) + 2 < 0x3FFF:
+        here = start + len(content)
+        content += step + struct.pack("!H", 0xC000 | at)
+        at = here
+    return record(65280, content), at
+
+
+@pytest.mark.parametrize("step", [b"", b"\x01a"])
+@pytest.mark.parametrize("back", [0, 400])
+def test_all_names_together_take_as_many_steps_as_there_are_octets(step: bytes, back: int) -> None:
+    """A thousand names that begin at the end of a long chain of pointers, or all along it."""
+    first, last = chain(step)
+    number = 3700
+    names = [
+        record("NS", struct.pack("!H", 0xC000 | max(12, last - index * back // number * 2)))
+        for index in range(number)
+    ]
+    message = Counted(said(ASKED, first, *names))
+    Counted.looks = 0
+    try:
+        found = [dns_records.text(each) for each in read(message).records(TYPES["NS"])]
+    except Malformed:
+        found = []
+    assert not found
+    assert Counted.looks < 3 * len(message)
+
+
+def test_names_that_share_their_ends_are_read_once() -> None:
+    """Many good names, each pointing into the one before: as a zone of a long chain has them."""
+    base = len(said()) + 12
+    records = [record("NS", b"\x01a" * 100 + b"\0")]
+    records += [
+        record("NS", struct.pack("!H", 0xC000 | (base + 2 * (index % 100))))
+        for index in range(4000)
+    ]
+    message = Counted(said(ASKED, *records))
+    Counted.looks = 0
+    found = [dns_records.text(each) for each in read(message).records(TYPES["NS"])]
+    assert found[:3] == ["a." * 100, "a." * 100, "a." * 99]
+    assert len(found) == 4001
+    assert Counted.looks < 2 * len(message)
+
+
+def test_a_name_without_end_is_skipped_no_further_than_a_name_may_go() -> None:
+    """What would be names of 60,000 octets, one beginning after the other."""
+    content = b"\x01a" * 6
+    message = Counted(said(ASKED, *[record("NS", content)] * 2000))
+    Counted.looks = 0
+    with pytest.raises(Malformed):
+        [dns_records.text(each) for each in read(message).records(TYPES["NS"])]
+    assert Counted.looks < 1000
+
+
+def test_a_name_has_pointers_enough() -> None:
+    first, last = chain(b"")
+    message = said(ASKED, first, record("NS", struct.pack("!H", 0xC000 | last)))
+    with pytest.raises(Malformed, match="more than 255 compression pointers"):
+        texts(message, "NS")
 
 
 def test_a_name_of_many_small_steps_is_too_long() -> None:

@@ -34,6 +34,9 @@ HEALTHY = frozenset({RCODES["NOERROR"]})
 STRAYS = 100
 """Datagrams with another identifier that are passed over in one attempt."""
 
+SHOWN = 20
+"""Records that a failure's text quotes."""
+
 _GENERIC_TYPE = re.compile("TYPE([0-9]{1,5})")
 
 Codes: TypeAlias = "str | int | Iterable[str | int]"
@@ -108,7 +111,7 @@ class DNSChecker(DirectChecker):
 
     The query goes to the server's port, or to 53 if it has none, by UDP; if the answer is marked as
     truncated, it is asked again by TCP within the same attempt. Identifier and local port are
-    random, the question must be repeated in the answer, and only datagrams from where the query
+    random, the question must be repeated in an answer that has one, and only datagrams from where the query
     went to are heard; one with another identifier is passed over. What the answer contains does not
     matter unless ``expect`` or ``min_answers`` is given, as in keepalived.
 
@@ -201,7 +204,9 @@ class DNSChecker(DirectChecker):
         texts = list(map(dns_records.text, found))
         for wanted in self._wanted:
             if wanted not in texts:
-                has = ", ".join(map(repr, texts)) or "no record of that type"
+                has = ", ".join(map(repr, texts[:SHOWN])) or "no record of that type"
+                if len(texts) > SHOWN:
+                    has += f" and {len(texts) - SHOWN} others"
                 raise CheckFailed(
                     f"the answer to {self.name} {self.type} lacks {wanted!r}, it has {has}"
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import attrs
 
@@ -64,6 +65,11 @@ IN = 1
 ANY = TYPES["ANY"]
 NAME_LIMIT = 255
 LABEL_LIMIT = 63
+POINTER_LIMIT = 255
+"""Twice the labels that a name may have: more lead nowhere."""
+
+Names: TypeAlias = "dict[int, tuple[str, int]]"
+"""The names of a message by their offsets, without the dot of the root, and their octets."""
 
 _HEADER = struct.Struct("!HHHHHH")
 _QUESTION_END = struct.Struct("!HH")
@@ -123,6 +129,8 @@ class Record:
     start: int
     """Where its content begins in the message: names in it may point elsewhere."""
     end: int
+    names: Names = attrs.field(factory=dict[int, "tuple[str, int]"], repr=False, eq=False)
+    """The names of its message that have been read."""
 
     @property
     def content(self) -> bytes:
@@ -133,7 +141,7 @@ class Record:
 
         :raises Malformed: there is none, or it goes on beyond the content.
         """
-        name, after = read_name(self.message, self.start + at)
+        name, after = read_name(self.message, self.start + at, self.names)
         if after > self.end:
             raise Malformed("a name is longer than its record")
         return name, after - self.start
@@ -157,6 +165,7 @@ class Answer:
         :raises Malformed: the section breaks the format.
         """
         message, at = self.message, self.start
+        names: Names = {}
         for _ in range(self.count):
             at = _skip_name(message, at)
             if at + _RECORD_END.size > len(message):
@@ -166,7 +175,7 @@ class Answer:
             if at + length > len(message):
                 raise Malformed("the answer ends within a record")
             if group == IN and kind in (found, ANY):
-                yield Record(found, message, at, at + length)
+                yield Record(found, message, at, at + length, names)
             at += length
 
 
@@ -185,16 +194,18 @@ def answer(message: bytes, asked: bytes) -> Answer | None:
         raise Malformed("the message that came is a query, not an answer")
     if flags & _OPCODE:
         raise Malformed(f"the answer is to an operation {(flags & _OPCODE) >> 11}, not to a query")
-    rcode = flags & _RCODE
+    truncated = bool(flags & _TRUNCATED)
     end = len(asked)
-    if questions == 0 and rcode == RCODES["FORMERR"]:
-        # A server that could not read the question cannot repeat it.
+    rcode = flags & _RCODE
+    if (questions == 0 and (rcode or truncated)) or (truncated and len(message) < end):
+        # Who could not read the question, or refuses everything, may leave it out; and so may who
+        # has no room for it. The response code says all there is to know.
         end = _HEADER.size
     elif questions != 1 or _comparable(message[:end]) != _comparable(asked):
         raise Malformed("the answer is to another question")
     return Answer(
         rcode=rcode,
-        truncated=bool(flags & _TRUNCATED),
+        truncated=truncated,
         message=message,
         start=end,
         count=answers,
@@ -208,7 +219,10 @@ def _comparable(message: bytes) -> tuple[bytes, bytes]:
 
 
 def _skip_name(message: bytes, at: int) -> int:
+    end = at + NAME_LIMIT
     while True:
+        if at >= end:
+            raise Malformed(f"a name has more than {NAME_LIMIT} octets")
         if at >= len(message):
             raise Malformed("the answer ends within a name")
         length = message[at]
@@ -221,40 +235,55 @@ def _skip_name(message: bytes, at: int) -> int:
             return at
 
 
-def read_name(message: bytes, at: int) -> tuple[str, int]:
+def read_name(message: bytes, at: int, names: Names | None = None) -> tuple[str, int]:
     """The name at an offset in lower case with its final dot, and the offset after it.
 
+    :param names: what has been read of this message, which grows: every offset is read once, so
+        that all names of a message take as many steps as it has octets, wherever they point.
     :raises Malformed: there is none.
     """
+    known: Names = {} if names is None else names
     after = _skip_name(message, at)
-    labels: list[str] = []
-    octets = 1
-    lowest = at
+    text, octets = "", 1
+    walked: list[tuple[int, bytes]] = []
+    pointers, lowest = 0, at
     while True:
+        if at in known:
+            text, octets = known[at]
+            break
         if at >= len(message):
             raise Malformed("the answer ends within a name")
         length = message[at]
         if length >= 0xC0:
             if at + 1 >= len(message):
                 raise Malformed("the answer ends within a name")
+            walked.append((at, b""))
             at = (length & 0x3F) << 8 | message[at + 1]
             # Each pointer leads further back than the one before, or it might go round for ever.
             if at >= lowest:
                 raise Malformed("a name is compressed in a circle")
             lowest = at
+            pointers += 1
+            if pointers > POINTER_LIMIT:
+                raise Malformed(f"a name has more than {POINTER_LIMIT} compression pointers")
             continue
         if length > LABEL_LIMIT:
             raise Malformed(f"a label of a name begins with {length:#04x}")
-        at += 1
         if not length:
-            return "".join(f"{label}." for label in labels) or ".", after
-        if at + length > len(message):
+            break
+        end = at + 1 + length
+        if end > len(message):
             raise Malformed("the answer ends within a name")
-        octets += 1 + length
-        if octets > NAME_LIMIT:
-            raise Malformed(f"a name has more than {NAME_LIMIT} octets")
-        labels.append(_label(message[at : at + length]))
-        at += length
+        walked.append((at, message[at + 1 : end]))
+        at = end
+    for start, label in reversed(walked):
+        if label:
+            octets += 1 + len(label)
+            if octets > NAME_LIMIT:
+                raise Malformed(f"a name has more than {NAME_LIMIT} octets")
+            text = f"{_label(label)}.{text}"
+        known[start] = text, octets
+    return text or ".", after
 
 
 def _label(octets: bytes) -> str:
