@@ -17,7 +17,7 @@ async def main(service: str, path: str, servers: list[str]) -> None:
         servers=servers,
         check=HTTPChecker(path, status=200, interval=1, timeout=1, fall=2, rise=2),
     ) as web:
-        await web.wait_for_quorum()
+        await web.wait_for_quorum(checked=True)
         print(f"{web.name} is {web.state}", flush=True)
         async for event in web.events():
             print(event, flush=True)

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     )
     from vrrpkit.ipvs.pool import ServerState
     from vrrpkit.ipvs.server import RealServer, VirtualServer
-    from vrrpkit.ipvs.status import ServerStatus, VirtualServerState
+    from vrrpkit.ipvs.status import PoolStatus, ServerStatus, VirtualServerState
     from vrrpkit.ipvs.sync import ConnectionSync
     from vrrpkit.ipvs.table import ConnectionTimeouts
     from vrrpkit.notify.fifo import NotifyFIFO
@@ -170,7 +170,7 @@ _HOMES = {
     ),
     "vrrpkit.ipvs.pool": ("ServerState",),
     "vrrpkit.ipvs.server": ("RealServer", "VirtualServer"),
-    "vrrpkit.ipvs.status": ("ServerStatus", "VirtualServerState"),
+    "vrrpkit.ipvs.status": ("PoolStatus", "ServerStatus", "VirtualServerState"),
     "vrrpkit.ipvs.sync": ("ConnectionSync",),
     "vrrpkit.ipvs.table": ("ConnectionTimeouts",),
     "vrrpkit.notify.fifo": ("NotifyFIFO",),
@@ -293,6 +293,7 @@ __all__ = [
     "Peer",
     "PermissionMissing",
     "PingChecker",
+    "PoolStatus",
     "Port",
     "PriorityChanged",
     "Profile",

@@ -341,6 +341,7 @@ class Check:
             attempts=tries,
             duration=now - self._began,
             at=time.time(),
+            clock=now,
             count=self.count,
         )
         _call(self._on_result, result)

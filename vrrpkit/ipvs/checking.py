@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Container
 from functools import partial
 from typing import TypeAlias
@@ -65,7 +66,13 @@ class Checking:
         self._overdue = overdue
         self._not_made = not_made
         self._checks: dict[str, tuple[Check, ...]] = {}
+        self.paused_since = None if self._serves else time.time()
+        """Since when no check is made, in seconds since 1970; ``None`` while they are."""
         self._unfollow = None if follows is None else follows.on_transition(self._changed)
+
+    @property
+    def _serves(self) -> bool:
+        return self._follows is None or self._follows.state is State.MASTER
 
     def of(self, name: str) -> tuple[Check, ...]:
         """The checks of a server, in the order of its checkers."""
@@ -78,14 +85,13 @@ class Checking:
         :param seen: an earlier run saw it in service: its first failure is one of many.
         """
         name = enlisted.member.name
-        paused = self._follows is not None and self._follows.state is not State.MASTER
         self._checks[name] = tuple(
             self._scheduler.add(
                 checker,
                 enlisted.target,
                 alpha=number in failing,
                 seen=seen,
-                paused=paused,
+                paused=not self._serves,
                 on_result=partial(self._checked, name, number),
                 on_stuck=partial(self._overdue, name),
                 on_not_made=partial(self._not_made, name),
@@ -107,6 +113,10 @@ class Checking:
         return tuple(check for name in tuple(self._checks) for check in self.drop(name))
 
     def _changed(self, transition: Transition | GroupTransition) -> None:
+        if transition.state is State.MASTER:
+            self.paused_since = None
+        elif self.paused_since is None:
+            self.paused_since = time.time()
         for checks in self._checks.values():
             for check in checks:
                 if transition.state is State.MASTER:

@@ -24,6 +24,7 @@ from vrrpkit.ipvs.addresses import destination_key
 from vrrpkit.ipvs.adoption import Memory, Remembered, adopt
 from vrrpkit.ipvs.adoption import Table as Adoptable
 from vrrpkit.ipvs.adoption import quorate as adopted_quorum
+from vrrpkit.ipvs.asking import Asking
 from vrrpkit.ipvs.checking import Checking, Followed
 from vrrpkit.ipvs.claim import Claim
 from vrrpkit.ipvs.connections import entries_of, live
@@ -100,6 +101,9 @@ class Driver:
         self._seen: set[str] = set()
         """Servers that an earlier run saw in service, until their checks begin."""
         self._draining = Draining(options.label)
+        self._asking = Asking()
+        self._unchecked = {each.member.name: len(each.checks) for each in options.enlisted}
+        """How many checks servers have that are not checked yet."""
         self._stack = AsyncExitStack()
         self._begun = False
 
@@ -156,6 +160,7 @@ class Driver:
                 self.checking.add(
                     enlisted, failing=seat.failing, seen=enlisted.member.name in self._seen
                 )
+            self._unchecked.pop(enlisted.member.name, None)
         self._seen.clear()
         self._memorizing.begin()
 
@@ -196,6 +201,7 @@ class Driver:
     async def end(self) -> None:
         """Stop the checks and give the table back; a cancellation waits for the end."""
         self._draining.end()
+        self._asking.end(self.options.label)
         self._memorizing.end()
         checks = self.checking.close()
         if self._begun and self.options.omega:
@@ -264,6 +270,7 @@ class Driver:
                 )
             )
             self._results.publish(result)
+            self._asking.heard(name, number)
         except BaseException as bug:
             # From what the user's checker says of itself, for example.
             if isinstance(bug, KeyboardInterrupt | SystemExit):
@@ -299,6 +306,21 @@ class Driver:
     def present(self) -> list[PoolNotice]:
         """What who listens from now on must know; nothing before the start and after the end."""
         return self.pool.present(self._now()) if self.running else []
+
+    async def asked(self) -> None:
+        """Wait until every check of every server that is there now has given a result.
+
+        :raises Closed: the virtual server ended before.
+        """
+        missing = [
+            (name, number)
+            for name in (seat.member.name for seat in self.pool.seats)
+            for number, check in enumerate(self.checking.of(name))
+            if check.last is None
+        ]
+        for name, count in self._unchecked.items():
+            missing += [(name, number) for number in range(count)]
+        await self._asking.over(missing)
 
     async def add(self, server: RealServer) -> None:
         """See :meth:`vrrpkit.VirtualServer.add`."""
@@ -364,6 +386,8 @@ class Driver:
         name = seat.member.name
         checks = self.checking.drop(name)
         self._draining.give_up(name)
+        self._unchecked.pop(name, None)
+        self._asking.gone(name)
         self._roster.leave(seat.member)
         self._feed(self.pool.remove(name, self._now(), left=left))
         await claim.settled()

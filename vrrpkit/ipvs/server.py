@@ -23,15 +23,17 @@ from vrrpkit.ipvs.options import Options
 from vrrpkit.ipvs.pool import ServerState
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.status import (
+    PoolStatus,
     ServerStatus,
     ServiceStatistics,
     VirtualServerState,
+    pool_status,
     statistics,
     status,
 )
 from vrrpkit.ipvs.table import Table, require_table
 from vrrpkit.leaving import Body, to_the_end
-from vrrpkit.values import is_number, whole_number
+from vrrpkit.values import flag, is_number, whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
 
@@ -266,8 +268,28 @@ class VirtualServer:
                 driver.pool.serves(seat),
                 (check.last for check in driver.checking.of(seat.member.name)),
                 entries,
+                driver.checking.paused_since,
             )
             for seat in driver.pool.seats
+        )
+
+    @property
+    def paused_since(self) -> float | None:
+        """Since when no server is checked, because the router that it ``follows`` is not MASTER, in
+        seconds since 1970: all verdicts are of before. ``None`` while they are checked."""
+        return None if self._driver is None else self._driver.checking.paused_since
+
+    def status(self) -> PoolStatus:
+        """All of this at one moment in plain values, as they go into JSON."""
+        driver = self._driver
+        pool = None if driver is None else driver.pool
+        return pool_status(
+            self.options,
+            state=self.state,
+            weight=0 if pool is None else pool.weight,
+            refused=self.refused,
+            paused_since=self.paused_since,
+            servers=self.servers,
         )
 
     def endpoint_of(self, name: str) -> str | None:
@@ -295,11 +317,21 @@ class VirtualServer:
 
     # --- what it tells --------------------------------------------------------------------------
 
-    async def wait_for_quorum(self) -> None:
+    async def wait_for_quorum(self, *, checked: bool = False) -> None:
         """Return at once when the quorum is reached, else the next time that it is.
 
+        :param checked: first wait until every check of every real server has given a result. At
+            the start all count as healthy, without ``alpha``; after this, those that are do.
+            Checks that pause, for a router that is not MASTER, give none.
         :raises Closed: the virtual server ended before.
         """
+        if checked:
+            flag("checked", checked)
+            if self._driver is None:
+                # It will say one of them when it begins.
+                await self._hub.wait_for(lambda notice: isinstance(notice, QuorumUp | QuorumDown))
+            if not self._hub.closed:
+                await self._running.asked()
         if self.state is VirtualServerState.UP:
             return
         if self._hub.closed:
