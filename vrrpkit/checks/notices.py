@@ -33,7 +33,7 @@ class CheckResult:
     """When it ended, in seconds since 1970."""
     count: int
     """Checks of this server by this checker so far, this one included."""
-    clock: float = 0.0
+    clock: float = attrs.field(default=0.0, eq=False)
     """When it ended, in seconds of the event loop's clock, which never jumps."""
 
     def __str__(self) -> str:
