@@ -111,7 +111,7 @@ async def test_addresses_come_and_go_in_no_time() -> None:
     bus = MemoryBus()
     a = bus.interface("192.0.2.1")
     seen: list[int] = []
-    unwatch = a.watch(lambda: seen.append(len(a.manager.table)))
+    unwatch = a.watch_addresses(lambda: seen.append(len(a.manager.table)))
     await a.open()
     listener = Listener()
     addresses = await hold(a, listener)
@@ -126,6 +126,32 @@ async def test_addresses_come_and_go_in_no_time() -> None:
     unwatch()
     unwatch()
     assert asyncio.get_running_loop().time() == 1000
+    await a.close()
+
+
+@virtual_time()
+async def test_who_watches_the_link_hears_nothing_of_what_routers_do_to_it() -> None:
+    bus = MemoryBus()
+    a = bus.interface("192.0.2.1")
+    await a.open()
+    seen: list[tuple[bool, int]] = []
+    a.watch(lambda: seen.append((a.link.up, len(a.link.listed))))
+    before = a.link
+    addresses = await hold(a, Listener())
+    addresses.acquire()
+    await addresses.settled()
+    # One object for all that look at it.
+    assert seen == [] and a.link is before
+    a.add("192.0.2.77/24")
+    assert ip_address("192.0.2.77") in a.link.listed
+    a.set_carrier(False)
+    a.set_carrier(False)
+    a.set_carrier(True)
+    a.delete("192.0.2.77")
+    addresses.release()
+    await addresses.settled()
+    assert seen == [(True, 3), (False, 3), (True, 3), (True, 2)]
+    assert a.link == before
     await a.close()
 
 
@@ -303,7 +329,7 @@ async def test_a_paused_process_hears_first_and_then_wakes() -> None:
     assert listener.heard == ["received hello", "lost 192.0.2.10", "changed"]
     await addresses.settled()
     await asyncio.sleep(0)
-    assert sorted(listener.heard[3:]) == ["acquired", "changed", "due"]
+    assert sorted(listener.heard[3:]) == ["acquired", "due"]
     await a.close()
 
 

@@ -46,6 +46,12 @@ class Link:
     tentative ones."""
     tentative: tuple[IPAddress, ...] = ()
     """Addresses that may be used once duplicate address detection has found nobody with them."""
+    listed: frozenset[IPAddress] = attrs.field(init=False, eq=False, repr=False)
+    """:attr:`addresses` without prefix lengths: one set, which all routers of a link share."""
+
+    def __attrs_post_init__(self) -> None:
+        listed = frozenset(address for address, _prefix in self.addresses)
+        object.__setattr__(self, "listed", listed)
 
     def source(
         self, family: int, exclude: Iterable[IPAddress] = (), link_local: bool = True
@@ -53,7 +59,7 @@ class Link:
         """The address that adverts leave from: the primary IPv4 address, or the IPv6 link-local
         one, never one of ``exclude`` (RFC 9568 section 5.1.1.1 and 5.1.2.1). ``link_local=False``
         takes a global IPv6 address, which unicast across routers needs."""
-        barred = set(exclude)
+        barred = exclude if isinstance(exclude, frozenset) else frozenset(exclude)
         for address, _prefix in self.addresses:
             fits = family == 4 or address.is_link_local is link_local
             if address.version == family and fits and address not in barred:

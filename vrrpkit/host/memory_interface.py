@@ -65,7 +65,10 @@ class MemoryInterface(Interface):
         self._ifindex = ifindex
         self._mac = mac
         self._users = 0
+        self._link: Link | None = None
+        self._told: Link | None = None
         self._watchers: dict[object, Callable[[], None]] = {}
+        self._address_watchers: dict[object, Callable[[], None]] = {}
         self._virtual: dict[tuple[int, int], MemoryInterface] = {}
         self._devices: dict[str, MemoryInterface] = {}
         self._base: MemoryInterface = self
@@ -106,24 +109,37 @@ class MemoryInterface(Interface):
 
     @property
     def link(self) -> Link:
-        return Link(
-            name=self.name,
-            ifindex=self._ifindex,
-            up=self.carrier,
-            mac=self._mac,
-            addresses=tuple(
-                (each.ip, each.network.prefixlen)
-                for each, entry in self.manager.table.items()
-                if not entry.ours
-            ),
-        )
+        # One object until something changes: hundreds of routers look at it.
+        link, others = self._link, self.manager.others
+        if link is None or link.up is not self.carrier or link.addresses is not others:
+            link = self._link = Link(
+                name=self.name,
+                ifindex=self._ifindex,
+                up=self.carrier,
+                mac=self._mac,
+                addresses=others,
+            )
+        return link
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        # Asked now, so that the next change is seen as one.
+        if not self._watchers:
+            self._told = self.link
+        return self._watch(self._watchers, changed)
+
+    def watch_addresses(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` after each change of the addresses in the table of :attr:`manager`,
+        those of virtual routers among them; returns what ends it."""
+        return self._watch(self._address_watchers, changed)
+
+    def _watch(
+        self, watchers: dict[object, Callable[[], None]], changed: Callable[[], None]
+    ) -> Callable[[], None]:
         key = object()
-        self._watchers[key] = changed
+        watchers[key] = changed
 
         def unwatch() -> None:
-            self._watchers.pop(key, None)
+            watchers.pop(key, None)
 
         return unwatch
 
@@ -350,8 +366,17 @@ class MemoryInterface(Interface):
             self._tell_watchers()
 
     def _tell_watchers(self) -> None:
-        for key, changed in list(self._watchers.items()):
-            if key in self._watchers:
+        self._tell(self._address_watchers)
+        # As in the kernel's case: who watches the link hears nothing of what routers do to it. All
+        # of them would look at it again at each address that one of them takes.
+        link = self.link
+        if link != self._told:
+            self._told = link
+            self._tell(self._watchers)
+
+    def _tell(self, watchers: dict[object, Callable[[], None]]) -> None:
+        for key, changed in list(watchers.items()):
+            if key in watchers:
                 changed()
 
     def _announce(self, vips: Sequence[VIP]) -> None:

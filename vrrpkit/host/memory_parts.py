@@ -94,6 +94,7 @@ class MemoryAddresses:
         self.taken: Callable[[IPAddress], bool] = lambda _address: False
         """Whether somebody else on the link has an address."""
         self._detected = detected
+        self._others: tuple[tuple[IPAddress, int], ...] | None = None
         self._removed = removed
         self._changed = changed
         self._manager_of = manager_of
@@ -135,6 +136,18 @@ class MemoryAddresses:
         entry = self._at(vip).table.get(vip.interface)
         return entry is not None and entry.ours
 
+    @property
+    def others(self) -> tuple[tuple[IPAddress, int], ...]:
+        """The addresses that this library did not put there, with their prefix lengths; the same
+        object until they change."""
+        if self._others is None:
+            self._others = tuple(
+                (each.ip, each.network.prefixlen)
+                for each, entry in self.table.items()
+                if not entry.ours
+            )
+        return self._others
+
     def tentative(self, vip: VIP) -> bool:
         entry = self._at(vip).table.get(vip.interface)
         return entry is not None and not entry.usable
@@ -153,6 +166,8 @@ class MemoryAddresses:
                 loop = asyncio.get_running_loop()
                 entry.verdict = loop.call_later(DETECTION, self._judge, entry)
         self._forget_lease(entry)
+        if not entry.ours:
+            self._others = None
         if lease is not None:
             loop = asyncio.get_running_loop()
             entry.until = loop.call_later(lease, self.remove, address)
@@ -164,12 +179,16 @@ class MemoryAddresses:
 
     def remove(self, address: IPInterface, *, own: bool = False) -> None:
         """Take an address off, whoever put it there."""
-        alike = [each for each in self.table if each.network == address.network]
+        alike: list[IPInterface] = []
+        if not self.promote_secondaries and address.version == 4:
+            alike = [each for each in self.table if each.network == address.network]
         entry = self.table.pop(address, None)
         if entry is None:
             return
         self._end(entry)
-        if not self.promote_secondaries and address.version == 4 and alike[0] == address:
+        if not entry.ours:
+            self._others = None
+        if alike and alike[0] == address:
             for other in alike[1:]:
                 self._lose(other, own=own)
         self._removed(address, False)
@@ -178,6 +197,8 @@ class MemoryAddresses:
         """Lose an address with the first one of its prefix."""
         entry = self.table.pop(address)
         self._end(entry)
+        if not entry.ours:
+            self._others = None
         if own and not entry.ours:
             self.put(address, None, ours=False)
         else:

@@ -140,7 +140,7 @@ class RouterHost:
         for interface in self.interface.machine():
             if interface not in self._watched:
                 self._watched.add(interface)
-                interface.watch(changed)
+                interface.watch_addresses(changed)
             for address, entry in interface.manager.table.items():
                 (held if entry.ours else foreign).add(address.ip)
         return frozenset(held), frozenset(foreign)

@@ -87,6 +87,4 @@ class TrackInterface(Tracker):
         if not delay.see(up, interface.deadlines.now(), gone=link is None) or link is None:
             return False
         # A link that is down and does not count as such has taken its IPv6 addresses along.
-        return (
-            not up or self.address is None or self.address in {have for have, _ in link.addresses}
-        )
+        return not up or self.address is None or self.address in link.listed

@@ -10,7 +10,7 @@ import asyncio
 import enum
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 import attrs
@@ -129,10 +129,8 @@ class _MemoryPort(Port):
         self._station.drain()
 
     def hears(self, crossing: Crossing) -> bool:
-        """Whether a message is for this virtual router."""
+        """Whether a message with its VRID is for this virtual router."""
         membership = self.membership
-        if len(crossing.payload) < 2 or crossing.payload[1] != membership.vrid:
-            return False
         if membership.group is not None:
             return crossing.destination == membership.group
         return bool(membership.peers) and crossing.destination == membership.source
@@ -147,21 +145,26 @@ class Station(Transport):
         self.frozen = False
         """What arrives stays in the queue until :meth:`drain`, as for a process that is stopped."""
         self._segment = segment
-        self._ports: dict[_MemoryPort, None] = {}
+        # By VRID: with hundreds of virtual routers here, each message is for one of them.
+        self._ports: dict[int, dict[_MemoryPort, None]] = {}
+        self._sources: Counter[IPAddress] = Counter()
         self._queue: list[_Parcel] = []
 
     def join(self, membership: Membership, receiver: Receiver) -> Port:
         port = _MemoryPort(self, membership, receiver)
-        self._ports[port] = None
+        self._ports.setdefault(membership.vrid, {})[port] = None
+        self._sources[membership.source] += 1
         return port
 
     def leave(self, port: _MemoryPort) -> None:
         """Forget a port."""
-        self._ports.pop(port, None)
+        if port in self._ports.get(port.membership.vrid, ()):
+            del self._ports[port.membership.vrid][port]
+            self._sources[port.membership.source] -= 1
 
     def has(self, address: IPAddress) -> bool:
         """Whether a virtual router here sends from ``address``."""
-        return any(port.membership.source == address for port in self._ports)
+        return self._sources[address] > 0
 
     def send(
         self,
@@ -196,7 +199,8 @@ class Station(Transport):
         crossing = parcel.crossing
         if not self._segment.passes(crossing, parcel.station):
             return
-        ports = [port for port in self._ports if port.hears(crossing)]
+        alike = self._ports.get(crossing.payload[1], {}) if len(crossing.payload) > 1 else {}
+        ports = [port for port in alike if port.hears(crossing)]
         again = crossing.fates[self.name] in (Fate.DELIVERED, Fate.DUPLICATED)
         if ports or crossing.announced is not None:
             crossing.fates[self.name] = Fate.DUPLICATED if again else Fate.DELIVERED
@@ -211,7 +215,7 @@ class Station(Transport):
         )
         for port in ports:
             # An earlier receiver may have closed a later one.
-            if port in self._ports:
+            if port in alike:
                 port.receiver.received(datagram)
 
 

@@ -238,6 +238,7 @@ class Belongings:
             Intruder(interface.name, address, prefix)
             for interface, mine in self._places.items()
             if (link := interface.link) is not None
+            if not mine.isdisjoint(link.listed)
             for address, prefix in link.addresses
             if address in mine
         )

@@ -61,6 +61,8 @@ class Seat:
         wake: Callable[[], None],
     ) -> None:
         self._options = options
+        self._barred = frozenset[IPAddress]() if options.owner else options.all_addresses
+        """What moves away, and is never a source."""
         self._deadlines = interface.deadlines
         self._delayed = self._deadlines.new(wake)
         self._retry = self._deadlines.new(wake)
@@ -104,11 +106,13 @@ class Seat:
     def own(self) -> frozenset[IPAddress]:
         """The addresses that are this router's and nobody else's."""
         link = self.interface.link
-        listed: set[IPAddress] = set()
-        if link is not None:
-            listed.update(address for address, _prefix in link.addresses)
-        own = listed if self._options.owner else listed - self._options.all_addresses
-        return frozenset(own if self.source is None else own | {self.source})
+        # Nearly always the set of the link itself, of which there is one for all of its routers.
+        own = frozenset[IPAddress]() if link is None else link.listed
+        if not own.isdisjoint(self._barred):
+            own -= self._barred
+        if self.source is not None and self.source not in own:
+            own |= {self.source}
+        return own
 
     def check(self, wait: bool) -> None:
         """Refuse to start where starting cannot work.
@@ -242,11 +246,9 @@ class Seat:
     def _choose(self, link: Link) -> IPAddress | None:
         options = self._options
         if options.source is not None:
-            listed = {address for address, _prefix in link.addresses}
-            return options.source if options.source in listed else None
-        barred = frozenset[IPAddress]() if options.owner else options.all_addresses
+            return options.source if options.source in link.listed else None
         local = not options.peers or options.peers[0].address.is_link_local
-        return link.source(options.family, barred, link_local=local)
+        return link.source(options.family, self._barred, link_local=local)
 
     def _join(self, link: Link, source: IPAddress) -> None:
         speaks, also = self._indexes(link)
