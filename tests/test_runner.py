@@ -1,18 +1,22 @@
-"""run(): signals become a cancellation, and cleanup is never cut short."""
+"""run(): signals become a cancellation, and leaving ends in time."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from vrrpkit.runner import SIGNALS, run
+from vrrpkit.errors import ConfigError
+from vrrpkit.runner import FILES, SIGNALS, run
 
 SERVICE = """
 import asyncio, logging, signal, sys
@@ -31,20 +35,24 @@ async def main():
         print("left", flush=True)
 {after}
 
-run(main())
+run(main(){options})
 print("not reached", flush=True)
 """
 
 
 def service(
-    cleanup: str = "asyncio.sleep(0)", before: str = "", after: str = ""
+    cleanup: str = "asyncio.sleep(0)",
+    before: str = "",
+    after: str = "",
+    options: str = "",
+    stdin: int = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    text = SERVICE.format(cleanup=cleanup, before=before, after=after)
+    text = SERVICE.format(cleanup=cleanup, before=before, after=after, options=options)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     # Whoever started the tests may ignore signals (nohup does), and programs inherit that.
     return subprocess.Popen(
         ["env", "--default-signal", sys.executable, "-c", text],
-        stdin=subprocess.PIPE,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
@@ -58,7 +66,7 @@ def wait_for_line(process: subprocess.Popen[bytes], wanted: bytes) -> None:
     assert process.stdout.readline().strip() == wanted
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_program_in_good_order(number: signal.Signals) -> None:
     with service() as process:
         wait_for_line(process, b"ready")
@@ -69,17 +77,137 @@ def test_a_signal_ends_the_program_in_good_order(number: signal.Signals) -> None
     assert f"leaving because of {number.name}".encode() in err
 
 
-def test_further_signals_do_not_cut_the_cleanup_short() -> None:
-    with service(cleanup="asyncio.to_thread(sys.stdin.read)") as process:
+STUCK = """
+async def stuck():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+def leave(process: subprocess.Popen[bytes], *numbers: signal.Signals) -> tuple[float, bytes]:
+    """How long it takes to leave after the last of these signals, and what is logged."""
+    for number in numbers:
+        time.sleep(0.3)
+        process.send_signal(number)
+    began = time.monotonic()
+    _out, err = process.communicate(timeout=30)
+    return time.monotonic() - began, err
+
+
+def test_what_does_not_end_is_named_and_left_alone_after_ten_seconds() -> None:
+    main = "asyncio.create_task(stuck(), name='a check')"
+    with service(cleanup=main, before=STUCK) as process:
+        wait_for_line(process, b"ready")
+        seconds, err = leave(process, signal.SIGTERM)
+    assert 8 < seconds < 10.5
+    assert process.returncode == 1
+    assert b"not waiting any longer for the task 'a check' at " in err
+    assert b"<string>:" in err
+
+
+def test_a_second_signal_ends_it_within_two_seconds() -> None:
+    with service(cleanup="stuck()", before=STUCK) as process:
+        wait_for_line(process, b"ready")
+        seconds, err = leave(process, signal.SIGTERM, signal.SIGINT)
+    assert 1 < seconds < 2.5
+    assert process.returncode == 1
+    assert b"SIGINT: leaving because of SIGTERM is cut short" in err
+
+
+def test_a_second_signal_shortens_what_is_waited_for() -> None:
+    hurried = "from vrrpkit.hurry import patience"
+    cleanup = "patient()"
+    patient = """
+async def patient():
+    try:
+        async with patience(30, 0.1):
+            await asyncio.sleep(60)
+    except TimeoutError:
+        print("no more patience", flush=True)
+"""
+    with service(cleanup=cleanup, before=hurried + patient) as process:
         wait_for_line(process, b"ready")
         process.send_signal(signal.SIGTERM)
         wait_for_line(process, b"leaving")
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
-        # Until the cleanup is told to end, by the end of its input.
+        out, _err = process.communicate(timeout=20)
+    assert (out, process.returncode) == (b"no more patience\nleft\n", 0)
+
+
+def test_a_thread_that_does_not_end_is_left_alone_too() -> None:
+    with service(cleanup="asyncio.to_thread(__import__('time').sleep, 60)") as process:
+        wait_for_line(process, b"ready")
+        seconds, err = leave(process, signal.SIGTERM, signal.SIGTERM)
+    assert seconds < 2.5
+    assert process.returncode == 1
+    assert b"the thread 'asyncio_0'" in err
+
+
+def test_a_hangup_is_ignored_with_a_line() -> None:
+    with service() as process:
+        wait_for_line(process, b"ready")
+        _seconds, err = leave(process, signal.SIGHUP, signal.SIGTERM)
+    assert process.returncode == 0
+    assert b"SIGHUP ignored; run(main, on_hangup=...) sets what it does" in err
+
+
+def test_a_hangup_does_what_it_is_told_to() -> None:
+    before = "def reload():\n    print('reload', flush=True)\n    raise ZeroDivisionError"
+    for ignored in ("", "\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)"):
+        with service(before=before + ignored, options=", on_hangup=reload") as process:
+            wait_for_line(process, b"ready")
+            process.send_signal(signal.SIGHUP)
+            wait_for_line(process, b"reload")
+            process.send_signal(signal.SIGHUP)
+            wait_for_line(process, b"reload")
+            _seconds, err = leave(process, signal.SIGTERM)
+        assert process.returncode == 0
+        assert b"ZeroDivisionError" in err
+
+
+def test_a_terminal_that_is_gone_ends_the_program() -> None:
+    ours, terminal = os.openpty()
+    with service(stdin=terminal) as process:
+        os.close(terminal)
+        wait_for_line(process, b"ready")
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
         out, err = process.communicate(timeout=20)
-    assert (out, process.returncode) == (b"left\n", 0)
-    assert b"SIGINT ignored: already leaving because of SIGTERM" in err
+    assert (out, process.returncode) == (b"leaving\nleft\n", 129)
+    assert b"leaving because of SIGHUP" in err
+
+
+def test_what_a_hangup_does_is_checked() -> None:
+    async def reload() -> None:
+        """Nobody would await it."""
+
+    for wrong in (reload, "reload"):
+        main = asyncio.sleep(0)
+        with pytest.raises(ConfigError, match="on_hangup"):
+            run(main, on_hangup=wrong)  # type: ignore[arg-type]
+
+
+def test_as_many_files_may_be_open_as_the_system_allows(caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+
+    async def main() -> int:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    try:
+        with caplog.at_level(logging.INFO):
+            raised = run(main())
+        assert raised == min(hard, FILES)
+        assert f"the limit on open files is raised from {lower} to {raised}" in caplog.text
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == lower
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with_asyncio = asyncio.run(main())
+    assert with_asyncio == soft
 
 
 def test_an_error_while_leaving_comes_out() -> None:

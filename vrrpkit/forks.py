@@ -21,10 +21,11 @@ import os
 import select
 import selectors
 import signal
+from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-__all__ = ["Origin", "renew_epoll", "share_nothing"]
+__all__ = ["Origin", "in_child", "renew_epoll", "share_nothing"]
 
 
 class HasFileno(Protocol):
@@ -37,6 +38,7 @@ _generation = 0
 _deaf: WeakSet[HasFileno] = WeakSet()
 _epolls: WeakSet[HasFileno] = WeakSet()
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, None] = WeakKeyDictionary()
+_resets: dict[object, Callable[[], None]] = {}
 
 
 class Origin:
@@ -65,6 +67,18 @@ def renew_epoll(epoll: HasFileno) -> None:
     _epolls.add(epoll)
 
 
+def in_child(reset: Callable[[], None]) -> Callable[[], None]:
+    """Call ``reset`` in children of fork(), first thing; it must not raise. Returns what ends
+    it."""
+    key = object()
+    _resets[key] = reset
+
+    def stop() -> None:
+        _resets.pop(key, None)
+
+    return stop
+
+
 def _in_child() -> None:
     global _generation
     _generation += 1
@@ -72,6 +86,9 @@ def _in_child() -> None:
         # Else a signal to the child would be told to the parent's loop. (Not the main thread: there
         # is no handler to be told.)
         signal.set_wakeup_fd(-1)
+    for reset in list(_resets.values()):
+        reset()
+    _resets.clear()
     nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for shared in list(_deaf):
