@@ -15,6 +15,7 @@ from typing import IO
 
 import attrs
 
+from vrrpkit.forks import Origin
 from vrrpkit.trouble import own_trouble
 
 __all__ = ["Finished", "ProcessGroup"]
@@ -111,6 +112,7 @@ class ProcessGroup:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._start = loop.time()
+        self._origin = Origin()
         self._limit = limit
         self._data = memoryview(data)
         self._output = bytearray()
@@ -160,7 +162,8 @@ class ProcessGroup:
             timed_out = not self._ended.done()
         except asyncio.CancelledError as problem:
             self._cancelled = problem
-        if timed_out or self._cancelled is not None:
+        if (timed_out or self._cancelled is not None) and not self._origin.elsewhere:
+            # (A child of fork() must not end what its parent has started.)
             await self._stop(kill_after)
         if self._cancelled is not None:
             raise self._cancelled

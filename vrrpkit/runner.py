@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TypeVar
 
 from vrrpkit.forks import Origin, in_child
@@ -157,7 +157,7 @@ def _threads() -> list[threading.Thread]:
 
 
 @contextlib.contextmanager
-def _many_files() -> Iterator[None]:
+def _many_files() -> Generator[None, None, None]:
     """Let the program open as many files as it may: each check that runs has one open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
@@ -179,7 +179,7 @@ def _many_files() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handlers() -> Iterator[None]:
+def _handlers() -> Generator[None, None, None]:
     """Put the handlers of signals back at the end, and at once in a child of fork()."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
 

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
+from vrrpkit.forks import share_nothing
 from vrrpkit.guests import contain
 
 __all__ = ["watch"]
@@ -71,9 +72,14 @@ class _Inotify:
             number = ctypes.get_errno()
             raise OSError(number, f"{os.strerror(number)}: raise fs.inotify.max_user_instances")
         self.descriptor: int = descriptor
+        share_nothing(self)
         self.watches: set[_Watch] = set()
         self._points: dict[int, dict[str, set[_Watch]]] = {}
         self._complained: set[str] = set()
+
+    def fileno(self) -> int:
+        """See :class:`vrrpkit.forks.HasFileno`."""
+        return self.descriptor
 
     def add(self, watch: _Watch) -> None:
         self.watches.add(watch)
@@ -214,5 +220,6 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
             del _open[loop]
             loop.remove_reader(inotify.descriptor)
             os.close(inotify.descriptor)
+            inotify.descriptor = -1
 
     return stop

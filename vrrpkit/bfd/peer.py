@@ -17,6 +17,7 @@ from vrrpkit.bfd.statistics import BFDStatistics, Rate
 from vrrpkit.bfd.vocabulary import AdminDown, AdminUp, Event, Retimed, Start
 from vrrpkit.errors import Closed, ConfigError
 from vrrpkit.events import EventsLost, Hub
+from vrrpkit.forks import Origin
 from vrrpkit.guests import require_callback
 from vrrpkit.host.memory import MemoryInterface
 from vrrpkit.values import IPAddress
@@ -110,6 +111,7 @@ class BFDSession:
         self._rate = Rate()
         self._users = 0
         self._run: Run | None = None
+        self._origin: Origin | None = None
 
     def __repr__(self) -> str:
         return f"<BFDSession {self.name!r} {self.state}>"
@@ -160,6 +162,7 @@ class BFDSession:
             self._random.random,
         )
         self._run = run
+        self._origin = Origin()
         if self._hub.closed:
             self._hub = _hub()
         if self._timers != run.session.timers:
@@ -170,6 +173,8 @@ class BFDSession:
 
     def _end(self) -> None:
         assert self._run is not None
+        if self._origin is not None and self._origin.elsewhere:
+            return
         self._run.end()
         self._run = None
         self._hub.close()

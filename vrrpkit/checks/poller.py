@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from vrrpkit.forks import Origin, renew_epoll
+
 __all__ = ["Poller", "Ready"]
 
 Ready: TypeAlias = Callable[[int], None]
@@ -42,12 +44,19 @@ class Poller:
     """
 
     def __init__(self) -> None:
+        # A child of fork() must not take anything out of this process's epolls.
+        Origin()
         loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
+        renew_epoll(self)
         self._owners: dict[int, Ready] = {}
         self._used = True
         loop.add_reader(self._epoll.fileno(), self._wake)
         loop.call_later(IDLE, self._retire)
+
+    def fileno(self) -> int:
+        """See :class:`vrrpkit.forks.HasFileno`."""
+        return self._epoll.fileno()
 
     @classmethod
     def current(cls, loop: asyncio.AbstractEventLoop | None = None) -> Poller:

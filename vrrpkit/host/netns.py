@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import TypeAlias
 
 from vrrpkit.errors import HostError, PermissionMissing
+from vrrpkit.forks import share_nothing
 
 __all__ = ["Identity", "Namespace", "identity"]
 
@@ -101,9 +102,11 @@ class Namespace:
             os.close(home)
 
     def socket(self, family: int, kind: int, protocol: int) -> socket.socket:
-        """Make a socket in the namespace."""
+        """Make a socket in the namespace. A child of fork() finds that it leads nowhere."""
         with self.inside():
-            return socket.socket(family, kind, protocol)
+            made = socket.socket(family, kind, protocol)
+        share_nothing(made)
+        return made
 
     def close(self) -> None:
         """Let the namespace go; calling it twice is harmless."""

@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from vrrpkit.forks import share_nothing
 from vrrpkit.host.sysctl import read_proc
 
 __all__ = ["Process", "Processes"]
@@ -332,6 +333,7 @@ def _connector() -> socket.socket:
     """
     kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     sock = socket.socket(socket.AF_NETLINK, kind, NETLINK_CONNECTOR)
+    share_nothing(sock)
     try:
         with contextlib.suppress(PermissionError):
             sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)

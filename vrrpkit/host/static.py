@@ -12,10 +12,12 @@ from types import TracebackType
 import attrs
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, KernelRefused, VRRPKitError
+from vrrpkit.forks import Origin
 from vrrpkit.host.base import AddressHold, Interface, RouteHold, on_this_host
 from vrrpkit.host.deadlines import Deadlines
 from vrrpkit.host.route_text import read_address, said_of
 from vrrpkit.host.routes import Entry, Route, Rule, parse_routes, parse_rules
+from vrrpkit.leaving import to_the_end
 from vrrpkit.values import VIP, Announcements, IPAddress
 
 __all__ = ["StaticAddresses"]
@@ -93,6 +95,7 @@ class StaticAddresses:
         self._devices: list[_Device] = []
         self._routes: _Routes | None = None
         self._stack: contextlib.AsyncExitStack | None = None
+        self._origin: Origin | None = None
 
     async def __aenter__(self) -> StaticAddresses:
         """Put everything in place: addresses, routes, rules.
@@ -103,9 +106,14 @@ class StaticAddresses:
         """
         if self._stack is not None:
             raise VRRPKitError("static addresses were entered already; make a new object")
-        async with contextlib.AsyncExitStack() as stack:
+        self._origin = Origin()
+        stack = contextlib.AsyncExitStack()
+        try:
             await self._start(stack)
-            self._stack = stack.pop_all()
+        except BaseException:
+            await to_the_end(stack.aclose(), "vrrpkit: static addresses are removed")
+            raise
+        self._stack = stack
         return self
 
     async def __aexit__(
@@ -115,8 +123,8 @@ class StaticAddresses:
         trace: TracebackType | None,
     ) -> None:
         stack, self._stack = self._stack, None
-        if stack is not None:
-            await stack.aclose()
+        if stack is not None and self._origin is not None and not self._origin.elsewhere:
+            await to_the_end(stack.aclose(), "vrrpkit: static addresses are removed")
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         self._devices, self._routes = [], None

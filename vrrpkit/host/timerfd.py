@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from math import ceil
 
+from vrrpkit.forks import share_nothing
+
 __all__ = ["TimerfdAlarm"]
 
 _NANOSECOND = 1_000_000_000
@@ -77,6 +79,10 @@ class TimerfdAlarm:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], None] | None = None
 
+    def fileno(self) -> int:
+        """See :class:`vrrpkit.forks.HasFileno`."""
+        return self._descriptor
+
     def now(self) -> float:
         """Seconds of CLOCK_BOOTTIME: since boot, those asleep included."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -106,6 +112,7 @@ class TimerfdAlarm:
     def _open(self) -> None:
         loop = asyncio.get_running_loop()
         self._descriptor = _create()
+        share_nothing(self)
         # Kept because a reader must be removed from the loop that has it, whoever closes.
         self._loop = loop
         loop.add_reader(self._descriptor, self._expired)

@@ -14,6 +14,7 @@ import attrs
 
 from vrrpkit.errors import HostError, VRRPKitError
 from vrrpkit.events import EventsLost, Hub
+from vrrpkit.forks import Origin
 from vrrpkit.ipvs.checking import Followed, require_followed
 from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table, require_table
 from vrrpkit.leaving import to_the_end
@@ -135,6 +136,7 @@ class ConnectionSync:
         self._wanted: frozenset[SyncRole] = frozenset()
         self._told: str | None = None
         self._unfollow: Callable[[], None] | None = None
+        self._origin: Origin | None = None
         self._unsure = False
         """Whether a switch was cut short, so that nobody knows what runs."""
         self._worker = Worker(f"vrrpkit connection sync on {interface}", self._work, self._pending)
@@ -168,6 +170,7 @@ class ConnectionSync:
         if self._used:
             raise VRRPKitError("a ConnectionSync is entered once: make a new one for each run")
         self._used = True
+        self._origin = Origin()
         table = _of_the_kernel() if self._given is None else self._given
         await table.open()
         if table in _taken:
@@ -200,7 +203,7 @@ class ConnectionSync:
 
     async def _end(self) -> None:
         table, self._table = self._table, None
-        if table is None:
+        if table is None or self._origin is None or self._origin.elsewhere:
             return
         self._wanted = frozenset()
         if self._unfollow is not None:

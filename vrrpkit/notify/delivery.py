@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from vrrpkit.guests import meant
+from vrrpkit.hurry import patience
 from vrrpkit.notify.dial import Dialler, OwnName
 from vrrpkit.notify.outbox import Letter, Outbox, pause_before
 from vrrpkit.notify.postal import PlainSubject, address_literal
@@ -53,6 +54,9 @@ HELO_REFUSED = "helo command rejected"
 
 WANTED_FIRST = frozenset({530, 538})
 """Replies that want STARTTLS or AUTH first (RFC 3207, section 4; RFC 4954, section 6)."""
+
+HURRIED = 0.5
+"""Seconds that letters which wait get at the end, once somebody is in a hurry."""
 
 CLOSING = 421
 """The reply by which a server says that it is about to hang up."""
@@ -122,7 +126,9 @@ class Delivery:
         """Try at once and often from now on; returns when nothing waits, or the time is up."""
         self._leaving.set()
         self._wake.set()
-        await _within(seconds, self._idle)
+        with contextlib.suppress(TimeoutError):
+            async with patience(seconds, HURRIED):
+                await self._idle.wait()
 
     async def end(self) -> None:
         """Deliver no more."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
+from vrrpkit.forks import Origin
 from vrrpkit.leaving import to_the_end
 from vrrpkit.notify.delivery import Delivery, Post
 from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of
@@ -125,6 +126,7 @@ class Mail(Notifier):
         self._outbox = Outbox(limit)
         self._delivery = Delivery(self._post, self._outbox)
         self._entered = self._ended = False
+        self._origin: Origin | None = None
 
     def _check(
         self,
@@ -184,6 +186,7 @@ class Mail(Notifier):
         importlib.import_module("aiosmtplib")
         context = self._context()
         self._entered = True
+        self._origin = Origin()
         self._delivery.start(context)
         return self
 
@@ -193,6 +196,9 @@ class Mail(Notifier):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._origin is not None and self._origin.elsewhere:
+            # The parent delivers what waits.
+            return
         try:
             await self._delivery.leave(self._flush)
         finally:
