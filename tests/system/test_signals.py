@@ -53,7 +53,6 @@ def told(command: str) -> Callable[[Vrrpkit], None]:
 ENDINGS = {
     "SIGTERM": (signalled(signal.SIGTERM), 0),
     "SIGINT": (signalled(signal.SIGINT), 0),
-    "SIGHUP": (signalled(signal.SIGHUP), 0),
     "end": (told("end"), 0),
     "exception": (told("raise"), 1),
     "cancellation": (told("cancel"), 1),
