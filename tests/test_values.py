@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
 
+from vrrpkit import (
+    BFDSession,
+    MemoryBus,
+    MemoryTable,
+    RealServer,
+    SyncGroup,
+    TCPChecker,
+    TrackFile,
+    VirtualServer,
+    VRRPInstance,
+)
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import VIP, Announcements, Peer, State, parse_address, whole_number
+from vrrpkit.values import (
+    VIP,
+    Announcements,
+    Peer,
+    State,
+    no_control,
+    one_line,
+    parse_address,
+    whole_number,
+)
 
 
 def test_states_in_words() -> None:
@@ -130,3 +151,35 @@ def test_whole_numbers(value: object) -> None:
     whole_number("n", 1, 1, 10, "why")
     with pytest.raises(ConfigError, match="must be a whole number from 1 to 10: why"):
         whole_number("n", value, 1, 10, "why")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[2J", "a\u2028b", "\x7f", "a\x00"])
+def test_names_with_control_characters_are_refused_with_advice(name: str) -> None:
+    bus, table = MemoryBus(), MemoryTable()
+    one: dict[str, Any] = {"vrid": 1, "vips": ["192.0.2.10/24"]}
+    members = [VRRPInstance(f"r{n}", bus.interface(f"192.0.2.{n}"), **one) for n in (1, 2)]
+    makers: list[Callable[[], object]] = [
+        lambda: VRRPInstance(name, bus.interface("192.0.2.1"), **one),
+        lambda: SyncGroup(name, members),
+        lambda: VirtualServer(
+            "192.0.2.10:80", servers=["10.0.0.1:80"], name=name, check=TCPChecker(), table=table
+        ),
+        lambda: RealServer("10.0.0.1:80", name=name),
+        lambda: BFDSession("192.0.2.2", name=name),
+        lambda: TrackFile("/run/x", name=name),
+        lambda: VIP("192.0.2.10/24", label=name),
+        lambda: VIP("192.0.2.10/24", dev=name),
+    ]
+    for make in makers:
+        with pytest.raises(ConfigError, match="has control characters, or a line end, in it"):
+            make()
+
+
+def test_names_of_any_letters_are_fine() -> None:
+    no_control("name", 'Zürich 東京 🚀 "web"')
+
+
+def test_one_line() -> None:
+    assert one_line("a\r\n b\x1b[2J\ud800  c ") == "a b [2J c"
+    assert one_line("two  spaces") == "two spaces"
+    assert one_line(" plain ") == "plain"

@@ -27,6 +27,7 @@ __all__ = [
     "State",
     "flag",
     "is_number",
+    "no_control",
     "one_line",
     "parse_address",
     "seconds",
@@ -112,6 +113,18 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def no_control(what: str, name: str) -> None:
+    """Refuse a name with control characters: it stands in lines of logs, of a FIFO and of mail.
+
+    :raises ConfigError: it has line ends, tabs or the like; ``what`` names it in the message.
+    """
+    if not name.isprintable():
+        wanted = one_line(name) or "web"
+        raise ConfigError(
+            f"{what} {name!r} has control characters, or a line end, in it; write {wanted!r}"
+        )
+
+
 def parse_address(value: str | IPAddress, what: str) -> IPAddress:
     """Turn text into an address.
 
@@ -195,6 +208,8 @@ class VIP:
             given = cast(object, name)
             if given is not None and not isinstance(given, str):
                 raise ConfigError(f"{what} {given!r} on {self} must be text")
+            if isinstance(given, str):
+                no_control(what, given)
         if self.label is not None:
             if self.family == 6:
                 raise ConfigError(

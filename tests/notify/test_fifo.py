@@ -48,7 +48,7 @@ async def test_lines_of_two_routers_in_one_pipe_that_is_made_and_removed(tmp_pat
     fifo = NotifyFIFO(path, priorities=True)
     bus = MemoryBus()
     async with router(bus, fifo) as one:
-        async with router(bus, fifo, 'odd "name"\n', 2) as two:
+        async with router(bus, fifo, 'odd "name"', 2) as two:
             await one.wait_for(State.MASTER)
             await two.wait_for(State.MASTER)
             one.set_priority(120)
@@ -61,8 +61,8 @@ async def test_lines_of_two_routers_in_one_pipe_that_is_made_and_removed(tmp_pat
         'INSTANCE "VI_1" MASTER 100',
         'INSTANCE "VI_1" MASTER_PRIORITY 120',
     ]
-    assert 'INSTANCE "odd ?name??" MASTER 100' in lines
-    assert lines[-1] == 'INSTANCE "odd ?name??" STOP 100'
+    assert 'INSTANCE "odd ?name?" MASTER 100' in lines
+    assert lines[-1] == 'INSTANCE "odd ?name?" STOP 100'
     assert not path.exists()
 
 

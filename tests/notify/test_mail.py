@@ -80,12 +80,25 @@ def test_only_the_states_that_are_asked_for_and_own_templates() -> None:
 
 
 def test_a_name_cannot_inject_a_header() -> None:
+    evil = "VI\r\nBcc: victim@example.net\r\n\r\nspam"
+
     async def main() -> None:
         async with serving() as server, mail(server, states=["MASTER"]) as mailing:
-            evil = "VI\r\nBcc: victim@example.net\r\n\r\nspam"
-            async with router(evil, mailing) as one:
-                await one.wait_for(State.MASTER)
-                await server.wait(1)
+            # A router cannot have such a name; something else that tells of events might.
+            with pytest.raises(ConfigError, match="control characters"):
+                router(evil, mailing)
+            mailing.tell(
+                Transition(
+                    router=evil,
+                    at=0.0,
+                    previous=State.BACKUP,
+                    state=State.MASTER,
+                    reason=TransitionReason.NO_RESPONSE,
+                    priority=100,
+                ),
+                object(),
+            )
+            await server.wait(1)
             mailing.send("own\r\nBcc: victim@example.net", "body")
             await server.wait(2)
         assert server.mails[0]["Bcc"] is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from builders import machine_config, options
+from vrrpkit import VRRPInstance
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import Announcements, Peer
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
@@ -210,3 +211,17 @@ def test_an_owner_always_accepts_and_others_as_they_are_told(
     changes: dict[str, Any], accepts: bool
 ) -> None:
     assert options(**changes).accepts is accepts
+
+
+def test_version_2_has_no_ipv6() -> None:
+    with pytest.raises(ConfigError, match="version 2 knows no IPv6: use version=3"):
+        VRRPInstance("web", "eth0", vrid=1, vips=["2001:db8::10/64"], version=2)
+    # An IPv4 router may well carry it along.
+    VRRPInstance(
+        "web",
+        "eth0",
+        vrid=1,
+        vips=["192.0.2.10/24"],
+        excluded_vips=["2001:db8::10/64"],
+        version=2,
+    )

@@ -9,7 +9,15 @@ import attrs
 from vrrpkit.bfd.session import SessionConfig
 from vrrpkit.bfd.vocabulary import Timers
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import IPAddress, flag, parse_address, seconds, whole_number
+from vrrpkit.values import (
+    IPAddress,
+    flag,
+    is_number,
+    no_control,
+    parse_address,
+    seconds,
+    whole_number,
+)
 
 __all__ = ["BFDOptions", "BFDSettings", "timers"]
 
@@ -21,6 +29,10 @@ MULTIHOP_PORT = 4784
 MOST_HOPS = 255
 LEAST_IDLE_TX = 1.0
 """RFC 5880 section 6.8.3."""
+MILLISECONDS = 10.0
+"""From here on an interval looks like milliseconds: 10 is keepalived's default ``min_rx``, and BFD
+with seconds between two packets is of no use."""
+SMALL = 0.1
 SLOWEST = 60.0
 """Seconds between two packets that make sense at most."""
 
@@ -31,10 +43,22 @@ def timers(who: str, min_tx: float, min_rx: float, multiplier: int) -> Timers:
     :raises ConfigError: they are not; ``who`` begins the message.
     """
     hint = "0.1 with multiplier 5 detects in half a second; keepalived counts in ms"
+    for name, value, other in (("min_tx", min_tx, min_rx), ("min_rx", min_rx, min_tx)):
+        # Whoever gives the other one as a small part of a second does count in seconds.
+        if not is_number(other) or other >= SMALL:
+            _no_milliseconds(who, name, value, MILLISECONDS)
     seconds(f"{who}: min_tx", min_tx, 0.001, SLOWEST, hint)
     seconds(f"{who}: min_rx", min_rx, 0.001, SLOWEST, hint)
     whole_number(f"{who}: multiplier", multiplier, 1, 255, "packets that may be missed")
     return Timers(min_tx=min_tx, min_rx=min_rx, multiplier=multiplier)
+
+
+def _no_milliseconds(who: str, name: str, value: object, least: float) -> None:
+    if is_number(value) and least <= value <= 60_000:
+        raise ConfigError(
+            f"{who}: {name} {value:g} looks like milliseconds, in which keepalived counts; here it "
+            f"is seconds: write {name}={value / 1000:g}"
+        )
 
 
 def _neighbor(value: str | IPAddress) -> IPAddress:
@@ -69,6 +93,7 @@ class BFDSettings:
     def __attrs_post_init__(self) -> None:
         who = self.who
         timers(who, self.min_tx, self.min_rx, self.multiplier)
+        _no_milliseconds(who, "idle_tx", self.idle_tx, 1000 * LEAST_IDLE_TX)
         seconds(
             f"{who}: idle_tx",
             self.idle_tx,
@@ -139,6 +164,7 @@ class BFDOptions(BFDSettings):
         who = self.who
         if not isinstance(cast(object, self.name), str):
             raise ConfigError(f"{who}: name {self.name!r} must be text")
+        no_control(f"{who}: name", self.name)
         _unicast(who, "neighbor", self.neighbor)
         if self.source is not None and self.source.version != self.neighbor.version:
             raise ConfigError(

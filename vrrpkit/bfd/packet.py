@@ -171,7 +171,7 @@ def decode(octets: bytes) -> ControlPacket:
         raise DecodeError(BFDRejectReason.MULTIPOINT)
     if mine == 0:
         raise DecodeError(BFDRejectReason.MY_DISCRIMINATOR, 0, "anything else")
-    state = _STATES[flags >> 6]
+    state = _STATES[int(flags) >> 6]
     if yours == 0 and state in (BFDState.INIT, BFDState.UP):
         raise DecodeError(BFDRejectReason.YOUR_DISCRIMINATOR, f"0 in {state}", "ours")
     if flags & _AUTHENTICATED:

@@ -45,7 +45,8 @@ class BFDSession:
         address needs it. Or an interface of a :class:`vrrpkit.MemoryBus`.
     :param min_tx: the shortest interval to send at, 0.001 to 60 seconds (``min_tx``, in
         milliseconds).
-    :param min_rx: the shortest interval that packets may arrive at, 0.001 to 60 seconds
+        From 10 on it is taken for milliseconds and refused, unless ``min_rx`` is below 0.1.
+    :param min_rx: the shortest interval that packets may arrive at, 0.001 to 60 seconds, likewise
         (``min_rx``). The neighbour sends at the longer of its ``min_tx`` and this.
     :param idle_tx: the interval to send at while not Up, 1 to 60 seconds (``idle_tx``).
     :param multiplier: packets that the neighbour may miss before it counts this host as lost, 1 to

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import flag
+from vrrpkit.values import flag, no_control
 
 __all__ = ["require_text", "several", "truth"]
 
@@ -18,10 +18,12 @@ T = TypeVar("T")
 def require_text(name: str, value: object, example: str) -> None:
     """Refuse what is no text.
 
-    :raises ConfigError: it is something else; ``example`` ends the message.
+    :raises ConfigError: it is something else, where ``example`` ends the message, or has control
+        characters in it.
     """
     if not isinstance(value, str):
         raise ConfigError(f"{name} {value!r} is no text; write {example}")
+    no_control(name, value)
 
 
 def several(name: str, values: Iterable[T], example: str) -> tuple[T, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TypeVar, cast
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import State, is_number
+from vrrpkit.values import State, is_number, no_control
 
 __all__ = ["demotion", "having", "listed", "of_kind", "states", "text", "told"]
 
@@ -18,10 +18,11 @@ T = TypeVar("T")
 def text(what: str, value: object, example: str) -> None:
     """Refuse everything but text.
 
-    :raises ConfigError: it is empty, or something else.
+    :raises ConfigError: it is empty, has control characters in it, or is something else.
     """
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{what} {value!r} must be text, such as {example!r}")
+    no_control(what, value)
 
 
 def demotion(seconds: object) -> None:

@@ -214,6 +214,11 @@ class Options:
                 "vips mixes IPv4 and IPv6: announce one family per router, and put the other in "
                 "excluded_vips"
             )
+        if self.version == 2 and 6 in families:
+            raise ConfigError(
+                f"version 2 knows no IPv6: use version=3, the default, or put {self.vips[0]} into "
+                "excluded_vips of an IPv4 router"
+            )
         seen: set[IPAddress] = set()
         for vip in self.vips + self.excluded_vips:
             if vip.address in seen:
@@ -289,8 +294,6 @@ class Options:
                 raise ConfigError(
                     f"the {self.profile.name} profile allows no {name}: no RFC in force knows it"
                 )
-        if self.family == 6 and self.version == 2:
-            raise ConfigError("VRRP version 2 knows no IPv6: use version=3")
         if self.family == 6 and not self.vips_in_order[0].address.is_link_local:
             raise ConfigError(
                 "RFC 9568 section 5.2.9 wants a link-local IPv6 address first: add one, such as "

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import flag, whole_number
+from vrrpkit.values import flag, no_control, whole_number
 from vrrpkit.vrrp.election import OWNER
 
 __all__ = [
@@ -51,6 +51,7 @@ def _reverse(instance: Tracker, attribute: attrs.Attribute[bool], value: object)
 def _name(instance: Tracker, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str):
         raise ConfigError(f"{type(instance).__name__}: name {value!r} must be text")
+    no_control(f"{type(instance).__name__}: name", value)
 
 
 @attrs.frozen(kw_only=True)
