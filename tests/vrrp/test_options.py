@@ -72,6 +72,7 @@ MANY = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(256)]
         ({"profile": "cisco"}, "profile 'cisco' must be one of"),
         ({"checksum": "md5"}, "checksum form 'md5' must be one of pseudo-header, message-only"),
         ({"insist_checksum": "md5"}, "must be one of pseudo-header, message-only"),
+        ({"vips": ["fe80::1"], "version": 2}, "version 2 knows no IPv6: use version=3"),
         ({"on_address_lost": "cry"}, "on_address_lost 'cry' must be one of reinstate"),
     ],
 )
@@ -88,7 +89,6 @@ def test_refused(changes: dict[str, Any], message: str) -> None:
         ({"preempt_delay": 1}, "no preempt_delay"),
         ({"startup_delay": 1}, "no startup_delay"),
         ({"down_factor": 4}, "no down_factor"),
-        ({"vips": ["fe80::1"], "version": 2}, "version 2 knows no IPv6: use version=3"),
         ({"vips": ["2001:db8::1"]}, "wants a link-local IPv6 address first: add one"),
     ],
 )
