@@ -163,8 +163,10 @@ def test_what_a_peer_causes_is_logged_once_and_then_rarely(
     for second in range(int(2 * AGAIN)):
         book.tell(rejected("192.0.2.2", float(second), count=100))
     assert [record.getMessage() for record in caplog.records] == [
-        "web: rejected an advert from 192.0.2.2: version, got 2, want 3 (100 times)",
-        "web: rejected an advert from 192.0.2.2: version, got 2, want 3 (100 times) "
+        "web: rejected an advert from 192.0.2.2: version, got 2, want 3 (100 times): "
+        "it speaks version 2: say version=2, or 'vrrp_version 3' there",
+        "web: rejected an advert from 192.0.2.2: version, got 2, want 3 (100 times): "
+        "it speaks version 2: say version=2, or 'vrrp_version 3' there "
         "(and 29900 more since the last such line)",
     ]
     assert {record.levelname for record in caplog.records} == {"WARNING"}

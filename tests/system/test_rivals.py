@@ -192,3 +192,42 @@ def test_nothing_is_counted_that_cannot_be_said(bench: Bench) -> None:
     wait_until(lambda: ours.state() == "FAULT", 5, "FAULT")
     statistics = ours.report()["statistics"]
     assert (statistics["priority_zero_pkts_sent"], statistics["send_errors"]) == (0, 0)
+
+
+def test_a_keepalived_that_uses_unicast_is_heard_and_told(bench: Bench) -> None:
+    ours = router(bench.a)
+    ours.start()
+    mastered(ours, VIP4)
+    conf = keepalived_conf(
+        vrid=VRID,
+        priority=LOW,
+        vips=[f"{VIP4}/32"],
+        interval=0.2,
+        version=3,
+        unicast_src=bench.b.address,
+        unicast_peers=[bench.a.address],
+    )
+    Keepalived(bench.b, conf).start()
+    wait_until(lambda: bench.b.has(VIP4), 10, "two masters")
+    wait_until(lambda: bool(ours.events("AdvertRejected")), 5, "told")
+    assert ours.report()["statistics"]["rejected"]["destination"] > 0
+    assert "unicast_peer" in ours.log()
+
+
+def test_an_unicast_router_joins_the_group_only_to_diagnose(bench: Bench) -> None:
+    peers = {"peers": [bench.b.address], "source": bench.a.address}
+    ours, other = router(bench.a, **peers), their(bench.b, LOW)
+    joined = "224.0.0.18"
+    ours.start()
+    mastered(ours, VIP4)
+    assert joined not in bench.a.run(["ip", "maddress", "show", "dev", bench.a.dev])
+    ours.stop()
+    ours.options["diagnose"] = True
+    ours.start()
+    mastered(ours, VIP4)
+    assert joined in bench.a.run(["ip", "maddress", "show", "dev", bench.a.dev])
+    other.start()
+    wait_until(lambda: bench.b.has(VIP4), 10, "two masters")
+    wait_until(
+        lambda: ours.report()["statistics"]["rejected"].get("destination", 0) > 0, 5, "counted"
+    )

@@ -35,6 +35,11 @@ SAID: list[tuple[type[Any], dict[str, Any], str]] = [
         "192.0.2.2 is MASTER too, with priority 90",
     ),
     (
+        notices.AnotherMaster,
+        {"peer": PEER, "priority": 90, "count": 3},
+        "192.0.2.2 is MASTER too, with priority 90 (3 times)",
+    ),
+    (
         notices.AdvertRejected,
         REJECTED,
         "rejected an advert from 192.0.2.2: interval-mismatch",
@@ -42,7 +47,8 @@ SAID: list[tuple[type[Any], dict[str, Any], str]] = [
     (
         notices.AdvertRejected,
         REJECTED | {"got": "2 s", "want": "1 s", "count": 7},
-        "rejected an advert from 192.0.2.2: interval-mismatch, got 2 s, want 1 s (7 times)",
+        "rejected an advert from 192.0.2.2: interval-mismatch, got 2 s, want 1 s (7 times): "
+        "say interval=2, or 'advert_int 1' there",
     ),
     (
         notices.AdvertAnomaly,

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from ipaddress import ip_address
 
 from vrrpkit import HMACAuth, MemoryBus, State, VRRPInstance
 from vrrpkit.errors import DecodeError
 from vrrpkit.testing import virtual_time
-from vrrpkit.vrrp.notices import AdvertRejected, ClockSkew, Notice, SendFailed
+from vrrpkit.vrrp.notices import (
+    AdvertAnomaly,
+    AdvertRejected,
+    Anomaly,
+    AnotherMaster,
+    ClockSkew,
+    Deaf,
+    MasterChanged,
+    Notice,
+    SendFailed,
+    Stalled,
+)
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.packet import RejectReason
 from vrrpkit.vrrp.receive import Inspector
@@ -29,6 +41,50 @@ def test_one_event_a_second_says_how_many() -> None:
     shared = {"router": "web", "reason": RejectReason.TTL, "peer": PEER, "got": "3", "want": "255"}
     assert told == [AdvertRejected(at=0.0, **shared), AdvertRejected(at=1.1, count=3, **shared)]
     assert statistics.rejected[RejectReason.TTL] == 4
+
+
+def test_what_a_peer_can_make_the_machine_say_has_a_bounded_rate() -> None:
+    told: list[Notice] = []
+    statistics = Statistics()
+    reporter = Reporter("web", statistics, told.append)
+    for step in range(1000):
+        at = step / 1000
+        reporter.tell(AnotherMaster(router="web", at=at, peer=PEER, priority=50))
+        reporter.tell(Deaf(router="web", at=at))
+        echo = Anomaly.DUPLICATE_ADDRESS
+        reporter.tell(AdvertAnomaly(router="web", at=at, anomaly=echo, peer=PEER))
+        peer = ip_address(f"192.0.2.{step % 200}")
+        reporter.tell(MasterChanged(router="web", at=at, previous=PEER, master=peer, priority=9))
+    kinds = Counter(type(notice) for notice in told)
+    assert kinds == {AnotherMaster: 1, Deaf: 1, AdvertAnomaly: 1, MasterChanged: 10}
+    assert statistics.anomalies == {Anomaly.DUPLICATE_ADDRESS: 1000}
+    told.clear()
+    reporter.tell(AnotherMaster(router="web", at=1.0, peer=PEER, priority=50))
+    reporter.tell(MasterChanged(router="web", at=1.0, previous=PEER, master=PEER, priority=9))
+    reporter.tell(Stalled(router="web", at=1.0, seconds=4.0))
+    assert [type(notice) for notice in told] == [AnotherMaster, MasterChanged, Stalled]
+    assert told[0] == AnotherMaster(router="web", at=1.0, peer=PEER, priority=50, count=1000)
+
+
+def test_who_else_claims_to_be_master() -> None:
+    reporter = Reporter("web", Statistics(), lambda _notice: None)
+    assert reporter.contested(0.0, 5.0) is None
+    reporter.rejected(DecodeError(RejectReason.VERSION, 2, 3), PEER, 1.0)
+    reporter.rejected(DecodeError(RejectReason.OWN_SOURCE, PEER), ip_address("192.0.2.1"), 1.0)
+    said = "192.0.2.2 claims it too: its adverts are rejected (version: got 2, want 3)"
+    assert reporter.contested(6.0, 5.0) == said
+    assert reporter.contested(6.1, 5.0) is None
+    other = ip_address("192.0.2.3")
+    reporter.tell(AnotherMaster(router="web", at=7.0, peer=other, priority=50))
+    reporter.rejected(DecodeError(RejectReason.AUTH_FAILURE), PEER, 7.0)
+    assert reporter.contested(7.0, 5.0) == (
+        "192.0.2.3 claims it too, with priority 50; "
+        "192.0.2.2 claims it too: its adverts are rejected (auth-failure)"
+    )
+    for number in range(100):
+        source = ip_address(f"192.0.2.{100 + number}")
+        reporter.rejected(DecodeError(RejectReason.TTL, 1, 255), source, 8.0)
+    assert (reporter.contested(8.0, 5.0) or "").endswith("; and 28 more")
 
 
 def test_a_clock_that_differs() -> None:

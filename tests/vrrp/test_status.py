@@ -90,6 +90,7 @@ async def test_a_router_from_before_its_start_to_after_its_end() -> None:
             "name": "web",
             "state": "MASTER",
             "why_not_master": None,
+            "contested": None,
             "vrid": 51,
             "version": 3,
             "priority": 120,

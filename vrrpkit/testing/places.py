@@ -66,6 +66,7 @@ class RouterOptions(TypedDict, total=False):
     announcements: Announcements | None
     on_address_lost: str | None
     foreign_address: str
+    diagnose: bool
     vip_lease: int | None
     virtual_mac: bool | str
     adverts_on_base: bool

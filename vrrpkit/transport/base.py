@@ -61,6 +61,9 @@ class Membership:
     """Seconds between two adverts, for sizing buffers."""
     also: tuple[int, ...] = ()
     """Interface indexes to listen to besides ``ifindex`` (the other half of a macvlan pair)."""
+    strays: tuple[tuple[int, IPAddress], ...] = ()
+    """Where else adverts are heard that do not belong here, to count them and to tell of them:
+    interface indexes, with own addresses or groups. A transport may ignore it."""
 
     @property
     def family(self) -> int:

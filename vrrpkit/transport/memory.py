@@ -131,6 +131,8 @@ class _MemoryPort(Port):
     def hears(self, crossing: Crossing) -> bool:
         """Whether a message with its VRID is for this virtual router."""
         membership = self.membership
+        if any(crossing.destination == address for _index, address in membership.strays):
+            return True
         if membership.group is not None:
             return crossing.destination == membership.group
         return bool(membership.peers) and crossing.destination == membership.source

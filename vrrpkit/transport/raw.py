@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from vrrpkit.transport.sockets import MakeSocket
 from vrrpkit.values import IPAddress
 
 __all__ = ["RawTransport"]
+
+log = logging.getLogger(__name__)
 
 NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 """Connecting failed for want of a route, which may come with the link or later."""
@@ -166,6 +169,15 @@ class _RawPort(Port):
             member = Member(membership.vrid, membership.interval, take, receiver.deaf)
             inlet.enter(member)
             self._places.append((inlet, member))
+        for ifindex, address in membership.strays:
+            try:
+                inlet = self._transport.inlet(ifindex, address)
+            except OSError as problem:  # nothing is lost but some advice
+                log.debug("strays at %s are not heard: %s", address, problem)
+                continue
+            member = Member(membership.vrid, membership.interval, receiver.received, _nothing)
+            inlet.enter(member)
+            self._places.append((inlet, member))
         peers = (peer.address for peer in membership.peers)
         for destination in peers if membership.group is None else (membership.group,):
             try:
@@ -210,6 +222,10 @@ class _RawPort(Port):
             self._outlets[destination] = found
             self._send, self._latest = found.sock.send, destination
         return found
+
+
+def _nothing() -> None:
+    """That some strays were lost means nothing."""
 
 
 class _Twins:

@@ -56,6 +56,9 @@ log = logging.getLogger(__name__)
 
 _TIMER_FIRED = TimerFired()
 
+CLAIM = 5.0
+"""Seconds for which an advert of another master shows that there is one, at least."""
+
 RELAXED = 0.1
 """The longest a BACKUP lets an advert lie, in seconds, unless the master says that it leaves."""
 
@@ -353,7 +356,7 @@ class Driver:
             case SendAdvert():
                 self._send(effect.priority, now)
             case Publish():
-                self._publish(effect.notice)
+                self._reporter.tell(effect.notice)
             case TakeAddresses():
                 self._belongings.take()
             case DropAddresses():
@@ -385,6 +388,13 @@ class Driver:
             statistics.priority_zero_pkts_sent += priority == 0
         if bug is not None:
             raise bug
+
+    def contested(self) -> str | None:
+        """Who else claims to be MASTER, while this router is."""
+        if self.machine.state is not State.MASTER:
+            return None
+        within = max(CLAIM, self.machine.down_interval)
+        return self._reporter.contested(self.now(), within)
 
     def announce(self, repeat: int) -> None:
         """Announce the addresses, if this router is MASTER."""

@@ -89,6 +89,9 @@ class VRRPInstance(RouterView):
     :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
         MASTER, so that the kernel removes them when this process is killed or frozen. Off by
         default.
+    :param diagnose: with ``peers``, join the multicast group too, to count the adverts of routers
+        that use multicast, and to tell of them. Off by default: a router among peers joins no
+        group. One that uses multicast hears unicast adverts, and those to the usual group, anyway.
     :param accept: whether a MASTER that does not own the addresses accepts packets to them, the
         excluded ones among them (RFC 9568: Accept_Mode; keepalived: ``accept``, ``no_accept``).
         ``False`` drops them in nftables, but for neighbour discovery, and needs the program
@@ -146,6 +149,7 @@ class VRRPInstance(RouterView):
         foreign_address: str = "tell",
         vip_lease: int | None = None,
         accept: bool | None = None,
+        diagnose: bool = False,
         virtual_mac: bool | str = False,
         adverts_on_base: bool = False,
         routes: Iterable[str | Route] = (),
@@ -184,6 +188,7 @@ class VRRPInstance(RouterView):
             foreign_address=foreign_address,
             vip_lease=vip_lease,
             accept=accept,
+            diagnose=diagnose,
             virtual_mac=virtual_mac,
             adverts_on_base=adverts_on_base,
             routes=routes,

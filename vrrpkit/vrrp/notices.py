@@ -13,6 +13,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.values import IPAddress, Stamped, State
+from vrrpkit.vrrp.advice import advice
 from vrrpkit.vrrp.packet import RejectReason
 
 __all__ = [
@@ -186,9 +187,12 @@ class AnotherMaster(Stamped):
     at: float
     peer: IPAddress
     priority: int
+    count: int = 1
+    """How many of its adverts since the last such event of this peer: one a second is told."""
 
     def __str__(self) -> str:
-        return f"{self.router}: {self.peer} is MASTER too, with priority {self.priority}"
+        times = _times(self.count)
+        return f"{self.router}: {self.peer} is MASTER too, with priority {self.priority}{times}"
 
 
 @attrs.frozen(kw_only=True)
@@ -207,7 +211,15 @@ class AdvertRejected(Stamped):
     """How many since the last such event of this pair."""
 
     def __str__(self) -> str:
-        return f"{self.router}: rejected an advert from {self.peer}: {_told(self.reason, self)}"
+        todo = "" if self.advice is None else f": {self.advice}"
+        return (
+            f"{self.router}: rejected an advert from {self.peer}: {_told(self.reason, self)}{todo}"
+        )
+
+    @property
+    def advice(self) -> str | None:
+        """What the reader can do about it, if something can be said."""
+        return advice(self.reason, self.got, self.want)
 
 
 @attrs.frozen(kw_only=True)

@@ -142,6 +142,7 @@ class Options:
     foreign_address: str = "tell"
     vip_lease: int | None = None
     accept: bool | None = None
+    diagnose: bool = False
     virtual_mac: bool | str = False
     adverts_on_base: bool = False
     routes: tuple[Route, ...] = attrs.field(default=(), converter=_routes)
@@ -153,6 +154,12 @@ class Options:
             flag(what, given)
         if self.accept is not None:
             flag("accept", self.accept)
+        flag("diagnose", self.diagnose)
+        if self.diagnose and not self.peers:
+            raise ConfigError(
+                "diagnose=True goes with peers=: a router that uses multicast hears unicast "
+                "adverts anyway"
+            )
         if self.announcements is not None:
             of_kind(
                 "announcements",

@@ -19,7 +19,7 @@ from vrrpkit.host.base import Interface, Link
 from vrrpkit.host.link_delay import LinkDelay
 from vrrpkit.transport.base import Membership, Port, Receiver, Transport
 from vrrpkit.values import IPAddress
-from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.options import GROUPS, Options
 from vrrpkit.vrrp.repair import Backoff
 
 __all__ = ["INTERFACE_DOWN", "INTERFACE_MISSING", "NO_SOURCE", "Seat"]
@@ -263,6 +263,7 @@ class Seat:
             peers=self._options.peers,
             interval=self._options.interval,
             also=also,
+            strays=tuple((link.ifindex, address) for address in self._strays(source)),
         )
         try:
             port = self._transport.join(membership, self._receiver)
@@ -286,6 +287,14 @@ class Seat:
         self._backoff.reset()
         self._retry.set(None)
         self.port, self._joined = port, (speaks, also, source)
+
+    def _strays(self, source: IPAddress) -> tuple[IPAddress, ...]:
+        """Where routers of another configuration send their adverts for this VRID."""
+        options = self._options
+        usual = GROUPS[options.family]
+        if options.peers:
+            return (usual,) if options.diagnose else ()
+        return (source,) if options.destination == usual else (source, usual)
 
     def _indexes(self, link: Link) -> tuple[int, tuple[int, ...]]:
         """Where adverts leave, and where else they may arrive: a macvlan and its base hear

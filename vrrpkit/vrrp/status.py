@@ -65,6 +65,8 @@ class RouterStatus(TypedDict):
     """``INIT``, ``BACKUP``, ``MASTER`` or ``FAULT``."""
     why_not_master: str | None
     """What it waits for, in words; ``None`` while it is MASTER."""
+    contested: str | None
+    """Who else claims to be MASTER while it is, in words."""
     vrid: int
     version: int
     priority: int

@@ -110,6 +110,7 @@ class RouterView:
             "name": self.name,
             "state": str(self.state),
             "why_not_master": self.why_not_master(),
+            "contested": self.contested(),
             "vrid": options.vrid,
             "version": options.version,
             "priority": self.priority,
@@ -124,6 +125,16 @@ class RouterView:
             "last_transition": transition_of(self.last_transition),
             "statistics": statistics_of(self.statistics),
         }
+
+    def contested(self) -> str | None:
+        """Who else claims to be MASTER while this router is, in words, and why nothing came of it:
+        ``MASTER, but 192.0.2.2 claims it too: its adverts are rejected (version: got 2, want 3)``.
+        ``None`` while nobody does, and while this router is not MASTER: see
+        :meth:`why_not_master`."""
+        if self._life.driver is None or self._hub.closed:
+            return None
+        claims = self._life.driver.contested()
+        return None if claims is None else f"MASTER, but {claims}"
 
     @property
     def last_transition(self) -> Transition | None:
