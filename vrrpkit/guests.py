@@ -17,10 +17,17 @@ import functools
 import inspect
 import logging
 import threading
+from weakref import WeakKeyDictionary
 
 from vrrpkit.errors import ConfigError, VRRPKitError
 
 __all__ = ["HomeThread", "as_bug", "contain", "meant", "pass_on", "require_callback"]
+
+
+log = logging.getLogger(__name__)
+
+# Loops on which something was passed on.
+_ending: WeakKeyDictionary[asyncio.AbstractEventLoop, None] = WeakKeyDictionary()
 
 
 def contain(problem: BaseException, log: logging.Logger, message: str, *args: object) -> None:
@@ -36,11 +43,19 @@ def contain(problem: BaseException, log: logging.Logger, message: str, *args: ob
 
 def pass_on(problem: BaseException) -> None:
     """Raise it in the next turn of the running loop, so that what has begun here is done; at once
-    where no loop runs."""
+    where no loop runs.
+
+    Once is enough. Leaving calls such code too, and another one would get ``asyncio.run`` out of
+    its wait for all that is being left.
+    """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         raise problem from None
+    if loop in _ending:
+        log.warning("%r is passed over: the program is ending already", problem)
+        return
+    _ending[loop] = None
     loop.call_soon(_raise, problem)
 
 
