@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,20 +27,26 @@ def test_failover_prints_what_is_shown() -> None:
 
 
 def test_application_test_passes() -> None:
-    test = blocks("python")[4]
-    preamble = "import asyncio\nfrom vrrpkit.testing import Lan, virtual_time\n"
-    python(f"{preamble}{test}\ntest_writer_follows_the_vip()\n")
+    python(f"{blocks('python')[4]}\ntest_writer_follows_the_vip()\n")
 
 
-def test_real_interface_snippet_names_what_exists() -> None:
-    """The real thing runs in the system tests; here it runs against an interface in memory."""
-    snippet = blocks("python")[1].replace('"eth0"', 'MemoryBus().interface("192.0.2.1")')
-    body = textwrap.indent(snippet.replace("print(event)", "print(event); break"), "    ")
-    code = (
-        "from vrrpkit import MemoryBus, VRRPInstance\nfrom vrrpkit.testing import run_virtual\n"
-        f"async def main():\n{body}\nrun_virtual(main())\n"
+def in_memory(number: int, *changes: tuple[str, str]) -> str:
+    """A block, as it stands there but for what is in memory here. With real interfaces it runs in
+    ``tests/system/test_blocks.py``."""
+    block = blocks("python")[number]
+    for old, new in changes:
+        assert old in block, old
+        block = block.replace(old, new)
+    return block
+
+
+def test_real_interface_program_runs_in_memory() -> None:
+    program = in_memory(
+        1,
+        ('"eth0"', 'vrrpkit.MemoryBus().interface("192.0.2.1")'),
+        ("print(event)", "print(event); break"),
     )
-    assert "MASTER" in python(code)
+    assert "BACKUP -> MASTER" in python(program)
 
 
 def test_links_lead_somewhere() -> None:
@@ -54,36 +59,29 @@ def test_two_commands_are_the_ones_that_ci_runs() -> None:
     assert re.search(r"^\S*\.ci/nox\b", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
 
 
-def test_virtual_server_snippet_names_what_exists() -> None:
+def test_virtual_server_program_runs_in_memory() -> None:
     """On a table in memory, with a checker that needs no network."""
-    snippet = blocks("python")[2].replace('HTTPChecker("/healthz", status=200, ', "Scripted(")
-    snippet = snippet.replace("    servers=", "    table=MemoryTable(), servers=")
-    code = (
-        "from vrrpkit import MemoryTable, VirtualServer\n"
-        "from vrrpkit.testing import run_virtual\n"
-        "from vrrpkit.testing import ScriptedChecker as Scripted\n"
-        f"async def main():\n{textwrap.indent(snippet, '    ')}"
-        "    print(web.state, [server.name for server in web.servers])\n"
-        "run_virtual(main())\n"
+    program = in_memory(
+        2,
+        ('HTTPChecker("/healthz", status=200, ', "ScriptedChecker("),
+        ("HTTPChecker, ", "MemoryTable, "),
+        ("import vrrpkit\n", "import vrrpkit\nfrom vrrpkit.testing import ScriptedChecker\n"),
+        ("        servers=", "        table=MemoryTable(), servers="),
+        ("interval=2", "interval=0.1"),
+        ("timeout=60)\n", "timeout=60)\n        print([server.name for server in web.servers])\n"),
     )
-    assert python(code) == "init ['10.0.0.2:8080']\n"
+    assert python(program) == "['10.0.0.2:8080']\n"
 
 
-def test_sync_group_snippet_names_what_exists() -> None:
-    """In memory, with a script that is everywhere and without a mail."""
-    snippet = blocks("python")[3].replace("pgrep -x haproxy", "true")
-    snippet = snippet.replace('to="ops@example.net"', 'to="ops@example.net", states=[]')
-    code = (
-        "import asyncio\n"
-        "from vrrpkit import Mail, MemoryBus, SyncGroup, TrackScript, VRRPInstance\n"
-        "def router(name, vrid):\n"
-        "    interface = MemoryBus().interface('192.0.2.1')\n"
-        "    return VRRPInstance(name, interface, vrid=vrid, vips=['192.0.2.10/24'])\n"
-        "async def main():\n"
-        "    inside, outside = router('inside', 1), router('outside', 2)\n"
-        f"{textwrap.indent(snippet, '    ')}"
-        "asyncio.run(main())\n"
+def test_sync_group_program_runs_in_memory() -> None:
+    """With a script that is everywhere and without a mail."""
+    program = in_memory(
+        3,
+        ("pgrep -x haproxy", "true"),
+        ('to="ops@example.net"', 'to="ops@example.net", states=[]'),
+        ('"eth0"', 'vrrpkit.MemoryBus().interface("192.0.2.2")'),
+        ('"eth1"', 'vrrpkit.MemoryBus().interface("198.51.100.2")'),
     )
     # The script may or may not have ended by then.
-    reason = python(code)
+    reason = python(program)
     assert "inside" in reason and "outside" in reason
