@@ -9,11 +9,14 @@ from __future__ import annotations
 from vrrpkit.testing.checks import ScriptedChecker
 from vrrpkit.testing.invariants import Invariant, InvariantBroken, Violation, violations
 from vrrpkit.testing.lan import Lan
+from vrrpkit.testing.mailbox import Mailbox, MailboxLetter
 from vrrpkit.testing.recorder import Recorder
 from vrrpkit.testing.replay import RecordingUnreadable, Replay, ReplayMismatch, replay
 from vrrpkit.testing.timeline import Entry, Timeline
+from vrrpkit.testing.trackers import ScriptedTracker
 from vrrpkit.testing.virtual import (
     BlockedForever,
+    RealWorldNeeded,
     TasksLeft,
     VirtualLoop,
     randomness,
@@ -27,11 +30,15 @@ __all__ = [
     "Invariant",
     "InvariantBroken",
     "Lan",
+    "Mailbox",
+    "MailboxLetter",
+    "RealWorldNeeded",
     "Recorder",
     "RecordingUnreadable",
     "Replay",
     "ReplayMismatch",
     "ScriptedChecker",
+    "ScriptedTracker",
     "TasksLeft",
     "Timeline",
     "Violation",

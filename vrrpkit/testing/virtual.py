@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockedForever",
+    "RealWorldNeeded",
     "TasksLeft",
     "VirtualLoop",
     "randomness",
@@ -63,6 +64,15 @@ class TasksLeft(AssertionError):
     """The code under test ended and left tasks running; the message lists them."""
 
 
+class RealWorldNeeded(RuntimeError):
+    """The code under test waits for a socket, a process or a thread, for which no time passes; the
+    message says what to use instead.
+
+    It is raised where the waiting would begin. In a task or a callback of something that catches
+    errors, as what runs trackers, checkers and notifiers does, it ends the test all the same.
+    """
+
+
 class _Selector(selectors.BaseSelector):
     """Instead of waiting for the system, moves the loop's time on."""
 
@@ -91,11 +101,43 @@ class _Selector(selectors.BaseSelector):
         return []
 
 
+_INSTEAD = (
+    ("vrrpkit.notify.mail", "a Mailbox in place of Mail"),
+    ("vrrpkit.notify.delivery", "a Mailbox in place of Mail"),
+    ("vrrpkit.notify", "a Hook with a function, which a test can look into"),
+    ("vrrpkit.track", "a ScriptedTracker, or a TrackFunction that needs no real time"),
+    ("vrrpkit.checks", "a ScriptedChecker, or a checker that needs no real time"),
+    ("vrrpkit.ipvs", "a MemoryTable"),
+    ("vrrpkit.bfd", "an interface of a MemoryBus"),
+    ("vrrpkit.host", "an interface of a MemoryBus, or a Lan"),
+    ("vrrpkit.transport", "an interface of a MemoryBus, or a Lan"),
+)
+"""What to use in place of what, by the rooms that are on the stack."""
+
+
+def _instead() -> str:
+    rooms: set[str] = set()
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        rooms.add(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back
+    for room, use in _INSTEAD:
+        if any(name.startswith(room) for name in rooms):
+            return use
+    return "the in-memory counterpart"
+
+
 def _refuse(what: str) -> NoReturn:
-    raise RuntimeError(
-        f"{what} is impossible under virtual time, because no real time passes; use the in-memory "
-        "counterpart, or run this test under asyncio.run()"
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    who = "" if task is None else f" (in the task {task.get_name()!r})"
+    refusal = RealWorldNeeded(
+        f"{what} is impossible under virtual time, because no real time passes{who}; use "
+        f"{_instead()}, or run this test under asyncio.run()"
     )
+    if isinstance(loop, VirtualLoop):
+        loop.refuse(refusal, task)
+    raise refusal
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -111,6 +153,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Where code under test takes its randomness from, so that a seed repeats a run."""
         self.problems: list[Exception] = []
         """What callbacks and forgotten tasks raised."""
+        self.main: asyncio.Task[object] | None = None
+        """The test."""
+        self.refusal: RealWorldNeeded | None = None
+        """What something besides the test waited for in vain."""
         self._now = start
         self._end = start + limit
         self._limit = limit
@@ -139,6 +185,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._serial += 1
         heapq.heappush(self._timers, (when, self._serial, handle))
         return handle
+
+    def refuse(self, refusal: RealWorldNeeded, task: asyncio.Task[object] | None) -> None:
+        """End the test at once, unless it is ``task`` itself, which sees for itself."""
+        if self.main is None or task is self.main or self.refusal is not None:
+            return
+        self.refusal = refusal
+        self.main.cancel()
 
     def run_in_executor(self, *args: object, **kwargs: object) -> NoReturn:
         """Refused: a thread takes real time."""
@@ -208,7 +261,17 @@ def _listing(tasks: set[asyncio.Task[object]]) -> str:
 async def _watched(main: Coroutine[object, object, T]) -> T:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    outcome = await main
+    loop.main = asyncio.current_task()
+    try:
+        outcome = await main
+    except BaseException:
+        if loop.refusal is not None:
+            raise loop.refusal from None
+        raise
+    finally:
+        loop.main = None
+    if loop.refusal is not None:
+        raise loop.refusal
     for _ in range(GRACE):
         if len(asyncio.all_tasks()) == 1:
             break
@@ -234,6 +297,7 @@ def run_virtual(
     :param start: what ``loop.time()`` says at first, in seconds.
     :param limit: virtual seconds that ``main`` may take at most; ``math.inf`` for no limit.
     :raises BlockedForever: it waits for something that cannot happen any more, or takes too long.
+    :raises RealWorldNeeded: something in it needs a socket, a process or a thread.
     :raises TasksLeft: it left tasks behind.
     :raises ExceptionGroup: it ended well, but callbacks or tasks that nobody awaited failed.
     """
