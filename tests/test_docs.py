@@ -247,3 +247,14 @@ def test_every_public_name_is_in_the_reference() -> None:
 @pytest.mark.parametrize("example", sorted((DOCS.parent / "examples").glob("*.py")))
 def test_every_example_is_on_a_page(example: Path) -> None:
     assert any(f"examples/{example.name}" in page.read_text() for page in PAGES[1:])
+
+
+def test_test_your_failover_passes() -> None:
+    page = (HOW_TO / "test-your-failover.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        names: dict[str, Any] = {}
+        exec(compile(block, "test-your-failover.md", "exec"), names)
+        (test,) = [value for name, value in names.items() if name.startswith("test_")]
+        test()

@@ -111,6 +111,10 @@ class ProcessGroup:
         limit: int,
     ) -> None:
         loop = asyncio.get_running_loop()
+        # A loop of a test on which no real time passes: nothing is started that nobody can await.
+        refuse: Callable[[], None] | None = getattr(loop, "refuse_process", None)
+        if refuse is not None:
+            refuse()
         self._start = loop.time()
         self._origin = Origin()
         self._limit = limit

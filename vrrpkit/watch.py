@@ -206,8 +206,13 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
     loop = asyncio.get_running_loop()
     inotify = _open.get(loop)
     if inotify is None:
-        inotify = _open[loop] = _Inotify()
-        loop.add_reader(inotify.descriptor, inotify.readable)
+        inotify = _Inotify()
+        try:
+            loop.add_reader(inotify.descriptor, inotify.readable)
+        except BaseException:
+            os.close(inotify.descriptor)
+            raise
+        _open[loop] = inotify
     name = os.fspath(path)
     watched = _Watch(name if name.startswith("/") else os.path.join(os.getcwd(), name), changed)
     inotify.add(watched)

@@ -35,11 +35,10 @@ async def test_letters_have_subject_recipients_and_body() -> None:
 
 @virtual_time()
 async def test_only_the_states_that_were_asked_for_in_the_words_that_were_given() -> None:
-    async with Mailbox(states=["MASTER"], subject="{name} is {state}") as mail:
-        async with Lan() as lan:
-            lan.router("a", vips=[f"{VIP}/24"], notify=[mail])
-            await lan.settle()
-            await asyncio.sleep(0)
+    async with Mailbox(states=["MASTER"], subject="{name} is {state}") as mail, Lan() as lan:
+        lan.router("a", vips=[f"{VIP}/24"], notify=[mail])
+        await lan.settle()
+        await asyncio.sleep(0)
     assert [letter.subject for letter in mail.letters] == ["a is MASTER"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,17 +117,13 @@ def test_mail() -> None:
 
 def test_it_ends_at_once_also_where_cancellation_is_swallowed() -> None:
     async def helper() -> None:
-        try:
+        with contextlib.suppress(RuntimeError):
             await asyncio.to_thread(int)
-        except RuntimeError:
-            pass
 
     async def main() -> float:
         task = asyncio.create_task(helper())
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            pass
         await task
         return 1.0
 

@@ -57,6 +57,9 @@ RECORD = 1_000_000
 PATIENCE = 5
 """For how many times the slowest possible takeover :meth:`Lan.settle` waits."""
 
+TURNS = 5
+"""Turns of the loop until something that was said has reached a router."""
+
 
 class Lan:
     """One link in memory with any number of virtual routers, each on a host of its own.
@@ -370,6 +373,9 @@ class Lan:
         :param limit: seconds; by default several times what the slowest takeover can take.
         :raises TimeoutError: routers still change; the message ends with the timeline.
         """
+        # What the caller has just said to a tracker, say, first reaches the routers.
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         now = asyncio.get_running_loop().time
         journal, places = self._journal, self._places.values()
         quiet = slowest_takeover(places, _transit(self.bus.segment.conditions))

@@ -7,12 +7,13 @@
         async with Mailbox(to="ops@example.net") as mail, Lan() as lan:
             lan.router("a", vips=["192.0.2.10/24"], notify=[mail])
             await lan.settle()
+            await asyncio.sleep(1)
             assert "MASTER" in mail.letters[-1].subject
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from email.message import EmailMessage
 from ssl import SSLContext
@@ -24,7 +25,7 @@ from vrrpkit.notify.letters import BODY, SUBJECT
 from vrrpkit.notify.mail import STATES, Mail
 from vrrpkit.notify.outbox import Outbox
 
-__all__ = ["MailboxLetter", "Mailbox"]
+__all__ = ["Mailbox", "MailboxLetter"]
 
 
 @attrs.frozen
@@ -101,7 +102,7 @@ class Mailbox(Mail):
         return list(self._collection.letters)
 
     @contextmanager
-    def out_of_order(self, text: str = "connection refused") -> Iterator[None]:
+    def out_of_order(self, text: str = "connection refused") -> Generator[None, None, None]:
         """Within this, letters wait: there is no server. They are tried again as with ``Mail``.
 
         :param text: what :attr:`vrrpkit.Mail.last_problem` says.

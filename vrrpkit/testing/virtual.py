@@ -197,6 +197,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Refused: a thread takes real time."""
         _refuse("running something in a thread")
 
+    def refuse_process(self) -> NoReturn:
+        """Refused: a process takes real time. Asked before one is started without asyncio."""
+        _refuse("running a subprocess")
+
     async def subprocess_exec(self, *args: object, **kwargs: object) -> NoReturn:
         """Refused: a process takes real time."""
         _refuse("running a subprocess")
