@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from weakref import WeakSet
 
 from vrrpkit.forks import Origin
+from vrrpkit.guests import HomeThread
 
 __all__ = ["Body", "all_to_the_end", "ending", "to_the_end"]
 
@@ -101,6 +102,7 @@ class Body:
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
         self._origin: Origin | None = None
+        self._home: HomeThread | None = None
         self._ending = False
         self._interrupted = False
 
@@ -108,6 +110,16 @@ class Body:
         """The object is being entered by the current task."""
         self._task = asyncio.current_task()
         self._origin = Origin()
+        self._home = HomeThread()
+
+    def require_home(self, what: str) -> None:
+        """Refuse a call from another thread than that of the object's event loop.
+
+        :param what: what is called, for the message: ``"web.demote"``.
+        :raises VRRPKitError: this is another thread.
+        """
+        if self._home is not None:
+            self._home.require(what)
 
     def interrupt(self) -> None:
         """A bug has ended the run."""

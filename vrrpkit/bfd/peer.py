@@ -18,7 +18,7 @@ from vrrpkit.bfd.vocabulary import AdminDown, AdminUp, Event, Retimed, Start
 from vrrpkit.errors import Closed, ConfigError
 from vrrpkit.events import EventsLost, Hub
 from vrrpkit.forks import Origin
-from vrrpkit.guests import require_callback
+from vrrpkit.guests import HomeThread, require_callback
 from vrrpkit.host.memory import MemoryInterface
 from vrrpkit.values import IPAddress
 
@@ -113,6 +113,7 @@ class BFDSession:
         self._users = 0
         self._run: Run | None = None
         self._origin: Origin | None = None
+        self._home: HomeThread | None = None
 
     def __repr__(self) -> str:
         return f"<BFDSession {self.name!r} {self.state}>"
@@ -147,6 +148,7 @@ class BFDSession:
 
     def close(self) -> None:
         """End one use; the last one ends the session."""
+        self._require_home("close")
         if not self._users:
             return
         self._users -= 1
@@ -164,6 +166,7 @@ class BFDSession:
         )
         self._run = run
         self._origin = Origin()
+        self._home = HomeThread()
         if self._hub.closed:
             self._hub = _hub()
         if self._timers != run.session.timers:
@@ -179,6 +182,10 @@ class BFDSession:
         self._run.end()
         self._run = None
         self._hub.close()
+
+    def _require_home(self, method: str) -> None:
+        if self._home is not None:
+            self._home.require(f"{self.name}.{method}")
 
     @property
     def _session(self) -> Session | None:
@@ -243,6 +250,7 @@ class BFDSession:
 
         :raises Closed: the session ended before.
         """
+        self._require_home("wait_for")
         states = (state, *others)
         if self.state in states:
             return self.state
@@ -260,6 +268,7 @@ class BFDSession:
         :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
             says how many.
         """
+        self._require_home("events")
         return self._hub.stream(limit)
 
     def on_transition(self, callback: Callable[[BFDTransition], None]) -> Callable[[], None]:
@@ -270,6 +279,7 @@ class BFDSession:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
+        self._require_home("on_transition")
         require_callback("on_transition", callback)
         return self._transitions.subscribe(callback)
 
@@ -280,6 +290,7 @@ class BFDSession:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
+        self._require_home("on_lost")
         require_callback("on_lost", callback)
 
         def filtered(transition: BFDTransition) -> None:
@@ -294,11 +305,13 @@ class BFDSession:
     def admin_down(self) -> None:
         """Hold the session down, and let the neighbour know that this is no failure; also before it
         is entered."""
+        self._require_home("admin_down")
         self._held_down = True
         self._feed(AdminDown())
 
     def admin_up(self) -> None:
         """End what :meth:`admin_down` began."""
+        self._require_home("admin_up")
         self._held_down = False
         self._feed(AdminUp())
 
@@ -314,6 +327,7 @@ class BFDSession:
 
         :raises ConfigError: a value is out of range.
         """
+        self._require_home("set_timers")
         now = self._timers
         self._timers = timers(
             f"BFD to {self.name}",

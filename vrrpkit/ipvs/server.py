@@ -325,6 +325,7 @@ class VirtualServer:
             Checks that pause, for a router that is not MASTER, give none.
         :raises Closed: the virtual server ended before.
         """
+        self._body.require_home(f"{self.name}.wait_for_quorum")
         if checked:
             flag("checked", checked)
             if self._driver is None:
@@ -344,6 +345,7 @@ class VirtualServer:
         :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
             says how many.
         """
+        self._body.require_home(f"{self.name}.events")
         return self._hub.stream(limit)
 
     def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
@@ -352,6 +354,7 @@ class VirtualServer:
 
         :raises ConfigError: the notifier cannot tell of a virtual server.
         """
+        self._body.require_home(f"{self.name}.add_notifier")
         present = () if self._driver is None else self._driver.present()
         return self._notify.add(self._hub, notifier, *present)
 
@@ -363,18 +366,21 @@ class VirtualServer:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
+        self._body.require_home(f"{self.name}.on_server")
         require_callback("on_server", callback)
         return self._hub.on((ServerUp, ServerDown), callback)
 
     def on_quorum(self, callback: Callable[[QuorumUp | QuorumDown], None]) -> Callable[[], None]:
         """Call ``callback`` when the quorum is reached or lost (``quorum_up``, ``quorum_down``), as
         :meth:`on_server` does."""
+        self._body.require_home(f"{self.name}.on_quorum")
         require_callback("on_quorum", callback)
         return self._hub.on((QuorumUp, QuorumDown), callback)
 
     def on_result(self, callback: Callable[[CheckResult], None]) -> Callable[[], None]:
         """Call ``callback`` with every result of a check (``log_all_failures``), as
         :meth:`on_server` does."""
+        self._body.require_home(f"{self.name}.on_result")
         require_callback("on_result", callback)
         return self._results.subscribe(callback)
 
@@ -388,6 +394,7 @@ class VirtualServer:
 
         :raises ConfigError: it does not fit, or its name or endpoint is taken.
         """
+        self._body.require_home(f"{self.name}.add")
         await self._running.add(RealServer.of(server))
 
     async def remove(self, server: str | RealServer) -> None:
@@ -396,6 +403,7 @@ class VirtualServer:
 
         :raises ConfigError: there is none such.
         """
+        self._body.require_home(f"{self.name}.remove")
         await self._running.remove(server)
 
     async def set_weight(self, server: str | RealServer, weight: int) -> None:
@@ -403,6 +411,7 @@ class VirtualServer:
 
         :raises ConfigError: the weight is out of range, or there is no such server.
         """
+        self._body.require_home(f"{self.name}.set_weight")
         whole_number("weight", weight, 0, WEIGHT_LIMIT, "0 gets no new connections")
         await self._running.set_weight(server, weight)
 
@@ -412,6 +421,7 @@ class VirtualServer:
 
         :raises ConfigError: there is none such.
         """
+        self._body.require_home(f"{self.name}.disable")
         await self._running.rest(server, ServerState.DISABLED)
 
     async def enable(self, server: str | RealServer) -> None:
@@ -419,6 +429,7 @@ class VirtualServer:
 
         :raises ConfigError: there is none such.
         """
+        self._body.require_home(f"{self.name}.enable")
         await self._running.rest(server, None)
 
     async def drain(self, server: str | RealServer, timeout: float | None = None) -> int:
@@ -435,6 +446,7 @@ class VirtualServer:
             meanwhile.
         :raises Closed: the virtual server ended before.
         """
+        self._body.require_home(f"{self.name}.drain")
         if timeout is not None and not (is_number(timeout) and timeout >= 0):
             raise ConfigError(f"timeout {timeout!r} must be 0 seconds or more, or None")
         return await self._running.drain(server, timeout)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.forks import Origin
+from vrrpkit.guests import HomeThread
 from vrrpkit.leaving import to_the_end
 from vrrpkit.notify.delivery import Delivery, Post
 from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of
@@ -127,6 +128,7 @@ class Mail(Notifier):
         self._delivery = Delivery(self._post, self._outbox)
         self._entered = self._ended = False
         self._origin: Origin | None = None
+        self._home: HomeThread | None = None
 
     def _check(
         self,
@@ -187,6 +189,7 @@ class Mail(Notifier):
         context = self._context()
         self._entered = True
         self._origin = Origin()
+        self._home = HomeThread()
         self._delivery.start(context)
         return self
 
@@ -264,6 +267,8 @@ class Mail(Notifier):
                 "this Mail was not entered, so nothing would be delivered; write 'async with "
                 "Mail(...) as mail:' around what it tells of"
             )
+        if self._home is not None:
+            self._home.require("Mail.send")
 
     def tell(self, event: object, subject: object) -> None:
         """Mail about ``event`` of ``subject``, if it is worth one; returns at once."""

@@ -275,6 +275,7 @@ class VRRPInstance(RouterView):
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the router ended before.
         """
+        self._body.require_home(f"{self.name}.wait_for")
         wanted = (state, *others)
         states(wanted)
         if self.state in wanted:
@@ -293,6 +294,7 @@ class VRRPInstance(RouterView):
         :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
             says how many.
         """
+        self._body.require_home(f"{self.name}.events")
         return self._hub.stream(limit)
 
     def on_transition(self, callback: Callable[[Transition], None]) -> Callable[[], None]:
@@ -304,6 +306,7 @@ class VRRPInstance(RouterView):
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
+        self._body.require_home(f"{self.name}.on_transition")
         require_callback("on_transition", callback)
         return self._hub.on(Transition, callback)
 
@@ -313,6 +316,7 @@ class VRRPInstance(RouterView):
 
         :raises ConfigError: the notifier cannot tell of a virtual router.
         """
+        self._body.require_home(f"{self.name}.add_notifier")
         return self._life.notify.add(self._hub, notifier, self.last_transition)
 
     # --- what it can be told ---------------------------------------------------------------------
@@ -324,6 +328,7 @@ class VRRPInstance(RouterView):
         :param priority: 1 to 254.
         :raises ConfigError: it is out of range, or this router owns the addresses.
         """
+        self._body.require_home(f"{self.name}.set_priority")
         whole_number("priority", priority, 1, OWNER - 1, "only an owner has 255, from the start")
         if self.options.owner:
             raise ConfigError(
@@ -342,6 +347,7 @@ class VRRPInstance(RouterView):
         :param seconds: how long, more than 0, up to a year.
         :raises ConfigError: ``seconds`` is something else.
         """
+        self._body.require_home(f"{self.name}.demote")
         demotion(seconds)
         self._required.feed(Demote(seconds))
 
@@ -351,6 +357,7 @@ class VRRPInstance(RouterView):
         :raises NotEligible: the present master would win the addresses back at once, or there is a
             fault.
         """
+        self._body.require_home(f"{self.name}.promote")
         driver = self._required
         obstacle = driver.machine.promotion_obstacle()
         if obstacle is not None:
@@ -367,6 +374,7 @@ class VRRPInstance(RouterView):
         :raises ConfigError: ``repeat`` is something else.
         :raises NotEligible: this router is not MASTER.
         """
+        self._body.require_home(f"{self.name}.announce")
         if repeat is not None:
             whole_number("repeat", repeat, 1, 60, "packets per address")
         if self.state is not State.MASTER:

@@ -335,6 +335,7 @@ class SyncGroup:
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the group ended before.
         """
+        self._body.require_home(f"{self.name}.wait_for")
         wanted = (state, *others)
         states(wanted)
         if self.state in wanted:
@@ -351,6 +352,7 @@ class SyncGroup:
         :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
             says how many.
         """
+        self._body.require_home(f"{self.name}.events")
         return self._hub.stream(limit)
 
     def on_transition(self, callback: Callable[[GroupTransition], None]) -> Callable[[], None]:
@@ -359,6 +361,7 @@ class SyncGroup:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
+        self._body.require_home(f"{self.name}.on_transition")
         require_callback("on_transition", callback)
         return self._hub.subscribe(callback)
 
@@ -368,6 +371,7 @@ class SyncGroup:
 
         :raises ConfigError: the notifier cannot tell of a sync group.
         """
+        self._body.require_home(f"{self.name}.add_notifier")
         current = None if self._runner is None else self._runner.latest
         return self._notify.add(self._hub, notifier, current)
 
@@ -389,6 +393,7 @@ class SyncGroup:
         :param seconds: how long, more than 0, up to a year.
         :raises ConfigError: ``seconds`` is something else.
         """
+        self._body.require_home(f"{self.name}.demote")
         demotion(seconds)
         for driver in self._drivers:
             driver.feed(Demote(seconds))
@@ -399,6 +404,7 @@ class SyncGroup:
         :raises NotEligible: a member's present master would win its addresses back at once, or
             there is a fault.
         """
+        self._body.require_home(f"{self.name}.promote")
         drivers = self._drivers
         for member, driver in zip(self.members, drivers, strict=True):
             obstacle = driver.machine.promotion_obstacle()
