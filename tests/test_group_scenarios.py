@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from vrrpkit import MemoryBus, NotEligible, State, SyncGroup, VRRPInstance
+from vrrpkit import HMACAuth, MemoryBus, NotEligible, State, SyncGroup, VRRPInstance
 from vrrpkit.testing import run_virtual, virtual_time
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
@@ -373,7 +373,19 @@ class Scenario:
     priorities: tuple[int, ...]
     delay: float
     preempt: bool
+    intervals: tuple[float, ...]
+    preempt_delay: float
+    signed: bool
     actions: tuple[Action, ...]
+
+    def options(self, number: int) -> dict[str, Any]:
+        """Those of both members of one gateway."""
+        return {
+            "preempt": self.preempt,
+            "preempt_delay": self.preempt_delay,
+            "interval": self.intervals[number],
+            "auth": HMACAuth({1: bytes(range(32))}, active=1) if self.signed else None,
+        }
 
 
 @st.composite
@@ -393,6 +405,13 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         tuple(priorities),
         draw(st.sampled_from([0.0, 0.0, 0.001, 0.02])),
         draw(st.sampled_from([True, True, False])),
+        draw(
+            st.sampled_from(
+                [(1.0,) * many, (1.0,) * many, (0.5, 1.0, 2.0)[:many], (2.0, 0.25, 1.0)]
+            )
+        ),
+        draw(st.sampled_from([0.0, 0.0, 0.0, 4.0])),
+        draw(st.sampled_from([False, False, True])),
         tuple(draw(st.lists(action, max_size=12))),
     )
 
@@ -400,8 +419,8 @@ def scenarios(draw: st.DrawFn) -> Scenario:
 async def _live(scenario: Scenario) -> None:
     links = (MemoryBus(delay=scenario.delay), MemoryBus(delay=scenario.delay))
     gateways = [
-        Gateway(number, priority, links, preempt=scenario.preempt)
-        for number, priority in enumerate(scenario.priorities, 1)
+        Gateway(number + 1, priority, links, **scenario.options(number))
+        for number, priority in enumerate(scenario.priorities)
     ]
     try:
         for each in gateways:

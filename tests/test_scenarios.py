@@ -10,7 +10,7 @@ import attrs
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from vrrpkit import NotEligible, State
+from vrrpkit import HMACAuth, NotEligible, State
 from vrrpkit.testing import Lan, run_virtual
 from vrrpkit.testing.places import RouterOptions
 
@@ -46,10 +46,13 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     )
     factor = draw(st.sampled_from([3, 3, 3, 1, 5]))
     many = draw(st.integers(2, 5))
+    signed = draw(st.sampled_from([None, None, None, "time", "monotonic"]))
     owner = draw(st.integers(0, 3 * many))
     routers = tuple(
         draw(_options(version, interval, factor, owner == number)) for number in range(many)
     )
+    for options in routers if signed is not None else ():
+        options["auth"] = HMACAuth({1: bytes(range(32))}, active=1, anti_replay=signed)
     actions = draw(
         st.lists(
             st.tuples(
@@ -86,9 +89,9 @@ def _options(
     }
     if not owner:
         options["preempt"] = draw(st.sampled_from([True, True, False]))
-        options["preempt_delay"] = draw(st.sampled_from([0.0, 0.0, 5.0]))
-    if version == 3 and draw(st.integers(0, 5)) == 0:
-        options["interval"] = draw(st.sampled_from([0.5, 1.5]))
+        options["preempt_delay"] = draw(st.sampled_from([0.0, 0.0, 0.7, 5.0]))
+    if version == 3 and draw(st.integers(0, 2)) == 0:
+        options["interval"] = draw(st.sampled_from([0.1, 0.25, 0.5, 1.5, 3.0]))
     if draw(st.integers(0, 5)) == 0:
         options["vip_lease"] = 3
     return options
