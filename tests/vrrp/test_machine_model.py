@@ -20,11 +20,13 @@ from vrrpkit.vrrp.vocabulary import (
     AddressesInPlace,
     AdvertReceived,
     AdvertsLost,
+    AnnounceAgain,
     Demote,
     DropAddresses,
     Effect,
     Event,
     FaultsNow,
+    HostChanged,
     KernelRefusedAddresses,
     LostAddress,
     LostRoute,
@@ -205,7 +207,14 @@ class Twins(RuleBasedStateMachine):
             st.just(LostAddress(ip_address("192.0.2.10"))),
             st.just(LostRoute("route default via 192.0.2.254")),
             st.builds(MasterUnreachable, st.sampled_from(PEERS)),
-            st.sampled_from([AddressesInPlace(), KernelRefusedAddresses(("no",))]),
+            st.sampled_from(
+                [
+                    AddressesInPlace(),
+                    KernelRefusedAddresses(("no",)),
+                    KernelRefusedAddresses(("no",), watchable=False),
+                ]
+            ),
+            st.sampled_from([AnnounceAgain(), HostChanged()]),
             st.builds(Startup, primary=st.just(PRIMARY), faults=FAULTS),
         )
     )

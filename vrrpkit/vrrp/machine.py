@@ -242,7 +242,8 @@ class Machine(Standing):
             at = rivalry.answer_at(now)
             if at <= now:
                 self._advertise(now)
-            elif serving.due is not None:
+            else:
+                assert serving.due is not None, "a MASTER has a next advert"
                 serving.due = min(serving.due, at)
             self._announce_again(now)
         if self.config.profile.announce_on_losing and event.priority:
