@@ -19,8 +19,9 @@ from vrrpkit.errors import HostError
 from vrrpkit.host import messages, notices
 from vrrpkit.host.addresses import Addresses, key_of
 from vrrpkit.host.monitor import LinkMonitor, Removal
-from vrrpkit.host.netlink import Netlink, attributes
+from vrrpkit.host.netlink import Message, Netlink, Overrun, attributes
 from vrrpkit.host.netns import Namespace, identity
+from vrrpkit.host.notices import AddressKey
 from vrrpkit.values import VIP
 
 FOREVER = 0xFFFFFFFF
@@ -40,10 +41,14 @@ class Host:
             self.namespace,
             self.netlink,
             self.removals.extend,
-            lambda name, key: self.arrivals.append(f"{notices.to_address(key[0])} on {name}"),
+            self._detected,
         )
         self.monitor.start()
         self.addresses = Addresses("eth0", self.netlink, self.monitor)
+
+    def _detected(self, name: str, key: AddressKey, usable: bool) -> None:
+        assert usable
+        self.arrivals.append(f"{notices.to_address(key[0])} on {name}")
 
     def close(self) -> None:
         self.monitor.close()
@@ -432,3 +437,46 @@ def test_tentative(net: Net) -> None:
         assert not host.addresses.tentative(vip)
 
     run(net, test)
+
+
+@pytest.mark.system
+def test_a_strange_notice_does_not_lose_the_others(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(host: Host) -> None:
+        read = host.monitor._subscription.read
+        cut = [Message(kind, 0, 0, b"\x02") for kind in (16, 17, 20, 21, 99)]
+        monkeypatch.setattr(
+            host.monitor._subscription, "read", lambda: [*cut, *found] if (found := read()) else []
+        )
+        net.ip("address add 192.0.2.99/24 dev eth0")
+        await soon(lambda: host.monitor.addresses("eth0").get((bytes([192, 0, 2, 99]), 24)))
+
+    run(net, main)
+
+
+@pytest.mark.system
+def test_what_cannot_be_read_anew_is_read_later(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(host: Host) -> None:
+        dump, lost = host.netlink.dump, [True]
+
+        def refuse(*_: object) -> list[Message]:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        def overrun() -> list[Message]:
+            if lost:
+                lost.clear()
+                raise Overrun
+            return []
+
+        monkeypatch.setattr(host.monitor._subscription, "read", overrun)
+        monkeypatch.setattr(host.netlink, "dump", refuse)
+        net.ip("address add 192.0.2.99/24 dev eth0")
+        await soon(lambda: "cannot be read" in caplog.text)
+        host.monitor._loop.remove_reader(host.monitor._subscription.fileno())  # type: ignore[union-attr]
+        monkeypatch.setattr(host.netlink, "dump", dump)
+        await soon(lambda: host.monitor.addresses("eth0").get((bytes([192, 0, 2, 99]), 24)))
+
+    run(net, main)

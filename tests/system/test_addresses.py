@@ -441,6 +441,8 @@ def test_an_address_of_somebody_else_on_a_backup(bench: Bench, prefix: int, poli
     assert bench.b.has(VIP4) is (policy == "tell")
     if policy == "tell":
         bench.b.ip("address", "delete", f"{VIP4}/{prefix}", "dev", "eth0")
+        # One that is back before the router has read that it went is the same one.
+        time.sleep(0.2)
     # And while it runs.
     bench.b.ip("address", "add", f"{VIP4}/{prefix}", "dev", "eth0")
     wait_until(lambda: len(other.events("ForeignAddress")) == 2, 2, "the second event")

@@ -6,7 +6,8 @@ they belong to nobody, and are removed when it is certain that no live process h
 
 * Every process shows that it lives by an abstract unix socket ``vrrpkit/PID/...`` in the network
   namespace. It is bound before the process touches any address, and the kernel removes it when the
-  process dies, however that happens; a stopped process keeps it.
+  process dies, however that happens; a stopped process keeps it. Anybody may bind such a name, so
+  it counts only if its owner could hold addresses: see :mod:`vrrpkit.host.owners`.
 * The first hold of a program notes the marked addresses that are there already, on all interfaces.
   One second later, when the other virtual routers of the program have made their holds too, those
   that still nobody holds are removed, unless another process lives. An address that appears in
@@ -26,6 +27,7 @@ import socket
 
 from vrrpkit.host.netns import Namespace
 from vrrpkit.host.notices import MARK
+from vrrpkit.host.owners import abstract_names, may_hold
 from vrrpkit.host.sysctl import read_proc
 
 __all__ = ["SETTLE", "Liveness", "speaks_vrrp"]
@@ -96,9 +98,13 @@ class Liveness:
 
         :raises OSError: they cannot be read.
         """
-        names = re.compile(rf" @({re.escape(self._kind)}/\d+/[0-9a-f]+)$", re.MULTILINE)
-        with self._namespace.inside():
-            return set(names.findall(read_proc("/proc/thread-self/net/unix"))) - {self.name}
+        pattern = re.compile(rf"{re.escape(self._kind)}/(\d+)/[0-9a-f]+")
+        found: set[str] = set()
+        for name, user in abstract_names(self._namespace):
+            match = pattern.fullmatch(name)
+            if match is not None and (user is None or may_hold(user, int(match[1]))):
+                found.add(name)
+        return found - {self.name}
 
     def close(self) -> None:
         """Be gone; calling it twice is harmless."""

@@ -30,6 +30,9 @@ GROUPS = 0x1 | 0x10 | 0x100
 READS = 1024
 """Datagrams read in one go, so that no storm of notices keeps the event loop for long."""
 
+RETRY = 1.0
+"""Seconds until links and addresses are read again that could not be."""
+
 MARKS_SINCE = (5, 18)
 """The Linux version that brought IFA_PROTO."""
 
@@ -79,6 +82,7 @@ class LinkMonitor:
         self._removals: list[Removal] = []
         self._verdicts: list[tuple[str, AddressKey, bool]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._draining = False
         self.marks = _release() >= MARKS_SINCE
         """Whether this kernel keeps the mark on an address."""
@@ -100,6 +104,9 @@ class LinkMonitor:
         if self._loop is not None:
             self._loop.remove_reader(self._subscription.fileno())
             self._loop = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self._subscription.close()
         self._watchers.clear()
         self._watching_all.clear()
@@ -211,7 +218,23 @@ class LinkMonitor:
             log.warning("notices of the kernel were lost: reading all links and addresses anew")
             # What still waits is older than what is read next.
             self._subscription.discard()
+            self._read_anew()
+
+    def _read_anew(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._loop is None:
+            return
+        try:
             self._read_all()
+        except OSError as problem:
+            log.warning("links and addresses cannot be read: %s; again in %g s", problem, RETRY)
+            self._again = self._loop.call_later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        self._read_anew()
+        self.drain()
 
     def _ask(self, name: str) -> None:
         record = self.record(name)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
+import logging
 import os
 import socket
 import struct
-from collections.abc import Generator, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from vrrpkit.host.netns import Namespace
 from vrrpkit.transport.sockets import Instruction, attach_filter
@@ -31,7 +33,13 @@ __all__ = [
     "Overrun",
     "Subscription",
     "attributes",
+    "tolerant",
 ]
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CHUNK = 64
 """Messages in one system call and one turn of the event loop. Answers and notices overflow a
@@ -104,6 +112,21 @@ def attributes(payload: bytes, start: int) -> Attributes:
         found[kind & 0x3FFF] = payload[start + 4 : start + length]
         start += (length + 3) & ~3
     return found
+
+
+def tolerant(decoder: Callable[P, T | None]) -> Callable[P, T | None]:
+    """Let a decoder answer ``None`` to a message that is cut short, or strange: it shall not lose
+    those behind it, nor who reads them."""
+
+    @functools.wraps(decoder)
+    def decode(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return decoder(*args, **kwargs)
+        except (struct.error, ValueError, LookupError) as problem:
+            log.debug("%s does not understand a message: %r", decoder.__name__, problem)
+            return None
+
+    return decode
 
 
 def _messages(datagram: bytes) -> Generator[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -61,10 +62,12 @@ class TableWatch:
                 data = self._socket.recv(1 << 16)
             except BlockingIOError:
                 break
-            except OSError:
-                # Too much at once (ENOBUFS): it may have been among what is lost.
+            except OSError as problem:
+                # Too much at once: it may have been among what is lost.
                 gone = True
-                continue
+                if problem.errno == errno.ENOBUFS:
+                    continue
+                break
             for kind, name in _tables(data):
                 if name == self._table:
                     gone = kind == DELETE_TABLE

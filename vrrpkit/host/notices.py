@@ -10,7 +10,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, TypeAlias
 
-from vrrpkit.host.netlink import Attributes, attributes
+from vrrpkit.host.netlink import Attributes, attributes, tolerant
 from vrrpkit.values import IPAddress
 
 __all__ = [
@@ -151,6 +151,7 @@ def link_body(index: int) -> bytes:
     return _IFINFOMSG.pack(0, 0, index, 0, 0)
 
 
+@tolerant
 def parse_link(payload: bytes) -> LinkRecord | None:
     """Read RTM_NEWLINK or RTM_DELLINK; ``None`` for one that is about something else, such as a
     bridge's port."""
@@ -181,8 +182,10 @@ def _number(found: Attributes, kind: int) -> int:
     return int(_U32.unpack(value)[0]) if len(value) == 4 else 0
 
 
+@tolerant
 def parse_address_notice(payload: bytes) -> AddressRecord | None:
-    """Read RTM_NEWADDR or RTM_DELADDR; ``None`` for other address families than IP."""
+    """Read RTM_NEWADDR or RTM_DELADDR; ``None`` for other address families than IP, and for what
+    is no address."""
     family, prefix, flags, scope, index = _IFADDRMSG.unpack_from(payload)
     if family not in (AF_INET, AF_INET6):
         return None
@@ -204,6 +207,9 @@ def parse_address_notice(payload: bytes) -> AddressRecord | None:
             protocol = payload[start + 4]
         start += (length + 3) & ~3
     peer = remote if local and remote != local else b""
+    octets = 4 if family == AF_INET else 16
+    if len(local or remote) != octets or len(peer) not in (0, octets):
+        return None
     return AddressRecord(index, (local or remote, prefix), flags, scope, protocol, peer)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-from vrrpkit.host.netlink import attributes
+from vrrpkit.host.netlink import attributes, tolerant
 from vrrpkit.host.notices import AF_INET, AF_INET6, IFF_UP, RTM_NEWLINK, to_address
 from vrrpkit.host.routes import Entry, Rule
 from vrrpkit.transport.sockets import Instruction
@@ -208,6 +208,7 @@ def _text(found: dict[int, bytes], kind: int) -> str:
     return found.get(kind, b"").rstrip(b"\0").decode(errors="surrogateescape")
 
 
+@tolerant
 def parse_route(payload: bytes) -> RouteRecord | None:
     """Read RTM_NEWROUTE or RTM_DELROUTE; ``None`` for what no :class:`vrrpkit.Route` can be."""
     family, length, source, tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(payload)
@@ -216,6 +217,8 @@ def parse_route(payload: bytes) -> RouteRecord | None:
     version = 4 if family == AF_INET else 6
     found = attributes(payload, 12)
     destination = found.get(RTA_DST, bytes(4 if version == 4 else 16))
+    if len(destination) != (4 if version == 4 else 16):
+        return None
     key = RouteKey(
         version,
         _number(found, RTA_TABLE, table),
@@ -247,6 +250,7 @@ def _hops(octets: bytes) -> Iterable[Hop]:
         start += (length + 3) & ~3
 
 
+@tolerant
 def parse_rule(payload: bytes) -> tuple[RuleRecord, int] | None:
     """Read RTM_NEWRULE or RTM_DELRULE: the rule and its protocol; ``None`` for what no
     :class:`vrrpkit.Rule` can be."""
@@ -263,6 +267,8 @@ def parse_rule(payload: bytes) -> tuple[RuleRecord, int] | None:
     if found.keys() - FRA_KNOWN or suppressed != SUPPRESS_NOTHING:
         return None
     empty = bytes(4 if family == AF_INET else 16)
+    if any(len(found.get(each, empty)) != len(empty) for each in (FRA_SRC, FRA_DST)):
+        return None
     record = RuleRecord(
         4 if family == AF_INET else 6,
         _number(found, FRA_TABLE, table),
@@ -277,7 +283,8 @@ def parse_rule(payload: bytes) -> tuple[RuleRecord, int] | None:
     return record, found.get(FRA_PROTOCOL, b"\0")[0]
 
 
-def parse_link_notice(kind: int, payload: bytes) -> LinkNotice:
+@tolerant
+def parse_link_notice(kind: int, payload: bytes) -> LinkNotice | None:
     """Read RTM_NEWLINK or RTM_DELLINK."""
     _family, _hardware, index, flags, _change = _IFINFOMSG.unpack_from(payload)
     return LinkNotice(index, kind == RTM_NEWLINK and bool(flags & IFF_UP))

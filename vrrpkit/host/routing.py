@@ -320,7 +320,8 @@ class Routing:
                 if rule is not None and item.protocol == rule[1]:
                     self._note(item, there=kind == route_notices.RTM_NEWRULE)
         else:
-            return self._take_link(*route_notices.parse_link_notice(kind, payload))
+            link = route_notices.parse_link_notice(kind, payload)
+            return link is not None and self._take_link(*link)
         return False
 
     def _take_route(self, record: RouteRecord, there: bool) -> None:
