@@ -16,6 +16,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from notify.postbox import ADDRESS, failed, mail, serving
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.mail import Mail
+from vrrpkit.testing import run_virtual
 from vrrpkit.vrrp.notices import Transition, TransitionReason
 
 
@@ -253,6 +254,20 @@ def test_a_mail_that_is_not_entered_is_refused_where_it_is_used() -> None:
         assert mailing.waiting == 0
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "mail.example.net"])
+def test_under_virtual_time_mail_fails_the_test_and_says_why(host: str) -> None:
+    async def main() -> None:
+        mailing = Mail(host, to="ops@example.net")
+        async with mailing, router("VI_1", mailing) as one:
+            await one.wait_for(State.MASTER)
+            await asyncio.sleep(60)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run_virtual(main())
+    (problem,) = caught.value.exceptions
+    assert "needs a real network" in str(problem) and "asyncio.run" in str(problem)
 
 
 def test_bad_files_and_hosts_are_refused() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.scripts import NotifyScripts
+from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.syncgroup import SyncGroup
 
 #: So long that a busy machine does not make a router believe that it has been stalled.
@@ -202,3 +203,10 @@ def test_failures_are_logged_and_change_nothing(
 def test_bad_values_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         NotifyScripts(**options)
+
+
+@virtual_time()
+async def test_under_virtual_time_scripts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no real time passes under virtual time"):
+        async with router(MemoryBus(), NotifyScripts("true")):
+            pytest.fail("it would never run")

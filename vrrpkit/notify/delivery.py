@@ -18,7 +18,7 @@ import attrs
 
 from vrrpkit.guests import meant
 from vrrpkit.hurry import patience
-from vrrpkit.notify.dial import Dialler, OwnName
+from vrrpkit.notify.dial import Dialler, NotVirtual, OwnName
 from vrrpkit.notify.outbox import Letter, Outbox, pause_before
 from vrrpkit.notify.postal import PlainSubject, address_literal
 from vrrpkit.values import one_line
@@ -152,6 +152,13 @@ class Delivery:
             try:
                 async with asyncio.timeout(self._post.deadline):
                     await self._session(self._context)
+            except NotVirtual as problem:
+                # To try again would hide it: a test is to fail, and to say why.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": str(problem), "exception": problem}
+                )
+                self.problem, self._ended = str(problem), True
+                self._idle.set()
             except BaseException as problem:
                 if meant(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
                     raise

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Generic, TypeAlias, TypeVar
 
+from vrrpkit.errors import VRRPKitError
 from vrrpkit.notify.postal import is_full_name
 
-__all__ = ["Dialler", "OwnName"]
+__all__ = ["Dialler", "NotVirtual", "OwnName"]
 
 T = TypeVar("T")
 
@@ -20,6 +21,10 @@ Place: TypeAlias = "tuple[int, tuple[object, ...]]"
 """An address family, and an address as sockets take it."""
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class NotVirtual(VRRPKitError):
+    """This needs the real world, and the event loop has none."""
 
 
 class _Asked(Generic[T]):
@@ -121,6 +126,7 @@ class Dialler:
         :param within: seconds, of which no address gets so many that there is no time for the next;
             the last one has no limit here.
         :raises OSError: there is no such name, or no address takes a connection.
+        :raises NotVirtual: the loop is one of :mod:`vrrpkit.testing`.
         """
         places = await self._places()
         for place in places[:-1]:
@@ -131,6 +137,11 @@ class Dialler:
         return await _to(places[-1])
 
     async def _places(self) -> list[Place]:
+        if getattr(asyncio.get_running_loop(), "virtual", False):
+            raise NotVirtual(
+                f"Mail to {self._host} needs a real network, and no real time passes under virtual "
+                "time: give a Hook that notes what it is told, or run this test with asyncio.run()"
+            )
         with contextlib.suppress(ValueError):
             address = ip_address(self._host)
             return [(_FAMILIES[address.version], (str(address), self._port))]

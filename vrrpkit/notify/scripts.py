@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -121,6 +122,15 @@ class NotifyScripts(Notifier):
         self._limit = limit
 
     def attach(self, subject: object) -> Attachment:
+        """Begin to tell of ``subject``.
+
+        :raises ConfigError: the event loop is one of virtual time, in which no program can run.
+        """
+        if getattr(asyncio.get_running_loop(), "virtual", False):
+            raise ConfigError(
+                "NotifyScripts runs programs, and no real time passes under virtual time: give a "
+                "Hook that notes what it is told, or run this test with asyncio.run()"
+            )
         name = getattr(subject, "name", "")
         lanes: Lanes[Word] = Lanes(
             f"scripts of {name}",

@@ -141,12 +141,16 @@ def _refuse(what: str) -> NoReturn:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The event loop behind :func:`run_virtual`.
+    """The event loop behind :func:`run_virtual`. What needs the real world, and would try again and
+    again, finds out by ``virtual`` and says so.
 
     :param seed: seeds :attr:`random`.
     :param start: what :meth:`time` says at first, in seconds.
     :param limit: virtual seconds after which :class:`BlockedForever` is raised.
     """
+
+    virtual = True
+    """That no real time passes."""
 
     def __init__(self, *, seed: int = 0, start: float = START, limit: float = LIMIT) -> None:
         self.random = random.Random(seed)
