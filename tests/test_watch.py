@@ -289,6 +289,59 @@ def test_a_directory_that_cannot_be_watched_is_told_of_once(
     assert "max_user_watches" in caplog.text
 
 
+def test_a_watch_that_the_system_refused_is_asked_for_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fs.inotify.max_user_watches is reached, and then not any more; nobody touches the file."""
+    real = module._libc
+    full = True
+    asked = 0
+
+    class Libc:
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def inotify_add_watch(self, descriptor: int, path: bytes, mask: int) -> int:
+            nonlocal asked
+            if path == os.fsencode(tmp_path):
+                asked += 1
+                if full:
+                    ctypes.set_errno(errno.ENOSPC)
+                    return -1
+            return int(real.inotify_add_watch(descriptor, path, mask))
+
+    @on_a_loop
+    async def main() -> None:
+        nonlocal full
+        told = Told(tmp_path / "value")
+        await asyncio.sleep(0.2)
+        assert asked >= 3
+        assert not told.came.is_set()
+
+        def make_room() -> None:
+            nonlocal full
+            full = False
+
+        # Unseen changes are told of once it is watched.
+        await told.after(make_room)
+        before = asked
+        await asyncio.sleep(0.1)
+        assert asked == before, "and no more"
+        await told.after(lambda: (tmp_path / "value").write_text("1"))
+        told.stop()
+        full = True
+        never = Told(tmp_path / "value")
+        never.stop()
+        before = asked
+        await asyncio.sleep(0.1)
+        assert asked == before, "whoever left wants nothing"
+
+    monkeypatch.setattr(module, "_libc", Libc())
+    monkeypatch.setattr(module, "RETRY", 0.03)
+    main()
+    assert caplog.text.count("cannot be watched") == 1
+
+
 def test_no_instance_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Libc:
         def inotify_init1(self, flags: int) -> int:

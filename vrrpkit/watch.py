@@ -53,6 +53,10 @@ _EVENT = struct.Struct("=iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+RETRY = 30.0
+"""Seconds until a watch is asked for again that the system refused (ENOSPC, ENOMEM, EACCES)."""
+
+
 class _Watch:
     """One path that somebody wants to know about."""
 
@@ -76,6 +80,9 @@ class _Inotify:
         self.watches: set[_Watch] = set()
         self._points: dict[int, dict[str, set[_Watch]]] = {}
         self._complained: set[str] = set()
+        self._refused = False
+        self._blind: set[_Watch] = set()
+        self._again: asyncio.TimerHandle | None = None
 
     def fileno(self) -> int:
         """See :class:`vrrpkit.forks.HasFileno`."""
@@ -87,11 +94,30 @@ class _Inotify:
 
     def remove(self, watch: _Watch) -> None:
         self.watches.discard(watch)
+        self._blind.discard(watch)
         self._move(watch, set())
+        if not self._blind and self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     def _follow(self, watch: _Watch) -> None:
         """Watch what decides now what is behind a path, and no more what did before."""
+        self._refused = False
         self._move(watch, set(self._walk(watch.path)))
+        if not self._refused:
+            self._blind.discard(watch)
+            return
+        self._blind.add(watch)
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        """Ask again for what the system refused; what changed meanwhile, nobody saw."""
+        self._again = None
+        for watch in list(self._blind):
+            self._follow(watch)
+            if watch not in self._blind:
+                _call(watch.changed)
 
     def _move(self, watch: _Watch, points: set[tuple[int, str]]) -> None:
         old, watch.points = watch.points, points
@@ -143,7 +169,10 @@ class _Inotify:
         if number >= 0:
             return number
         problem = ctypes.get_errno()
-        if problem not in (errno.ENOENT, errno.ENOTDIR) and path not in self._complained:
+        if problem in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        self._refused = True
+        if path not in self._complained:
             self._complained.add(path)
             hint = ": raise fs.inotify.max_user_watches" if problem == errno.ENOSPC else ""
             log.warning("%s cannot be watched: %s%s", path, os.strerror(problem), hint)
