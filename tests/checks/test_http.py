@@ -201,8 +201,7 @@ async def test_another_port_is_in_the_host_header() -> None:
 def test_the_link_of_ours_is_not() -> None:
     checker = HTTPChecker()
     way = Way(ip_address("fe80::5%eth0"), 8080)
-    said = checker._conversation(way, checker._questions[0]).opened()
-    assert b"\r\nHost: [fe80::5]:8080\r\n" in said
+    assert way.authority(checker.usual_port) == "[fe80::5]:8080"
 
 
 def test_the_usual_port_is_not() -> None:
@@ -210,8 +209,7 @@ def test_the_usual_port_is_not() -> None:
 
     checker = HTTPChecker()
     for address, port, host in (("192.0.2.1", 80, "192.0.2.1"), ("::1", 81, "[::1]:81")):
-        talk = checker._conversation(Way(ip_address(address), port), checker._questions[0])
-        assert f"Host: {host}\r\n".encode() in talk.opened()
+        assert Way(ip_address(address), port).authority(checker.usual_port) == host
 
 
 @real_sockets
@@ -243,6 +241,33 @@ async def test_head() -> None:
 )
 @real_sockets
 async def test_broken_answers(data: bytes, says: str) -> None:
+    for strict in (HTTPChecker(strict=True), HTTPChecker(regex="works")):
+        found = await outcome(strict, data)
+        assert re.match(says, found), found
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "/: closed without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "/: closed within the head of its answer"),
+        (answer()[:-3], "/: closed with 3 octets of the body still to come"),
+        (chunked(BODY, end=b""), "/: closed before the last chunk of the body"),
+        (hostile.GARBAGE, "/: the answer is no HTTP: b'.xff"),
+        (b"HTTPS is something else\r\n\r\n", "/: the answer is no HTTP"),
+        (b"HTTP/1.1 abc OK\r\n\r\n", "/: the answer has no status: b'HTTP/1.1 abc OK"),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", "/: status 101, expected 200-299"),
+        # A client gets along with all of these.
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", PASSED),
+        (b"HTTP/1.1 200 OK\r\nX Foo: bar\r\n: x\r\nA : b\r\nContent-Length: 2\r\n\r\nok", PASSED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", PASSED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nx", PASSED),
+        (b"HTTP/1.0 200\n\nok", PASSED),
+        (chunked(end=b"zz\r\n"), PASSED),
+    ],
+)
+@real_sockets
+async def test_a_status_is_judged_and_what_no_rule_is_about_is_not(data: bytes, says: str) -> None:
     found = await outcome(HTTPChecker(), data)
     assert re.match(says, found), found
 
@@ -286,7 +311,7 @@ ENDLESS = b"HTTP/1.1 200 OK\r\n\r\n"
         (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536, "/: the answer has a head of more than"),
         (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000, "/: the answer has a head of more than"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
-         "/: the answer has more than 1016384 octets in all"),
+         "/: the answer has more than 16 others before it"),
         (chunked(end=b""), b"1\r\nx\r\n" * 1000,
          "/: the answer has more than 1016384 octets in all"),
         (chunked(end=b""), b"1;" + b"x" * 10000 + b"\r\nx\r\n",

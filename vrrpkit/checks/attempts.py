@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from vrrpkit.checks.base import Checker, DirectChecker, Weight
+from vrrpkit.checks.base import Begin, Checker, DirectChecker, Weight
 from vrrpkit.checks.rules import Outcome
 from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
@@ -80,11 +80,9 @@ class Attempts:
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         # A subclass that has a check() of its own means that one to be called.
-        self._direct = (
-            checker
-            if isinstance(checker, DirectChecker) and type(checker).check is DirectChecker.check
-            else None
-        )
+        self._direct: Begin | None = None
+        if isinstance(checker, DirectChecker) and type(checker).check is DirectChecker.check:
+            self._direct = checker.prepare(target)
         self._number = 0
         self._queued = False
         self._wanted = False
@@ -170,7 +168,7 @@ class Attempts:
         try:
             if self._direct is not None:
                 report = partial(self._reported, number)
-                abandon = self._direct.begin(self._target, report, self._loop)
+                abandon = self._direct(report, self._loop)
                 if self.running and self._number == number:
                     self._abandon = abandon
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import attrs
@@ -13,7 +14,7 @@ from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
-__all__ = ["Checker", "DirectChecker", "NetworkChecker", "Report", "Weight"]
+__all__ = ["Begin", "Checker", "DirectChecker", "NetworkChecker", "Report", "Weight"]
 
 WEIGHT_LIMIT = 2**31 - 1
 """The kernel keeps the weight of a real server in a signed 32-bit number."""
@@ -45,6 +46,9 @@ class Weight:
 
 Report: TypeAlias = "Callable[[Weight | BaseException | None], None]"
 """How an attempt ends: ``None`` is healthy, an exception is not, and its text says why."""
+
+Begin: TypeAlias = "Callable[[Report, asyncio.AbstractEventLoop | None], Callable[[], None]]"
+"""Starts an attempt; returns what abandons it."""
 
 
 def seconds(
@@ -243,16 +247,23 @@ class DirectChecker(NetworkChecker):
     """A checker that works by callbacks, without a task for each attempt: for checks that run
     hundreds of times a second. Inside this package only."""
 
+    def prepare(self, target: Target) -> Begin:
+        """What makes attempts at a server: what is the same in each of them is done here.
+
+        It is called with a ``report`` and the running event loop, if the caller has it (to ask for
+        it is a system call before Python 3.12), and returns what abandons the attempt. ``report``
+        is called once, later or before that returns, and never after the attempt was abandoned.
+        Nothing is raised. A subclass has either this or :meth:`begin` of its own.
+        """
+        if type(self).begin is DirectChecker.begin:
+            raise NotImplementedError(f"{type(self).__name__} has neither prepare() nor begin()")
+        return partial(self.begin, target)
+
     def begin(
         self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
     ) -> Callable[[], None]:
-        """Start one attempt; return what abandons it.
-
-        ``report`` is called once, later or before this returns, and never after the attempt was
-        abandoned. Nothing is raised. ``loop`` is the running event loop, if the caller has it: to
-        ask for it is a system call before Python 3.12.
-        """
-        raise NotImplementedError
+        """Start one attempt; return what abandons it."""
+        return self.prepare(target)(report, loop)
 
     async def check(self, target: Target) -> Weight | None:
         loop = asyncio.get_running_loop()

@@ -35,6 +35,8 @@ class Conversation(Protocol):
     heard."""
     farewell: bytes
     """What to send before closing then, if it can be sent."""
+    forgiving: bool
+    """Whether a connection that ends without TLS's goodbye has simply ended."""
 
     def opened(self) -> bytes:
         """The connection stands: what to send first.

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.checks import dns_records
-from vrrpkit.checks.base import DirectChecker, Report, Weight, flag, times
+from vrrpkit.checks.base import Begin, DirectChecker, Report, Weight, flag, times
 from vrrpkit.checks.connection import connect
 from vrrpkit.checks.datagram import ask
 from vrrpkit.checks.dns_message import ANY, RCODES, TYPES, Answer, answer, encode_name, query
@@ -111,9 +111,10 @@ class DNSChecker(DirectChecker):
 
     The query goes to the server's port, or to 53 if it has none, by UDP; if the answer is marked as
     truncated, it is asked again by TCP within the same attempt. Identifier and local port are
-    random, the question must be repeated in an answer that has one, and only datagrams from where the query
-    went to are heard; one with another identifier is passed over. What the answer contains does not
-    matter unless ``expect`` or ``min_answers`` is given, as in keepalived.
+    random, the question must be repeated in the answer (but a refusal may leave it out), and only
+    datagrams from where the query went to are heard; one with another identifier is passed over.
+    What the answer contains does not matter unless ``expect`` or ``min_answers`` is given, as in
+    keepalived.
 
     ``retry`` is 3 unless something else is said, for datagrams get lost (as in keepalived).
 
@@ -171,10 +172,9 @@ class DNSChecker(DirectChecker):
         way = super().way(target)
         return way if way.port else attrs.evolve(way, port=PORT)
 
-    def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
-    ) -> Callable[[], None]:
-        return _Attempt(self, self.way(target), report, loop).abandon
+    def prepare(self, target: Target) -> Begin:
+        way = self.way(target)
+        return lambda report, loop: _Attempt(self, way, report, loop).abandon
 
     def query(self) -> bytes:
         """A query with a random identifier."""
@@ -267,6 +267,7 @@ class _Dialogue:
     """The conversation by TCP: each message has its length before it (RFC 1035 section 4.2.2)."""
 
     farewell = b""
+    forgiving = False
 
     def __init__(self, checker: DNSChecker) -> None:
         self._checker = checker

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report, Weight, flag
+from vrrpkit.checks.base import Begin, DirectChecker, Report, Weight, flag
 from vrrpkit.checks.connection import Conversation, connect
 from vrrpkit.checks.http_options import (
     body_pattern,
@@ -26,6 +26,7 @@ from vrrpkit.checks.http_options import (
     without_port,
 )
 from vrrpkit.checks.http_rules import SUCCESS, URL, Question, Rules, compose
+from vrrpkit.checks.http_status import Chunks, StatusExchange
 from vrrpkit.checks.paths import pem_file
 from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import ConfigError
@@ -79,6 +80,10 @@ class HTTPChecker(DirectChecker):
     :param header_limit: octets that the answer's head may have, 256 to 1048576.
     :param body_limit: octets that the answer's body may have, 0 to 67108864. One that has more
         fails as soon as that is known.
+    :param strict: fail servers whose answer breaks the format, though no rule is about what is
+        broken. Without it (as in keepalived) an answer of which only the status is asked for may
+        have header lines that are none, a length that makes no sense or trouble between its chunks,
+        and may end without TLS's goodbye; it must arrive in full all the same.
     :raises ConfigError: a value is unusable.
     """
 
@@ -101,6 +106,7 @@ class HTTPChecker(DirectChecker):
     version: str = attrs.field(default="1.1", kw_only=True, converter=http_version)
     header_limit: int = attrs.field(default=16384, kw_only=True)
     body_limit: int = attrs.field(default=2**20, kw_only=True)
+    strict: bool = attrs.field(default=False, kw_only=True, validator=flag)
     _questions: tuple[Question, ...] = attrs.field(init=False, eq=False, repr=False)
 
     usual_port = 80
@@ -127,20 +133,44 @@ class HTTPChecker(DirectChecker):
         )
         object.__setattr__(self, "_questions", questions)
 
-    def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
-    ) -> Callable[[], None]:
+    def prepare(self, target: Target) -> Begin:
         way = self.way(target)
-        if len(self._questions) == 1:
-            return connect(way, self._conversation(way, self._questions[0]), report, loop)
-        return _Tour(way, self._questions, self._conversation, report).abandon
-
-    def _conversation(self, way: Way, question: Question) -> Conversation:
-        # h11 is loaded when something is checked, not when vrrpkit is imported.
-        from vrrpkit.checks.http_exchange import Exchange
-
         authority = way.authority(self.usual_port)
-        return Exchange(question, authority, self.header_limit, self.body_limit)
+        talks = [
+            self._conversation(way, question, question.request(authority))
+            for question in self._questions
+        ]
+        if len(talks) > 1:
+            return lambda report, _loop: _Tour(way, talks, report).abandon
+        [talk] = talks
+        return lambda report, loop: connect(way, talk(), report, loop)
+
+    def _conversation(
+        self, way: Way, question: Question, request: bytes
+    ) -> Callable[[], Conversation]:
+        """What holds the conversation of each attempt."""
+        header_limit, body_limit = self.header_limit, self.body_limit
+        if self.strict or question.rules.need_body:
+            # h11 is loaded when something needs it, not when vrrpkit is imported.
+            from vrrpkit.checks.http_exchange import Exchange
+
+            return partial(Exchange, question, request, header_limit, body_limit)
+        return partial(
+            StatusExchange,
+            question.path,
+            request,
+            question.rules,
+            question.method,
+            header_limit=header_limit,
+            body_limit=body_limit,
+            chunks=partial(_in_chunks, header_limit),
+        )
+
+
+def _in_chunks(header_limit: int) -> Chunks:
+    from vrrpkit.checks.http_exchange import body_in_chunks
+
+    return body_in_chunks(header_limit)
 
 
 class _Tour:
@@ -149,24 +179,22 @@ class _Tour:
     def __init__(
         self,
         way: Way,
-        questions: Iterable[Question],
-        conversation: Callable[[Way, Question], Conversation],
+        talks: Iterable[Callable[[], Conversation]],
         report: Report,
     ) -> None:
         self._way = way
-        self._questions = iter(questions)
-        self._conversation = conversation
+        self._talks = iter(talks)
         self._report = report
         self._close: Callable[[], None]
         self._go_on(None)
 
     def _go_on(self, outcome: Weight | BaseException | None) -> None:
         """What was asked last has this outcome: ask the next, or report."""
-        question = next(self._questions, None) if outcome is None else None
-        if question is None:
+        talk = next(self._talks, None) if outcome is None else None
+        if talk is None:
             self._report(outcome)
         else:
-            self._close = connect(self._way, self._conversation(self._way, question), self._go_on)
+            self._close = connect(self._way, talk(), self._go_on)
 
     def abandon(self) -> None:
         """Close without a report."""
@@ -238,8 +266,11 @@ class HTTPSChecker(HTTPChecker):
         )
         object.__setattr__(self, "_context", made)
 
-    def _conversation(self, way: Way, question: Question) -> Conversation:
+    def _conversation(
+        self, way: Way, question: Question, request: bytes
+    ) -> Callable[[], Conversation]:
         from vrrpkit.checks.tls import Encrypted
 
         name = self.server_name or without_port(question.host or "") or way.host
-        return Encrypted(self._context, name, super()._conversation(way, question))
+        inner = super()._conversation(way, question, request)
+        return lambda: Encrypted(self._context, name, inner())

@@ -7,9 +7,10 @@ import functools
 import h11
 
 from vrrpkit.checks.http_rules import Question
+from vrrpkit.checks.http_status import Chunks
 from vrrpkit.errors import CheckFailed
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "body_in_chunks"]
 
 SHOWN = 40
 """Octets of what is no HTTP that the failure's text quotes."""
@@ -27,31 +28,57 @@ def _asked(method: str) -> h11.Request:
     return h11.Request(method=method, target="/", headers=[("Host", "-"), ("Connection", "close")])
 
 
+def body_in_chunks(header_limit: int) -> Chunks:
+    """What reads a body in chunks, whatever its head was like.
+
+    :param header_limit: octets that a chunk's head or the trailers may have.
+    """
+    parser = h11.Connection(h11.CLIENT, header_limit)
+    parser.send(_asked("GET"))
+    parser.send(_END)
+    parser.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    parser.next_event()
+
+    def read(data: bytes) -> tuple[int, bool] | None:
+        octets = 0
+        parser.receive_data(data)
+        try:
+            while isinstance(event := parser.next_event(), h11.Data):
+                octets += len(event.data)
+        except h11.RemoteProtocolError:
+            return None
+        return octets, isinstance(event, h11.EndOfMessage)
+
+    return read
+
+
 class Exchange:
     """A conversation: the request, then the answer, until the verdict.
 
+    :param request: the octets to send.
     :param header_limit: octets that a head, a chunk's head or the trailers may have.
     :param body_limit: octets that the body may have.
     """
 
     farewell = b""
+    forgiving = False
     __slots__ = (
-        "_authority",
         "_body",
         "_body_limit",
         "_header_limit",
         "_left",
         "_parser",
         "_question",
+        "_request",
         "_started",
         "passed",
     )
 
     def __init__(
-        self, question: Question, authority: str, header_limit: int, body_limit: int
+        self, question: Question, request: bytes, header_limit: int, body_limit: int
     ) -> None:
         self._question = question
-        self._authority = authority
+        self._request = request
         self._header_limit = header_limit
         self._body_limit = body_limit
         self._left = header_limit + body_limit
@@ -63,7 +90,7 @@ class Exchange:
     def opened(self) -> bytes:
         self._parser.send(_asked(self._question.method))
         self._parser.send(_END)
-        return self._question.request(self._authority)
+        return self._request
 
     def received(self, data: bytes) -> bytes:
         if not self._started:

@@ -11,7 +11,7 @@ from functools import partial
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report
+from vrrpkit.checks.base import Begin, DirectChecker, Report
 from vrrpkit.checks.datagram import ask
 from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import CheckFailed, ConfigError, PermissionMissing
@@ -93,10 +93,12 @@ class PingChecker(DirectChecker):
             # A source address or an interface may come later: an attempt fails until then.
             return
 
-    def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+    def prepare(self, target: Target) -> Begin:
+        return partial(self._ask, self.way(target))
+
+    def _ask(
+        self, way: Way, report: Report, loop: asyncio.AbstractEventLoop | None
     ) -> Callable[[], None]:
-        way = self.way(target)
         content = os.urandom(TOKEN) + _FILLING[: self.size - TOKEN]
         version = way.address.version
         return ask(

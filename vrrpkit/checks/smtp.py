@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report, flag
+from vrrpkit.checks.base import Begin, DirectChecker, flag
 from vrrpkit.checks.connection import Conversation, connect
 from vrrpkit.checks.http_options import server_name
 from vrrpkit.checks.paths import pem_file
@@ -124,17 +123,20 @@ class SMTPChecker(DirectChecker):
         way = super().way(target)
         return way if way.port else attrs.evolve(way, port=PORT)
 
-    def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
-    ) -> Callable[[], None]:
+    def prepare(self, target: Target) -> Begin:
         way = self.way(target)
-        name = self.helo_name or _own_name()
         encrypted: Callable[[Conversation], Conversation] | None = None
         if self._context is not None:
             from vrrpkit.checks.tls import Encrypted
 
             encrypted = partial(Encrypted, self._context, self.server_name or way.host)
-        return connect(way, Session(name, esmtp=self.esmtp, encrypted=encrypted), report, loop)
+
+        def session() -> Session:
+            # The host's name may change.
+            name = self.helo_name or _own_name()
+            return Session(name, esmtp=self.esmtp, encrypted=encrypted)
+
+        return lambda report, loop: connect(way, session(), report, loop)
 
 
 def _own_name() -> str:

@@ -61,6 +61,7 @@ class Session:
     """
 
     farewell = b""
+    forgiving = False
     __slots__ = (
         "_awaited",
         "_encrypted",

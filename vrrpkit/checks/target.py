@@ -58,6 +58,21 @@ class Way:
     source_port: int | None = attrs.field(default=None, kw_only=True)
     interface: str | None = attrs.field(default=None, kw_only=True)
     fwmark: int = attrs.field(default=0, kw_only=True)
+    family: int = attrs.field(init=False, eq=False, repr=False)
+    """The address family of its sockets."""
+    destination: tuple[str, int] = attrs.field(init=False, eq=False, repr=False)
+    """The address and the port, as ``connect`` takes them."""
+    _link: str | None = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Asked for in every attempt: to write an address takes longer than to connect to it.
+        six = isinstance(self.address, IPv6Address)
+        for name, value in (
+            ("family", socket.AF_INET6 if six else socket.AF_INET),
+            ("destination", (str(self.address), self.port or 0)),
+            ("_link", self.address.scope_id if isinstance(self.address, IPv6Address) else None),
+        ):
+            object.__setattr__(self, name, value)
 
     def socket(self, kind: int, protocol: int = 0) -> socket.socket:
         """A non-blocking socket that is bound as the way asks, and not connected.
@@ -66,8 +81,7 @@ class Way:
         :raises PermissionMissing: ``fwmark`` or ``interface`` needs a capability. (It is an OSError
             too.)
         """
-        family = socket.AF_INET if self.address.version == 4 else socket.AF_INET6
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+        sock = socket.socket(self.family, kind | socket.SOCK_NONBLOCK, protocol)
         try:
             if self.fwmark:
                 _mark(sock, self.fwmark)
@@ -81,18 +95,13 @@ class Way:
         return sock
 
     @property
-    def destination(self) -> tuple[str, int]:
-        """The address and the port, as ``connect`` takes them."""
-        return str(self.address), self.port or 0
-
-    @property
     def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
         """As :attr:`destination`, with the number of the link that a link-local address names. The
         name alone would not do: to find its number is a look-up, which sockets leave out.
 
         :raises OSError: there is no such link.
         """
-        if isinstance(self.address, IPv6Address) and (link := self.address.scope_id) is not None:
+        if (link := self._link) is not None:
             number = int(link) if link.isdecimal() else socket.if_nametoindex(link)
             return self.host, self.port or 0, 0, number
         return self.destination

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable
+from functools import partial
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report
+from vrrpkit.checks.base import Begin, DirectChecker
 from vrrpkit.checks.connection import connect
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
@@ -18,6 +17,11 @@ __all__ = ["TCPChecker"]
 
 SHOWN = 60
 """Octets of an unexpected answer that the failure's text quotes."""
+
+
+SEARCHES = 256
+"""Pieces of an answer after each of which a regular expression is searched for; then only when it
+is an eighth longer, and at its end."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,13 +59,12 @@ class TCPChecker(DirectChecker):
             )
         whole_number("TCPChecker: limit", self.limit, 1, 2**24, "octets until expect is found")
 
-    def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
-    ) -> Callable[[], None]:
-        talk = None
-        if self.send is not None or self.expect is not None:
-            talk = _Talk(self.send or b"", self.expect, self.limit)
-        return connect(self.way(target), talk, report, loop)
+    def prepare(self, target: Target) -> Begin:
+        way = self.way(target)
+        if self.send is None and self.expect is None:
+            return lambda report, loop: connect(way, None, report, loop)
+        talk = partial(_Talk, self.send or b"", self.expect, self.limit)
+        return lambda report, loop: connect(way, talk(), report, loop)
 
 
 def _octets(value: object) -> bool:
@@ -72,13 +75,16 @@ class _Talk:
     """Send something, then look for something."""
 
     farewell = b""
-    __slots__ = ("_expect", "_heard", "_limit", "_send", "passed")
+    forgiving = False
+    __slots__ = ("_expect", "_heard", "_limit", "_next", "_searches", "_send", "passed")
 
     def __init__(self, send: bytes, expect: bytes | re.Pattern[bytes] | None, limit: int) -> None:
         self._send = send
         self._expect = expect
         self._limit = limit
         self._heard = bytearray()
+        self._searches = 0
+        self._next = 0
         self.passed = False
 
     def opened(self) -> bytes:
@@ -96,7 +102,7 @@ class _Talk:
             found = heard.find(expect, start) >= 0
             wanted = expect
         else:
-            found = expect.search(heard) is not None
+            found = self._worth(data) and expect.search(heard) is not None
             wanted = expect.pattern
         if found:
             self.passed = True
@@ -107,6 +113,16 @@ class _Talk:
                 f"sent {self._limit} octets without the expected {wanted!r}: {self._shown()}"
             )
         return b""
+
+    def _worth(self, data: bytes) -> bool:
+        """Whether to search: all of it again each time, so not for every octet of many."""
+        heard = len(self._heard)
+        last = not data or heard >= self._limit
+        if last or self._searches < SEARCHES or heard >= self._next:
+            self._searches += 1
+            self._next = heard + heard // 8
+            return True
+        return False
 
     def _shown(self) -> str:
         if len(self._heard) > SHOWN:

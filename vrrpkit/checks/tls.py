@@ -94,6 +94,11 @@ def _said(problem: Exception) -> str:
     return str(problem)
 
 
+def _is_end(problem: ssl.SSLError) -> bool:
+    closed = isinstance(problem, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    return closed or problem.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
 class Encrypted:
     """A conversation held through TLS.
 
@@ -101,6 +106,7 @@ class Encrypted:
         server (SNI).
     """
 
+    forgiving = False
     __slots__ = ("_arrived", "_inner", "_leaving", "_name", "_shaken", "_tls", "farewell", "passed")
 
     def __init__(self, settings: ssl.SSLContext, name: str, inner: Conversation) -> None:
@@ -129,7 +135,10 @@ class Encrypted:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as problem:
-            raise CheckFailed(self._why(problem)) from None
+            if not (self._shaken and self._inner.forgiving and _is_end(problem)):
+                raise CheckFailed(self._why(problem)) from None
+            # It may have been cut off by somebody else; so may any that knows no TLS.
+            self._inner.received(b"")
         said = self._leaving.read()
         if self._inner.passed:
             self.passed = True
@@ -156,8 +165,7 @@ class Encrypted:
     def _why(self, problem: ssl.SSLError) -> str:
         if isinstance(problem, ssl.SSLCertVerificationError):
             return f"certificate not accepted: {self._unverified(problem)}"
-        closed = isinstance(problem, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-        if closed or problem.reason == "UNEXPECTED_EOF_WHILE_READING":
+        if _is_end(problem):
             if self._shaken:
                 return "the server broke the TLS connection off"
             return "closed during the TLS handshake"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable
 
 import attrs
 
-from vrrpkit.checks.base import DirectChecker, Report, flag, seconds
+from vrrpkit.checks.base import Begin, DirectChecker, flag, seconds
 from vrrpkit.checks.datagram import ask
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
@@ -148,16 +146,15 @@ class UDPChecker(DirectChecker):
         object.__setattr__(self, "_mask", int(mask, 16))
         object.__setattr__(self, "_compared", length)
 
-    def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
-    ) -> Callable[[], None]:
+    def prepare(self, target: Target) -> Begin:
+        way = self.way(target)
         silence: float | None = None
         if not self.require_reply and self.reply is None:
             silence = self.patience
             if silence is None:
                 silence = min(PATIENCE, self.timeout / 2)
-        return ask(
-            self.way(target),
+        return lambda report, loop: ask(
+            way,
             self.payload,
             self._judge,
             report,
