@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 
@@ -327,3 +328,45 @@ async def test_the_others_are_closed_when_one_cannot_be_attached() -> None:
         attachments.start(hub)
     await attachments.close()
     assert one.attached == 0
+
+
+@virtual_time()
+async def test_a_notifier_that_does_not_end_is_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    class Deaf:
+        limit: float | None
+
+        def tell(self, event: object) -> None:
+            pass
+
+        def cancel(self) -> None:
+            pass
+
+        async def close(self) -> None:
+            until = loop.time() + 100
+            while loop.time() < until:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(until - loop.time())
+
+    class Patient(Deaf):
+        limit = 20.0
+
+    class Notifies:
+        def __init__(self, kind: type[Deaf]) -> None:
+            self._kind = kind
+
+        def attach(self, subject: object) -> Attachment:
+            return self._kind()
+
+    for kind, seconds in ((Deaf, 8), (Patient, 20)):
+        hub: Hub[str] = Hub()
+        attachments = Attachments("subject", [Notifies(kind), Notifies(kind)])
+        attachments.start(hub)
+        began = loop.time()
+        await attachments.close()
+        assert loop.time() - began == pytest.approx(seconds + 0.2)
+    assert caplog.text.count("does not end and is left behind") == 4
+    await asyncio.sleep(200)

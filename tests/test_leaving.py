@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from vrrpkit.leaving import Body, all_to_the_end, ending, to_the_end
+from vrrpkit.hurry import hurry
+from vrrpkit.leaving import Body, all_to_the_end, ending, for_so_long, to_the_end
 from vrrpkit.testing import virtual_time
 
 
@@ -131,3 +133,57 @@ async def test_work_that_is_cancelled_in_the_middle_says_so() -> None:
     await cancel_all()
     with pytest.raises(asyncio.CancelledError):
         await leaving
+
+
+class TestForSoLong:
+    """Work of somebody else."""
+
+    @virtual_time()
+    async def test_what_ends_in_time_has_ended(self) -> None:
+        assert await for_so_long(asyncio.sleep(1), "work", 2, 1)
+
+        async def fails() -> None:
+            raise ValueError("told to")
+
+        with pytest.raises(ValueError, match="told to"):
+            await for_so_long(fails(), "work", 2, 1)
+
+    @virtual_time()
+    async def test_what_does_not_is_cancelled_and_left_behind(self) -> None:
+        loop = asyncio.get_running_loop()
+        ended: list[float] = []
+
+        async def deaf() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(100)
+            await asyncio.sleep(100)
+            ended.append(loop.time())
+            raise ValueError("nobody looks at it")
+
+        began = loop.time()
+        assert not await for_so_long(deaf(), "work", 2, 1)
+        assert loop.time() - began == pytest.approx(2.2)
+        assert ending() == set()
+        assert not await for_so_long(asyncio.sleep(100), "work", 2, 1)
+        assert loop.time() - began == pytest.approx(4.2)
+        await asyncio.sleep(200)
+        assert ended == [pytest.approx(began + 102)]
+
+    @virtual_time()
+    async def test_in_a_hurry_it_has_less_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiting = asyncio.create_task(for_so_long(asyncio.sleep(100), "work", None, 1), name="w")
+        await asyncio.sleep(5)
+        hurry()
+        began = loop.time()
+        assert not await waiting
+        assert loop.time() - began == pytest.approx(1)
+
+    @virtual_time()
+    async def test_who_waits_may_be_cancelled(self) -> None:
+        waiting = asyncio.create_task(for_so_long(asyncio.sleep(100), "work", None, 1), name="w")
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert ending() == set()

@@ -18,7 +18,7 @@ import attrs
 from vrrpkit.errors import Closed
 from vrrpkit.eventlog import EventLog
 from vrrpkit.guests import as_bug, contain, meant, pass_on, require_callback
-from vrrpkit.leaving import all_to_the_end
+from vrrpkit.leaving import all_to_the_end, for_so_long
 from vrrpkit.values import Stamped, whole_number
 
 __all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
@@ -29,6 +29,12 @@ E = TypeVar("E")
 K = TypeVar("K")
 L = TypeVar("L")
 E_contra = TypeVar("E_contra", contravariant=True)
+
+FINISH = 8.0
+"""Seconds that a notifier has for its end; those here have limits of their own."""
+
+HURRIED = 1.5
+"""The same once somebody is in a hurry: theirs are shorter."""
 
 LIMIT = 1000
 """Events that a stream keeps for a reader that is behind."""
@@ -53,7 +59,10 @@ class Attachment(Protocol):
         ...
 
     async def close(self) -> None:
-        """The object has ended. Finish what was told, within a limit of the notifier's own."""
+        """The object has ended. Finish what was told, within a limit of the notifier's own. After
+        8 seconds, or ``limit`` if it has such an attribute (``None`` is no limit from here), it is
+        cancelled, and left behind if it does not heed that; 1.5 seconds after a second signal under
+        :func:`vrrpkit.run` in any case."""
         ...
 
     def cancel(self) -> None:
@@ -153,8 +162,11 @@ def _tell(attachment: Attachment, event: object) -> None:
 
 
 async def _finish(attachment: Attachment) -> None:
+    limit: float | None = getattr(attachment, "limit", FINISH)
     try:
-        await attachment.close()
+        name = f"vrrpkit: {attachment!r} ends"
+        if not await for_so_long(attachment.close(), name, limit, HURRIED):
+            log.warning("the notifier %r does not end and is left behind", attachment)
     except BaseException as problem:
         if meant(problem):
             raise

@@ -9,8 +9,12 @@ from weakref import WeakSet
 
 from vrrpkit.forks import Origin
 from vrrpkit.guests import HomeThread
+from vrrpkit.hurry import patience
 
-__all__ = ["Body", "all_to_the_end", "ending", "to_the_end"]
+__all__ = ["Body", "all_to_the_end", "ending", "for_so_long", "to_the_end"]
+
+LAST = 0.2
+"""Seconds that work which was given up may take to end."""
 
 # Tasks that asyncio.all_tasks() does not show: see to_the_end.
 _hidden: WeakSet[asyncio.Task[None]] = WeakSet()
@@ -43,6 +47,31 @@ async def all_to_the_end(works: Mapping[str, Coroutine[object, object, None]]) -
         raise problem
     if cancelled is not None:
         raise cancelled
+
+
+async def for_so_long(
+    work: Coroutine[object, object, None], name: str, limit: float | None, hurried: float
+) -> bool:
+    """Run ``work`` of somebody else, out of reach of who cancels all tasks, and wait no longer than
+    its time; whether it has ended by itself. Then it is cancelled, and left behind if it does not
+    heed that.
+
+    :param limit: seconds; ``None`` is as long as it takes, until there is a hurry.
+    :param hurried: seconds from when the hurry begins.
+    """
+    end = _End(work, name)
+    try:
+        async with patience(limit, hurried):
+            await end.wait()
+    except TimeoutError:
+        await end.give_up()
+        return False
+    except asyncio.CancelledError:
+        await end.give_up()
+        raise
+    if end.problem is not None:
+        raise end.problem
+    return True
 
 
 class _End:
@@ -80,6 +109,17 @@ class _End:
                 self._task = self._begin()
             else:
                 return cancelled
+
+    async def wait(self) -> None:
+        """Wait for the end, or for a cancellation of who waits."""
+        await asyncio.wait({self._task})
+
+    async def give_up(self) -> None:
+        """Cancel the work. Nobody waits for it any more, nor looks at what it raises."""
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._task.cancel()
+        await asyncio.wait({self._task}, timeout=LAST)
+        _hidden.discard(self._task)
 
     @property
     def problem(self) -> BaseException | None:

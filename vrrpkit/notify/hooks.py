@@ -62,6 +62,9 @@ class Hook(Notifier):
 
 
 class _HookAttachment:
+    limit: float | None = None
+    """It ends within :data:`FINISH`."""
+
     def __init__(self, lane: Lane[object]) -> None:
         self._lane = lane
 

@@ -187,6 +187,9 @@ async def _one(command: Command, extra: tuple[str, ...], environment: dict[str, 
 class _ScriptsAttachment:
     """The scripts of one object."""
 
+    limit: float | None = None
+    """It ends within ``flush``."""
+
     def __init__(self, lanes: Lanes[Word], subject: object, flush: float) -> None:
         self._lanes = lanes
         self._subject = subject
