@@ -336,6 +336,33 @@ def test_link(net: Net) -> None:
 
 
 @pytest.mark.system
+def test_nothing_is_kept_of_a_name_that_nobody_watches(net: Net) -> None:
+    async def test(host: Host) -> None:
+        monitor = host.monitor
+        stay = monitor.watch("eth0", lambda: None)
+        for number in range(100):
+            first = monitor.watch(f"ppp{number}", lambda: None)
+            second = monitor.watch(f"ppp{number}", lambda: None)
+            first()
+            second()
+        assert set(monitor._watchers) == set(monitor._seen) == {"eth0"}
+        # One that is told may be the one who ends the others.
+        ends: list[Callable[[], None]] = []
+
+        def end_all() -> None:
+            for end in ends:
+                end()
+
+        ends += [monitor.watch(name, end_all) for name in ("eth0", "lo")]
+        stay()
+        net.ip("link set lo down")
+        net.ip("link set eth0 mtu 1400")
+        await soon(lambda: not monitor._watchers)
+
+    run(net, test)
+
+
+@pytest.mark.system
 def test_vanish_and_return(net: Net) -> None:
     async def test(host: Host) -> None:
         seen: list[int | None] = []

@@ -154,6 +154,10 @@ class LinkMonitor:
         def unwatch() -> None:
             if changed in watchers:
                 watchers.remove(changed)
+            if not watchers and self._watchers.get(name) is watchers:
+                # Interfaces come and go under ever new names, as those of containers and of PPP.
+                del self._watchers[name]
+                self._seen.pop(name, None)
 
         return unwatch
 
@@ -249,7 +253,8 @@ class LinkMonitor:
         dirty, self._dirty = self._dirty, set()
         for name in dirty & self._seen.keys():
             now = self._describe(name)
-            if now == self._seen[name]:
+            # Somebody who was told before may have been the last who watched this one.
+            if name not in self._seen or now == self._seen[name]:
                 continue
             self._seen[name] = now
             for changed in list(self._watchers.get(name, ())):

@@ -161,8 +161,13 @@ class Station(Transport):
     def leave(self, port: _MemoryPort) -> None:
         """Forget a port."""
         if port in self._ports.get(port.membership.vrid, ()):
-            del self._ports[port.membership.vrid][port]
-            self._sources[port.membership.source] -= 1
+            vrid, source = port.membership.vrid, port.membership.source
+            del self._ports[vrid][port]
+            if not self._ports[vrid]:
+                del self._ports[vrid]
+            self._sources[source] -= 1
+            if not self._sources[source]:
+                del self._sources[source]
 
     def has(self, address: IPAddress) -> bool:
         """Whether a virtual router here sends from ``address``."""
