@@ -14,7 +14,7 @@ async def main() -> None:
     start = asyncio.get_running_loop().time()
 
     def node(name: str, address: str, priority: int) -> VRRPInstance:
-        vips = ["192.0.2.10/24"]
+        vips = ["192.0.2.10/32"]
         return VRRPInstance(name, bus.interface(address), vrid=51, vips=vips, priority=priority)
 
     def show(happening: object) -> None:

@@ -1,6 +1,6 @@
 """Own a real virtual IP address. Run it as root on two machines of one link, with two priorities.
 
-python examples/02_real_vip.py eth0 192.0.2.10/24 150
+python examples/02_real_vip.py eth0 192.0.2.10/32 150
 """
 
 import sys

@@ -1,6 +1,6 @@
 """A service that runs only on the machine that has the virtual address. As root:
 
-python examples/04_service_on_vip.py eth0 192.0.2.10/24 8080 150
+python examples/04_service_on_vip.py eth0 192.0.2.10/32 8080 150
 """
 
 import asyncio

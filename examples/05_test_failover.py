@@ -22,8 +22,8 @@ class Writer:
 @virtual_time(seed=7)
 async def test_writer_follows_the_vip() -> None:
     async with Lan() as lan:
-        a = Writer(lan.router("a", vips=["192.0.2.10/24"], priority=150))
-        b = Writer(lan.router("b", vips=["192.0.2.10/24"]))
+        a = Writer(lan.router("a", vips=["192.0.2.10/32"], priority=150))
+        b = Writer(lan.router("b", vips=["192.0.2.10/32"]))
         await lan.settle()
         assert (a.may_write, b.may_write) == (True, False)
         lan.crash("a")

@@ -1,7 +1,7 @@
 """A gateway of two machines: the inside and the outside address move together, and a script decides
 which machine is fit. Run it as root on both machines, with two priorities.
 
-python examples/10_gateway_pair.py eth0 192.0.2.10/24 eth1 198.51.100.10/24 150 'pgrep -x haproxy'
+python examples/10_gateway_pair.py eth0 192.0.2.10/32 eth1 198.51.100.10/32 150 'pgrep -x haproxy'
 """
 
 import sys

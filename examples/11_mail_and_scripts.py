@@ -24,7 +24,7 @@ async def main(server: str, operator: str, script: str) -> None:
             "web",
             bus.interface("192.0.2.1"),
             vrid=51,
-            vips=["192.0.2.10/24"],
+            vips=["192.0.2.10/32"],
             interval=0.1,
             notify=[mail, NotifyScripts(script), Hook(claim)],
         ) as web,

@@ -4,6 +4,7 @@ as up, or down, after a delay."""
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from typing import Any
 
 import attrs
@@ -169,6 +170,43 @@ async def test_with_a_virtual_mac() -> None:
         host.device("eth1").set_carrier(False)
         assert a.faults == {"interface-down:eth1"}
     assert not host.device("eth1").manager.table
+
+
+@virtual_time()
+async def test_one_link_local_address_on_several_interfaces() -> None:
+    bus = MemoryBus()
+    host = bus.interface("192.0.2.1")
+    local = ip_address("fe80::100")
+    places = [VIP("fe80::100/64", dev=dev) for dev in (None, "eth1", "eth2")]
+    async with router(bus, excluded_vips=places) as a:
+        await mastering(a)
+        devices = [host, host.device("eth1"), host.device("eth2")]
+        assert [local in {e.ip for e in d.manager.table} for d in devices] == [True] * 3
+        host.device("eth1").delete(local)
+        await asyncio.sleep(0.1)
+        assert a.state is MASTER and host.device("eth1").holds(local)
+    assert not host.holds(local)
+
+
+@virtual_time()
+async def test_an_address_on_several_interfaces_is_announced_once() -> None:
+    bus = MemoryBus()
+    vips = [VIP("fe80::100/64", dev=dev) for dev in ("eth1", "eth2")]
+    b = router(bus, "b", "192.0.2.2", vips=vips, priority=100)
+    async with router(bus, vips=vips) as a, b:
+        await mastering(a)
+        payload = next(each.payload for each in bus.record if each.payload)
+        assert payload[3] == 1 and len(payload) == 8 + 16
+        assert b.state is BACKUP and not b.statistics.anomalies
+
+
+@virtual_time()
+async def test_the_own_interface_by_name_is_the_same_place() -> None:
+    bus = MemoryBus()
+    host = bus.interface("192.0.2.1")
+    with pytest.raises(ConfigError, match="named twice: mem1 is where"):
+        async with router(bus, excluded_vips=["192.0.2.11", VIP("192.0.2.11", dev=host.name)]):
+            pass
 
 
 class TestLinkDelays:

@@ -11,7 +11,7 @@ import pytest
 from builders import machine_config, options
 from vrrpkit import VRRPInstance
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import Announcements, Peer
+from vrrpkit.values import VIP, Announcements, Peer
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.packet import ChecksumForm
 from vrrpkit.vrrp.profile import LostPolicy
@@ -51,6 +51,14 @@ MANY = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(256)]
         ({"vips": ["192.0.2.10", "fe80::1"]}, "mixes IPv4 and IPv6: .* put the other in excluded"),
         ({"vips": ["192.0.2.10", "192.0.2.10/24"]}, "192.0.2.10 is named twice"),
         ({"excluded_vips": ["192.0.2.10"]}, "192.0.2.10 is named twice"),
+        (
+            {"excluded_vips": [VIP("fe80::1/64", dev="eth1"), VIP("fe80::1/128", dev="eth1")]},
+            "fe80::1 on eth1 is named twice",
+        ),
+        ({"vips": ["127.0.0.1"]}, "127.0.0.1 is a loopback address.*'192.0.2.10/32'"),
+        ({"vips": ["127.255.0.9/8"]}, "127.255.0.9 is a loopback address"),
+        ({"vips": ["::1"]}, "::1 is a loopback address"),
+        ({"excluded_vips": ["127.0.0.2"]}, "127.0.0.2 is a loopback address"),
         ({"excluded_vips": "192.0.2.11"}, "as a list"),
         ({"peers": "192.0.2.2"}, r"write peers as a list: peers=\['192.0.2.2'\]"),
         ({"peers": ["host"]}, "peer 'host' is no IPv4"),

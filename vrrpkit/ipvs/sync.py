@@ -76,7 +76,7 @@ class ConnectionSync:
     """Runs the kernel's connection sync daemons, so that a takeover cuts no connection::
 
         async with (
-            VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"]) as router,
+            VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/32"]) as router,
             ConnectionSync("eth1", follows=router),
             VirtualServer("192.0.2.10:80", servers=servers, follows=router),
         ):

@@ -39,7 +39,7 @@ class VRRPInstance(RouterView):
 
     ::
 
-        async with VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"]) as web:
+        async with VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/32"]) as web:
             await web.wait_for(State.MASTER)
 
     Entering returns once the router runs (in BACKUP, FAULT, or MASTER for an owner). Leaving, by

@@ -208,7 +208,7 @@ class Options:
         if not self.vips:
             raise ConfigError(
                 "vips is empty: name at least one virtual address, for example "
-                "vips=['192.0.2.10/24']"
+                "vips=['192.0.2.10/32']"
             )
         if len(self.vips) > _MOST_ADDRESSES:
             raise ConfigError(
@@ -226,12 +226,19 @@ class Options:
                 f"version 2 knows no IPv6: use version=3, the default, or put {self.vips[0]} into "
                 "excluded_vips of an IPv4 router"
             )
-        seen: set[IPAddress] = set()
+        seen: set[tuple[IPAddress, str | None]] = set()
         for vip in self.vips + self.excluded_vips:
-            if vip.address in seen:
-                raise ConfigError(f"virtual address {vip.address} is named twice")
-            seen.add(vip.address)
+            # On another interface it is another address, a link-local one most of all.
+            if (vip.address, vip.dev) in seen:
+                on = "" if vip.dev is None else f" on {vip.dev}"
+                raise ConfigError(f"virtual address {vip.address}{on} is named twice")
+            seen.add((vip.address, vip.dev))
             _no_host_part(vip)
+            if vip.address.is_loopback:
+                raise ConfigError(
+                    f"virtual address {vip.address} is a loopback address, which every host has for "
+                    "itself: name one that other hosts reach, such as '192.0.2.10/32'"
+                )
         tentative = {v.address for v in self.all_vips if v.family == 6 and not v.nodad}
         for route in self.routes:
             if route.src in tentative:

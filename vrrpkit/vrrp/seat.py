@@ -122,6 +122,14 @@ class Seat:
         :raises SourceMissing: it has no address to send from.
         :raises ConfigError: the advert does not fit a packet of the interface.
         """
+        on_carrier = {vip.address for vip in self._options.all_vips if vip.dev is None}
+        carrier = self._options.virtual_mac or self.interface.name
+        for vip in self._options.all_vips:
+            if vip.dev == carrier and vip.address in on_carrier:
+                raise ConfigError(
+                    f"virtual address {vip.address} is named twice: {vip.dev} is where it goes "
+                    "without dev, too"
+                )
         link = self.interface.link
         if link is None:
             if wait:

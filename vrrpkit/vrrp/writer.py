@@ -25,7 +25,8 @@ class AdvertWriter:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._form = options.checksum or options.profile.checksum
-        self._addresses = tuple(vip.address for vip in options.vips_in_order)
+        # One that is on several interfaces is announced once.
+        self._addresses = tuple(dict.fromkeys(vip.address for vip in options.vips_in_order))
         group = options.destination
         self._destinations = (
             tuple(peer.address for peer in options.peers) if group is None else (group,)
