@@ -328,13 +328,13 @@ def test_a_watch_that_the_system_refused_is_asked_for_again(
         await asyncio.sleep(0.1)
         assert asked == before, "and no more"
         await told.after(lambda: (tmp_path / "value").write_text("1"))
-        told.stop()
         full = True
         never = Told(tmp_path / "value")
         never.stop()
         before = asked
         await asyncio.sleep(0.1)
         assert asked == before, "whoever left wants nothing"
+        told.stop()
 
     monkeypatch.setattr(module, "_libc", Libc())
     monkeypatch.setattr(module, "RETRY", 0.03)
