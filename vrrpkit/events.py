@@ -196,7 +196,8 @@ class Hub(Generic[E]):
     def __init__(self, logger: logging.Logger | None = None, prefix: str = "") -> None:
         self._log = None if logger is None else EventLog(logger, prefix)
         self._listeners: dict[object, _Listener[E]] = {}
-        self._pending: deque[E] = deque()
+        # A deque would take half a kilobyte, for the rare event that is published by a callback.
+        self._pending: list[E] = []
         self._delivering = False
         self._closed = False
 
@@ -220,7 +221,7 @@ class Hub(Generic[E]):
         self._delivering = True
         try:
             while self._pending:
-                self._deliver(self._pending.popleft())
+                self._deliver(self._pending.pop(0))
         finally:
             self._delivering = False
             if self.closed:

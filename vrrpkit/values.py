@@ -19,6 +19,7 @@ import attrs
 from vrrpkit.errors import ConfigError
 
 __all__ = [
+    "NO_NAMES",
     "VIP",
     "Announcements",
     "IPAddress",
@@ -38,6 +39,9 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 """Address scopes by the names that ``ip address`` uses."""
+
+NO_NAMES: frozenset[str] = frozenset()
+"""No faults, no causes: one for all, for Python makes a new empty set each time."""
 
 LABEL_LIMIT = 15
 """Octets in an address label: IFNAMSIZ less the terminator."""

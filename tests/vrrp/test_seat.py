@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 
@@ -13,6 +15,9 @@ from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.seat import Seat
 
 CROWD = 60
+
+MOST = 18_000
+"""Octets of memory that one more router may take, its peers and history aside."""
 
 
 class Looks:
@@ -79,3 +84,33 @@ async def test_an_address_that_moves_away_is_nobodys_own_but_an_owners(
         assert ip_address("192.0.2.7") in seat.own
         interface.delete("192.0.2.1")
         assert ip_address("192.0.2.1") not in seat.own
+
+
+@virtual_time()
+async def test_each_further_router_takes_little_memory() -> None:
+    """What is the same for all of them, empty or rarely used, is not kept 255 times."""
+    bus = MemoryBus()
+    interface = bus.interface("192.0.2.1")
+
+    async def enter(stack: AsyncExitStack, vrids: range) -> None:
+        for vrid in vrids:
+            vips = [f"198.18.0.{vrid}/32"]
+            await stack.enter_async_context(
+                VRRPInstance(f"r{vrid}", interface, vrid=vrid, vips=vips)
+            )
+        await asyncio.sleep(10)
+        gc.collect()
+
+    tracemalloc.start()
+    try:
+        async with AsyncExitStack() as stack:
+            await enter(stack, range(1, 21))
+            before, _peak = tracemalloc.get_traced_memory()
+            bus.record.clear()
+            await enter(stack, range(21, 21 + CROWD))
+            bus.record.clear()
+            gc.collect()
+            after, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / CROWD < MOST

@@ -20,7 +20,8 @@ class LinkDelay:
     """
 
     def __init__(self, up: float, down: float) -> None:
-        self._delays = {True: up, False: down}
+        self._up = up
+        self._down = down
         self._counts: bool | None = None
         self.due: float | None = None
         """When the present state begins to count, if it does not yet."""
@@ -36,7 +37,7 @@ class LinkDelay:
             self.due = None
         else:
             if self.due is None:
-                self.due = now + self._delays[up]
+                self.due = now + (self._up if up else self._down)
             if now + _EPSILON >= self.due:
                 self._counts, self.due = up, None
         return self._counts

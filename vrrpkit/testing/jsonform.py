@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import math
 import types
-from collections import deque
 from collections.abc import Mapping
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -215,8 +214,6 @@ def _restore(thing: object, state: JSONObject) -> None:
         match form:
             case {"part": dict() as memory}:
                 _restore(getattr(thing, name), memory)
-            case {"deque": list() as items}:
-                getattr(thing, name).extend(_untagged(item) for item in items)
             case _:
                 setattr(thing, name, _untagged(form))
 
@@ -230,8 +227,8 @@ def _tagged(value: object) -> JSON:
             return {"frozenset": to_json(cast("frozenset[str]", value))}
         case float() if not math.isfinite(value):
             return {"float": str(value)}
-        case deque():
-            return {"deque": [_tagged(item) for item in cast("deque[object]", value)]}
+        case tuple():
+            return {"tuple": [_tagged(item) for item in cast("tuple[object, ...]", value)]}
         case None | bool() | int() | float() | str():
             return value
         case _:
@@ -246,6 +243,8 @@ def _untagged(form: JSON) -> object:
             return State(state)
         case {"frozenset": list() as items}:
             return frozenset(_text(item) for item in items)
+        case {"tuple": list() as items}:
+            return tuple(_untagged(item) for item in items)
         case {"float": str() as number}:
             return float(number)
         case dict() | list():

@@ -77,7 +77,7 @@ class Belongings:
         self._ban: Ban | None = None
         self._devices: dict[VIP, Interface] = {}
         self._places: dict[Interface, frozenset[IPAddress]] = {}
-        self._waiting: set[VIP] = set()
+        self._waiting: list[VIP] = []
         """Addresses that are wanted and went, or could not come, because of their interface, which
         does not count as down or is not tracked."""
         self._policy = machine.config.address_lost
@@ -94,7 +94,10 @@ class Belongings:
             vips = [vip for vip, device in self._devices.items() if device is each]
             # An owner has its addresses for good, and a real server has them on lo.
             if vips and each.name != "lo" and not options.owner:
-                self._places[each] = frozenset(vip.address for vip in vips)
+                alone = len(vips) == len(self._devices)
+                self._places[each] = (
+                    options.all_addresses if alone else frozenset(vip.address for vip in vips)
+                )
                 each.remove_abandoned(self._places[each])
         self._detection = interface.deadlines.new(self._detect)
         self._now = interface.deadlines.now
@@ -160,7 +163,7 @@ class Belongings:
 
     def acquired(self) -> None:
         """Every address is in place."""
-        self._waiting = {vip for vip in self._devices if not vip.track and not self._usable(vip)}
+        self._waiting = [vip for vip in self._devices if not vip.track and not self._usable(vip)]
         if self._routes is not None and not self._take_routes(self._routes):
             return
         self._in_place()
@@ -199,8 +202,8 @@ class Belongings:
         when that returns."""
         if self._usable(vip):
             self._feed(LostAddress(vip.address))
-        else:
-            self._waiting.add(vip)
+        elif vip not in self._waiting:
+            self._waiting.append(vip)
 
     def usable(self, vip: VIP) -> None:
         """An address has passed duplicate address detection."""

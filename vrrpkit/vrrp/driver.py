@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
@@ -19,7 +18,7 @@ from vrrpkit.guests import as_bug, pass_on
 from vrrpkit.host.base import Interface
 from vrrpkit.host.deadlines import AGAIN
 from vrrpkit.transport.base import Transport
-from vrrpkit.values import State
+from vrrpkit.values import NO_NAMES, State
 from vrrpkit.vrrp.belongings import Belongings
 from vrrpkit.vrrp.election import advert_step
 from vrrpkit.vrrp.foreign import LEFT, REMOVED, ForeignState
@@ -121,7 +120,7 @@ class Driver:
         self._unwatch: list[Callable[[], None]] = []
         self._unheed: Callable[[], None] | None = None
         self._claimed = False
-        self._queue: deque[Event] = deque()
+        self._queue: list[Event] = []
         self._feeding = False
         self._left = False
         self.base = options.priority
@@ -129,7 +128,7 @@ class Driver:
         self._base_from = "configured"
         self._added = 0
         self._parts: Sequence[str] = ()
-        self._unfit: frozenset[str] = frozenset()
+        self._unfit = NO_NAMES
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class Driver:
     @property
     def faults(self) -> frozenset[str]:
         """What makes the router unfit, as far as its place and its trackers know."""
-        return self.seat.faults | self._unfit
+        return self.seat.faults | self._unfit if self._unfit else self.seat.faults
 
     def begin(self) -> None:
         """Start the machine."""
@@ -295,7 +294,7 @@ class Driver:
         try:
             while self._queue:
                 try:
-                    self._step(self._queue.popleft())
+                    self._step(self._queue.pop(0))
                 except BaseException as bug:
                     self.fail(bug)
         finally:

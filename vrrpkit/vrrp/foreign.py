@@ -34,6 +34,9 @@ class Intruder:
         return f"{self.address}/{self.prefix} dev {self.device}"
 
 
+NOBODY: frozenset[Intruder] = frozenset()
+
+
 class ForeignState:
     """Decides what is told, and what is removed.
 
@@ -43,7 +46,7 @@ class ForeignState:
     def __init__(self, *, remove: bool) -> None:
         self._remove = remove
         self._removals = LossWindow()
-        self.present: frozenset[Intruder] = frozenset()
+        self.present = NOBODY
         """What is there, and was told."""
         self.retry_at: float | None = None
         """When what was left, for it comes back each time, is looked at again."""
@@ -52,7 +55,7 @@ class ForeignState:
         """Take in what is on the host; what is to be told, and removed if :meth:`may_remove`."""
         if state not in (State.BACKUP, State.FAULT):
             # A MASTER uses it in place. When it stops being one, that is news.
-            self.present, self.retry_at = frozenset(), None
+            self.present, self.retry_at = NOBODY, None
             return []
         again = self.retry_at is not None and now >= self.retry_at
         if again:

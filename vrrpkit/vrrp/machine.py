@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from vrrpkit.values import State
+from vrrpkit.values import NO_NAMES, State
 from vrrpkit.vrrp import notices
 from vrrpkit.vrrp.election import DEMOTED, OWNER, MachineConfig, wins
 from vrrpkit.vrrp.notices import Anomaly, Notice, Transition, TransitionReason
@@ -423,7 +423,7 @@ class Machine(Standing):
                     reason=reason,
                     priority=self.priority,
                     master=self.master,
-                    faults=self.faults if state is State.FAULT else frozenset(),
+                    faults=self.faults if state is State.FAULT else NO_NAMES,
                 )
             )
 

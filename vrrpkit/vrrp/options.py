@@ -148,7 +148,12 @@ class Options:
     routes: tuple[Route, ...] = attrs.field(default=(), converter=_routes)
     rules: tuple[Rule, ...] = attrs.field(default=(), converter=_rules)
 
+    all_addresses: frozenset[IPAddress] = attrs.field(init=False, eq=False, repr=False)
+    """The addresses of :attr:`all_vips`: one set, for all that ask again and again."""
+
     def __attrs_post_init__(self) -> None:
+        moving = frozenset(vip.address for vip in self.vips + self.excluded_vips)
+        object.__setattr__(self, "all_addresses", moving)
         text("the name of a router,", self.name, "web")
         for what, given in (("preempt", self.preempt), ("adverts_on_base", self.adverts_on_base)):
             flag(what, given)
@@ -340,11 +345,6 @@ class Options:
     def all_vips(self) -> tuple[VIP, ...]:
         """Every address that moves with this router."""
         return self.vips_in_order + self.excluded_vips
-
-    @property
-    def all_addresses(self) -> frozenset[IPAddress]:
-        """The same without prefix lengths."""
-        return frozenset(vip.address for vip in self.all_vips)
 
     @property
     def devices(self) -> tuple[str, ...]:

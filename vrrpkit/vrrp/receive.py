@@ -81,7 +81,9 @@ class Inspector:
             version=options.version,
             vrid=options.vrid,
             wire_interval=options.wire_interval,
-            addresses=frozenset(vip.address for vip in options.vips),
+            addresses=options.all_addresses
+            if not options.excluded_vips
+            else frozenset(vip.address for vip in options.vips),
             group=options.destination,
             peers={peer.address: peer for peer in options.peers},
             auth=options.auth,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-
+from vrrpkit.values import NO_NAMES
 from vrrpkit.vrrp.election import MachineConfig
 from vrrpkit.vrrp.profile import LostPolicy
 
@@ -26,7 +25,7 @@ class LossWindow:
     """
 
     def __init__(self, limit: int = 3, window: float = 10.0, together: float = 0.1) -> None:
-        self._occasions: deque[float] = deque(maxlen=limit)
+        self._occasions: tuple[float, ...] = ()
         self._limit = limit
         self._window = window
         self._together = together
@@ -36,12 +35,13 @@ class LossWindow:
         if self._occasions and now - self._occasions[-1] < self._together:
             return False
         full = len(self._occasions) == self._limit and now - self._occasions[0] < self._window
-        self._occasions.append(now)
+        # A handful at most: a deque would take half a kilobyte a router.
+        self._occasions = (*self._occasions, now)[-self._limit :]
         return full
 
     def clear(self) -> None:
         """Forget every loss."""
-        self._occasions.clear()
+        self._occasions = ()
 
 
 class Backoff:
@@ -77,7 +77,7 @@ class Repair:
         self._losses = LossWindow()
         self.retry_at: float | None = None
         """When the kernel, which refused, is asked again."""
-        self.causes: frozenset[str] = frozenset()
+        self.causes = NO_NAMES
         """What was refused when a takeover failed, and why. Until something has changed that may
         matter, another master is left in place: each try takes the addresses away from it."""
         self.lift_at: float | None = None
@@ -140,7 +140,7 @@ class Repair:
 
     def changed(self, now: float) -> None:
         """Something relevant has changed: the next takeover may work."""
-        self.causes, self.lift_at, self._led = frozenset(), None, False
+        self.causes, self.lift_at, self._led = NO_NAMES, None, False
         if self._short and self.retry_at is not None:
             # What changed may still be changing.
             self.retry_at = min(self.retry_at, now + SOON)
@@ -153,6 +153,6 @@ class Repair:
     def in_place(self) -> None:
         """The kernel has taken everything."""
         self._backoff.reset()
-        self.causes, self.lift_at, self._led = frozenset(), None, False
+        self.causes, self.lift_at, self._led = NO_NAMES, None, False
         if self._short:
             self._short, self.retry_at = False, None

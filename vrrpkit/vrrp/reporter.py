@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,7 +63,7 @@ class Reporter:
         self._statistics = statistics
         self._publish = publish
         self._tally = Tally()
-        self._moves: deque[float] = deque(maxlen=MOVES)
+        self._moves: list[float] = []
         self._claims: OrderedDict[IPAddress, _Claim] = OrderedDict()
 
     def tell(self, notice: Notice) -> None:
@@ -86,7 +86,7 @@ class Reporter:
                 # Two that compete are worth knowing, and a thousand forged ones are not.
                 moves = self._moves
                 if len(moves) < MOVES or notice.at - moves[0] >= 1.0:
-                    moves.append(notice.at)
+                    self._moves = [*moves, notice.at][-MOVES:]
                     self._publish(notice)
             case _:
                 self._publish(notice)

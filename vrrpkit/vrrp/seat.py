@@ -18,7 +18,7 @@ from vrrpkit.errors import ConfigError, InterfaceMissing, SourceMissing
 from vrrpkit.host.base import Interface, Link
 from vrrpkit.host.link_delay import LinkDelay
 from vrrpkit.transport.base import Membership, Port, Receiver, Transport
-from vrrpkit.values import IPAddress
+from vrrpkit.values import NO_NAMES, IPAddress
 from vrrpkit.vrrp.options import GROUPS, Options
 from vrrpkit.vrrp.repair import Backoff
 
@@ -81,7 +81,7 @@ class Seat:
         self.devices: dict[str, Interface] = {}
         """The other interfaces that addresses and routes name. They are open."""
         self._needed: frozenset[frozenset[str]] = frozenset()
-        self.faults: frozenset[str] = frozenset()
+        self.faults = NO_NAMES
 
     async def open_devices(self) -> None:
         """Take the interfaces that addresses and routes name, besides the router's own."""
@@ -215,8 +215,9 @@ class Seat:
         elif source is None and link.up:
             self.faults = frozenset({NO_SOURCE})
         else:
-            self.faults = frozenset()
-        self.faults |= frozenset(self._missing(counts))
+            self.faults = NO_NAMES
+        if missing := frozenset(self._missing(counts)):
+            self.faults |= missing
         if link is None or (source is None and (link.up or self.faults)):
             self._retry.set(None)
             self._leave(silently=link is None)

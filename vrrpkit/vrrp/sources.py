@@ -222,7 +222,7 @@ class Trackers:
         self._started = False
         self._joined: list[tuple[Hashable, _Source]] = []
         self._awaited: dict[int, _Source] = {}
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
 
     async def start(self) -> None:
         """Begin to look. What needs no waiting is known on return, and with weight 0 what comes
@@ -241,17 +241,20 @@ class Trackers:
                 self._awaited[place] = source
             source.listen((self, place), functools.partial(self._heard, place))
         await asyncio.sleep(0)
+        # Made here: most routers have no tracker, and wait for none.
+        news = self._news = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             while self._awaited:
-                self._news.clear()
+                news.clear()
                 latest = max(source.expected_by for source in self._awaited.values())
                 async with asyncio.timeout_at(latest):
-                    await self._news.wait()
+                    await news.wait()
         self._started = True
 
     def _heard(self, place: int, signal: Signal) -> None:
         self._awaited.pop(place, None)
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
         if self.tally.set(place, signal) and self._started:
             self._changed()
 

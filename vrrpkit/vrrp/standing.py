@@ -3,7 +3,7 @@ nothing. Pure."""
 
 from __future__ import annotations
 
-from vrrpkit.values import IPAddress, State
+from vrrpkit.values import NO_NAMES, IPAddress, State
 from vrrpkit.vrrp.election import OWNER, MachineConfig, wins
 from vrrpkit.vrrp.following import Following
 from vrrpkit.vrrp.notices import TransitionReason
@@ -20,7 +20,7 @@ class Standing:
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         self.state = State.INIT
-        self.faults: frozenset[str] = frozenset()
+        self.faults = NO_NAMES
         self.primary: IPAddress | None = None
         self.base_priority = config.priority
         self.priority = config.priority

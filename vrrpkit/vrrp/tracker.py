@@ -10,7 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import flag, no_control, whole_number
+from vrrpkit.values import NO_NAMES, flag, no_control, whole_number
 from vrrpkit.vrrp.election import OWNER
 
 __all__ = [
@@ -153,7 +153,8 @@ class Tally:
     @property
     def faults(self) -> frozenset[str]:
         """The labels of the trackers that make the router unfit."""
-        return frozenset(t.label for t, signal in self.pairs if _share(t, signal).fault)
+        faults = [t.label for t, signal in self.pairs if _share(t, signal).fault]
+        return frozenset(faults) if faults else NO_NAMES
 
     @property
     def signals(self) -> dict[str, Signal]:
