@@ -9,10 +9,11 @@ from typing import TypeAlias, TypedDict
 
 import attrs
 
-from vrrpkit.events import EventsLost
+from vrrpkit.events import EventsLost, Notifier
 from vrrpkit.host.memory import MemoryBus, MemoryInterface
 from vrrpkit.host.routes import Route, Rule
 from vrrpkit.testing.timeline import Happening, Noted, Started, Step
+from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer
 from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.hearing import InstanceRecorder
@@ -28,6 +29,8 @@ from vrrpkit.vrrp.notices import (
 )
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import Profile
+from vrrpkit.vrrp.reach import Reachability
+from vrrpkit.vrrp.tracker import Tracker
 from vrrpkit.vrrp.vocabulary import Effect, Event, Refreshed
 
 __all__ = ["Log", "Place", "Probe", "RouterHost", "RouterOptions", "own_address"]
@@ -44,7 +47,9 @@ _ROOM = 8
 
 
 class RouterOptions(TypedDict, total=False):
-    """Options of :class:`vrrpkit.VRRPInstance` that a router on a Lan may be given."""
+    """The options of :class:`vrrpkit.VRRPInstance`, of the same names and types, but for those that
+    the Lan sees to itself. A test holds them against the constructor: Python has no way to derive a
+    ``TypedDict`` from a signature, nor to add options of one's own to a ``ParamSpec``."""
 
     excluded_vips: Iterable[str | VIP]
     priority: int
@@ -68,11 +73,16 @@ class RouterOptions(TypedDict, total=False):
     foreign_address: str
     diagnose: bool
     vip_lease: int | None
+    accept: bool | None
     virtual_mac: bool | str
     adverts_on_base: bool
     routes: Iterable[str | Route]
     rules: Iterable[str | Rule]
     wait_for_interface: bool
+    transport: Transport | None
+    track: Iterable[Tracker]
+    bfd: Reachability | None
+    notify: Iterable[Notifier]
 
 
 class Probe:
