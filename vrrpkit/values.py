@@ -16,6 +16,7 @@ from typing import TypeAlias, TypeGuard, cast
 
 import attrs
 
+from vrrpkit.advice import advised
 from vrrpkit.errors import ConfigError
 
 __all__ = [
@@ -307,6 +308,7 @@ class Peer:
         return value if isinstance(value, Peer) else cls(value)
 
 
+@advised
 @attrs.frozen(kw_only=True)
 class Announcements:
     """How often a takeover is told to the network by gratuitous ARP and unsolicited neighbour

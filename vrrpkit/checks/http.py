@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import attrs
 
+from vrrpkit.advice import advised
 from vrrpkit.checks.base import Begin, DirectChecker, Report, Weight, flag
 from vrrpkit.checks.connection import Conversation, connect
 from vrrpkit.checks.http_options import (
@@ -52,6 +53,7 @@ def _urls(value: str | URL | Iterable[str | URL]) -> tuple[URL, ...]:
     return tuple(item if isinstance(item, URL) else URL(item) for item in several)
 
 
+@advised
 @attrs.frozen
 class HTTPChecker(DirectChecker):
     """A server is healthy if it answers HTTP requests as it should (keepalived: ``HTTP_GET``)::

@@ -7,6 +7,7 @@ from functools import partial
 
 import attrs
 
+from vrrpkit.advice import advised
 from vrrpkit.checks.base import Begin, DirectChecker
 from vrrpkit.checks.connection import connect
 from vrrpkit.checks.target import Target
@@ -24,6 +25,7 @@ SEARCHES = 256
 is an eighth longer, and at its end."""
 
 
+@advised
 @attrs.frozen(kw_only=True)
 class TCPChecker(DirectChecker):
     """A server is healthy if it accepts a TCP connection (keepalived: ``TCP_CHECK``), and, if asked

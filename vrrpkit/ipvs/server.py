@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
+from vrrpkit.advice import advised
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.notices import CheckResult
 from vrrpkit.checks.scheduler import Scheduler
@@ -38,6 +39,7 @@ from vrrpkit.values import flag, is_number, whole_number
 __all__ = ["RealServer", "VirtualServer"]
 
 
+@advised
 class VirtualServer:
     """Balances connections over real servers by the kernel's IPVS, and keeps its table in step with
     their health (keepalived: ``virtual_server``, ``virtual_server_group``).

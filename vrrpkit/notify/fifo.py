@@ -52,6 +52,11 @@ class NotifyFIFO(Notifier):
         limit: int = 1000,
         priorities: bool = False,
     ) -> None:
+        given: object = path
+        if not isinstance(given, str | os.PathLike):
+            raise ConfigError(
+                f"NotifyFIFO: the path {given!r} must be text, such as '/run/vrrp.fifo'"
+            )
         self._path = os.fspath(path)
         if not self._path:
             raise ConfigError("NotifyFIFO: the path is empty")

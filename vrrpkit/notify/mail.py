@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from email.utils import make_msgid
 from typing import TYPE_CHECKING, Literal
 
+from vrrpkit.advice import advised
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.events import Attachment, Notifier
 from vrrpkit.forks import Origin
@@ -34,6 +35,7 @@ PORTS = {"tls": 465, "starttls": 587, "opportunistic": 25, "none": 25}
 STATES = ("MASTER", "BACKUP", "FAULT", "STOP", "UP", "DOWN")
 
 
+@advised
 class Mail(Notifier):
     """Mails what happens to whoever it is given to, through one SMTP server::
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vrrpkit.advice import advised
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.guests import require_callback
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["VRRPInstance"]
 
 
+@advised
 class VRRPInstance(RouterView):
     """One virtual router: keeps virtual IP addresses alive on a group of machines.
 

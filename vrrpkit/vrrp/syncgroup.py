@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
+from vrrpkit.advice import advised
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
 from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.guests import require_callback
@@ -115,6 +116,7 @@ class _Runner:
             self._hub.publish(transition)
 
 
+@advised
 class SyncGroup:
     """Virtual routers that are MASTER together or not at all (keepalived: ``vrrp_sync_group``).
 

@@ -1,0 +1,139 @@
+"""What to write instead of a keyword that a constructor does not have: keepalived's word for it, or
+a slip of the pen. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from typing import Any, TypeVar
+
+__all__ = ["WORDS", "advised"]
+
+T = TypeVar("T")
+
+_TIMES = {
+    "delay_loop": "interval= (seconds)",
+    "connect_timeout": "timeout= (seconds)",
+    "connect_port": "port=",
+    "connect_ip": "address=",
+}
+
+WORDS: dict[str, dict[str, str]] = {
+    "VRRPInstance": {
+        "advert_int": "interval= (seconds)",
+        "virtual_router_id": "vrid=",
+        "state": "nothing: a router begins as BACKUP, and the highest priority= becomes MASTER",
+        "initial_state": "nothing: a router begins as BACKUP",
+        "nopreempt": "preempt=False",
+        "virtual_ipaddress": "vips=",
+        "virtual_ipaddress_excluded": "excluded_vips=",
+        "virtual_ipaddresses": "vips=",
+        "virtual_routes": "routes=",
+        "virtual_rules": "rules=",
+        "vip": "vips=, a list",
+        "unicast_peer": "peers=",
+        "unicast_src_ip": "source=",
+        "mcast_src_ip": "source=",
+        "use_vmac": "virtual_mac=",
+        "vmac_xmit_base": "adverts_on_base=",
+        "authentication": "auth=, a PasswordAuth or HMACAuth",
+        "auth_type": "auth=, a PasswordAuth or HMACAuth",
+        "auth_pass": "auth=PasswordAuth(...), with version=2",
+        "track_script": "track=[TrackScript(...)]",
+        "track_interface": "track=[TrackInterface(...)]",
+        "track_file": "track=[TrackFile(...)]",
+        "track_process": "track=[TrackProcess(...)]",
+        "track_bfd": "track=[TrackBFD(...)]",
+        "notify_master": "notify=[NotifyScripts(...)]",
+        "notify_backup": "notify=[NotifyScripts(...)]",
+        "notify_fault": "notify=[NotifyScripts(...)]",
+        "smtp_alert": "notify=[Mail(...)]",
+        "garp_master_delay": "announcements=Announcements(delay=...)",
+        "garp_master_repeat": "announcements=Announcements(repeat=...)",
+        "garp_master_refresh": "announcements=Announcements(refresh=...)",
+        "down_timer_adverts": "down_factor=",
+        "vrrp_version": "version=",
+        "vrrp_startup_delay": "startup_delay= (seconds)",
+        "no_accept": "accept=False",
+    },
+    "SyncGroup": {
+        "group": "the second argument, a list of VRRPInstance",
+        "members": "the second argument, a list of VRRPInstance",
+        "track_script": "track=[TrackScript(...)]",
+        "track_interface": "track=[TrackInterface(...)]",
+        "sync_group_tracking_weight": "member_weights=",
+        "global_tracking": "member_weights=",
+        "smtp_alert": "notify=[Mail(...)]",
+    },
+    "VirtualServer": {
+        "lb_algo": "scheduler=",
+        "lvs_sched": "scheduler=",
+        "lb_kind": "forward=",
+        "lvs_method": "forward=",
+        "delay_loop": "the interval= of its checker, check=TCPChecker(interval=...)",
+        "real_server": "servers=",
+        "real_servers": "servers=",
+        "checks": "check=",
+        "protocol": "a part of the service: '192.0.2.10:80/udp'",
+        "sorry_server": "sorry=",
+        "sorry_server_inhibit": "sorry_inhibit=",
+    },
+    "Announcements": {
+        "garp_master_delay": "delay= (seconds)",
+        "garp_master_repeat": "repeat=",
+        "garp_master_refresh": "refresh= (seconds)",
+        "garp_master_refresh_repeat": "refresh_repeat=",
+        "vrrp_garp_interval": "interval= (seconds)",
+    },
+    "Mail": {
+        "smtp_server": "the first argument",
+        "notification_email": "to=",
+        "notification_email_from": "sender=",
+        "smtp_connect_timeout": "deadline= (seconds)",
+        "smtp_helo_name": "helo=",
+    },
+    "TCPChecker": _TIMES,
+    "HTTPChecker": _TIMES,
+}
+"""What users of keepalived, and of other programs, write for the options of each class, and what
+that is here."""
+
+
+def advised(cls: type[T]) -> type[T]:
+    """Have a class say what to write when its constructor gets a keyword that it does not have.
+
+    The error stays a :class:`TypeError`, as Python raises it.
+    """
+    init: Any = cls.__init__
+    known = list(inspect.signature(init).parameters)[1:]
+    words = {word: use for word, use in WORDS[cls.__name__].items() if word not in known}
+
+    @functools.wraps(init)
+    def __init__(  # noqa: N807 - it becomes one
+        self: T, *args: Any, **options: Any
+    ) -> None:
+        try:
+            init(self, *args, **options)
+        except TypeError:
+            # Those of an __init__ that calls this one, or is called by it, have names of their own.
+            unknown = [name for name in options if name not in known]
+            if not unknown:
+                raise
+            raise TypeError(_advice(cls.__name__, unknown[0], words, known)) from None
+
+    setattr(cls, "__init__", __init__)  # noqa: B010 - what the class has is replaced
+    return cls
+
+
+def _advice(name: str, unknown: str, words: dict[str, str], known: list[str]) -> str:
+    if unknown in words:
+        use, _, unit = words[unknown].partition(" ")
+        if use == "nothing:":
+            return f"{name}: {unknown}= is not needed: {unit}"
+        if use.isidentifier() or not use.endswith("="):
+            return f"{name}: instead of {unknown}= write {words[unknown]}"
+        return f"{name}: {unknown}= is called {use} here {unit}".rstrip()
+    near = difflib.get_close_matches(unknown, known, 1)
+    hint = f"did you mean {near[0]}=?" if near else f"it knows {', '.join(known)}"
+    return f"{name} has no option {unknown}=; {hint}"
