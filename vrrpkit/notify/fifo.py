@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 from collections import deque
+from typing import cast
 
 from vrrpkit.errors import ConfigError, HostError
 from vrrpkit.events import Attachment, Notifier
@@ -52,7 +53,7 @@ class NotifyFIFO(Notifier):
         limit: int = 1000,
         priorities: bool = False,
     ) -> None:
-        given: object = path
+        given = cast(object, path)
         if not isinstance(given, str | os.PathLike):
             raise ConfigError(
                 f"NotifyFIFO: the path {given!r} must be text, such as '/run/vrrp.fifo'"
