@@ -15,8 +15,8 @@ import attrs
 import pytest
 
 import vrrpkit
-from vrrpkit.bfd.notices import BFDNotice, BFDTransition
-from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
+from vrrpkit.bfd.notices import BFDNotice, BFDRejected, BFDSendFailed, BFDTransition
+from vrrpkit.bfd.packet import BFDDiagnostic, BFDRejectReason, BFDState
 from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, Rule, level_of, rule_of
 from vrrpkit.events import EventsLost, Hub
 from vrrpkit.ipvs.notices import Notice as PoolNotice
@@ -304,3 +304,15 @@ def test_what_is_logged_each_time_is(book: EventLog, caplog: pytest.LogCaptureFi
     for _ in range(100):
         book.tell(ServerRemoved(virtual_server="v", at=0.0, server="a"))
     assert len(caplog.records) == 100
+
+
+def test_bfd_events_read_as_lines() -> None:
+    rejected_packet = BFDRejected(
+        session="a", at=0.0, reason=BFDRejectReason.TTL, source=ip_address("192.0.2.2")
+    )
+    assert str(rejected_packet) == "a: rejected a packet from 192.0.2.2: ttl"
+    more = attrs.evolve(rejected_packet, got="254", want="255", count=3)
+    assert str(more).endswith(": ttl, got 254, want 255 (3 times)")
+    assert str(BFDSendFailed(session="a", at=0.0, error="no route")) == (
+        "a: a packet could not be sent: no route"
+    )
