@@ -380,6 +380,14 @@ class TestMembers:
         assert (entry.key, entry.upper, entry.lower, entry.weight) == (odd.key, 9, 4, 2)
 
 
+class TestPresent:
+    def test_who_listens_late_hears_of_the_quorum_and_of_those_that_are_down(self) -> None:
+        web = pool(sorry=SORRY, quorum=2)
+        assert told(web.present(1.0)) == ["QuorumUp"]
+        fail(web, "a")
+        assert told(web.present(1.0)) == ["ServerDown a", "QuorumDown"]
+
+
 class TestEnd:
     def test_all_go_down_as_if_they_had_failed(self) -> None:
         web = pool(["a", "b", "c"])
