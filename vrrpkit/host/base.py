@@ -11,6 +11,7 @@ import attrs
 
 from vrrpkit.errors import DuplicateRouter
 from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.loading import load
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress
 
@@ -292,14 +293,26 @@ class Interface(ABC):
         self._claims.discard(key)
 
 
-def on_this_host(interface: str | Interface, netns: str | None = None) -> Interface:
+KERNEL_ROOMS = (
+    "vrrpkit.host.host",
+    "pyroute2.netlink.rtnl.ifaddrmsg",
+    "pyroute2.netlink.rtnl.ifinfmsg",
+    "pyroute2.netlink.rtnl.rtmsg",
+    "pyroute2.netlink.rtnl.fibmsg",
+    "dpkt",
+)
+"""What a real interface needs and one in memory does not."""
+
+
+async def on_this_host(interface: str | Interface, netns: str | None = None) -> Interface:
     """An interface that is given by name, in a network namespace of this machine, or itself.
 
     :raises HostError: there is no such namespace.
     """
     if isinstance(interface, Interface):
         return interface
-    # Imported at need: a program that stays in memory never loads netlink.
+    # Loaded at need: a program that stays in memory never loads netlink.
+    await load(*KERNEL_ROOMS)
     from vrrpkit.host.host import Host
 
     return Host.current(netns).interface(interface)

@@ -133,7 +133,7 @@ class StaticAddresses:
             by_name.setdefault(vip.dev or "", []).append(vip)
         first: Interface | None = None
         for name, vips in by_name.items():
-            interface = self._interface(name)
+            interface = await self._interface(name)
             await interface.open()
             stack.push_async_callback(interface.close)
             if interface.link is None and not self._waits:
@@ -144,24 +144,24 @@ class StaticAddresses:
             first = first or interface
         if self.routes or self.rules:
             if first is None:
-                first = self._any_interface()
+                first = await self._any_interface()
                 await first.open()
                 stack.push_async_callback(first.close)
             self._routes = _Routes(first, self.routes, self.rules)
             self._routes.start(stack)
 
-    def _interface(self, name: str) -> Interface:
+    async def _interface(self, name: str) -> Interface:
         if self._interfaces is not None:
             if name not in self._interfaces:
                 raise InterfaceMissing(name)
             return self._interfaces[name]
-        return on_this_host(name, self._netns)
+        return await on_this_host(name, self._netns)
 
-    def _any_interface(self) -> Interface:
+    async def _any_interface(self) -> Interface:
         """Routes belong to the host; an interface is the way to it."""
         if self._interfaces:
             return next(iter(self._interfaces.values()))
-        return self._interface("lo")
+        return await self._interface("lo")
 
     def _in_place(self) -> None:
         # With an address the kernel takes the routes that prefer it as a source.

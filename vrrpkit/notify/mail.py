@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import socket
 import time
@@ -16,6 +15,7 @@ from vrrpkit.events import Attachment, Notifier
 from vrrpkit.forks import Origin
 from vrrpkit.guests import HomeThread
 from vrrpkit.leaving import to_the_end
+from vrrpkit.loading import aside, load
 from vrrpkit.notify.delivery import Delivery, Post
 from vrrpkit.notify.letters import BODY, FIELDS, SUBJECT, fields_of
 from vrrpkit.notify.outbox import Letter, Outbox
@@ -187,8 +187,8 @@ class Mail(Notifier):
         if self._entered:
             raise VRRPKitError("this Mail was entered before: make another one")
         # Loaded here: in the middle of things it would hold everybody up for a moment.
-        importlib.import_module("aiosmtplib")
-        context = self._context()
+        await load("aiosmtplib")
+        context = None if self._security == "none" else await aside(self._context)
         self._entered = True
         self._origin = Origin()
         self._home = HomeThread()
@@ -307,9 +307,7 @@ class Mail(Notifier):
             log.warning("mail: too much waits for %s; the oldest is dropped", self._post.host)
         self._delivery.wake()
 
-    def _context(self) -> SSLContext | None:
-        if self._security == "none":
-            return None
+    def _context(self) -> SSLContext:
         import ssl
 
         try:

@@ -61,7 +61,7 @@ class TrackInterface(Tracker):
         return f"interface {name}"
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
-        interface = on_this_host(self.interface, self.netns)
+        interface = await on_this_host(self.interface, self.netns)
         await interface.open()
         try:
             changed = asyncio.Event()

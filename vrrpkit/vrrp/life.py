@@ -4,7 +4,7 @@ driver runs, and everything is given back, whatever is being cancelled meanwhile
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from vrrpkit.errors import VRRPKitError
 from vrrpkit.events import Attachments, Hub
@@ -39,7 +39,7 @@ class Life:
         options: Options,
         hub: Hub[Notice],
         statistics: Statistics,
-        place: Callable[[], Interface],
+        place: Callable[[], Awaitable[Interface]],
         *,
         wait_for_interface: bool,
         transport: Transport | None,
@@ -94,7 +94,7 @@ class Life:
 
         :param failed: called once when a bug ends the run.
         """
-        interface = self._place()
+        interface = await self._place()
         await interface.open()
         self._interface = interface
         self.driver = Driver(
