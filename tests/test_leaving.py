@@ -111,6 +111,29 @@ async def test_work_that_is_cancelled_before_its_first_step_is_begun_again() -> 
 
 
 @virtual_time()
+async def test_work_with_a_limit_is_begun_again_too() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(5)
+        done.append("work")
+
+    waiting = asyncio.create_task(for_so_long(work(), "work", 8, 1))
+    await asyncio.sleep(0)
+    for task in ending():
+        task.cancel()
+    assert await waiting
+    assert done == ["work"]
+    # Given up before its first step, it is not left for the collector of garbage to find.
+    waiting = asyncio.create_task(for_so_long(work(), "work", 8, 1))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert done == ["work"]
+
+
+@virtual_time()
 async def test_several_end_at_the_same_time_and_the_first_problem_is_raised() -> None:
     done: list[str] = []
 

@@ -163,10 +163,14 @@ def _tell(attachment: Attachment, event: object) -> None:
 
 async def _finish(attachment: Attachment) -> None:
     limit: float | None = getattr(attachment, "limit", FINISH)
+    name = f"vrrpkit: {attachment!r} ends"
+    if not await for_so_long(_close(attachment), name, limit, HURRIED):
+        log.warning("the notifier %r does not end and is left behind", attachment)
+
+
+async def _close(attachment: Attachment) -> None:
     try:
-        name = f"vrrpkit: {attachment!r} ends"
-        if not await for_so_long(attachment.close(), name, limit, HURRIED):
-            log.warning("the notifier %r does not end and is left behind", attachment)
+        await attachment.close()
     except BaseException as problem:
         if meant(problem):
             raise

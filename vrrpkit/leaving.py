@@ -101,11 +101,7 @@ class _End:
                     await asyncio.wait({self._task})
                 except asyncio.CancelledError as cancellation:
                     cancelled = cancellation
-            elif (
-                self._task.cancelled()
-                and inspect.getcoroutinestate(self._work) == inspect.CORO_CREATED
-            ):
-                # Ended before its first step, in the very turn in which it was made.
+            elif self._unbegun:
                 self._task = self._begin()
             else:
                 return cancelled
@@ -113,12 +109,24 @@ class _End:
     async def wait(self) -> None:
         """Wait for the end, or for a cancellation of who waits."""
         await asyncio.wait({self._task})
+        while self._unbegun:
+            self._task = self._begin()
+            await asyncio.wait({self._task})
+
+    @property
+    def _unbegun(self) -> bool:
+        """Whether the task was ended before its first step, in the very turn in which it was
+        made."""
+        created = inspect.getcoroutinestate(self._work) == inspect.CORO_CREATED
+        return self._task.cancelled() and created
 
     async def give_up(self) -> None:
         """Cancel the work. Nobody waits for it any more, nor looks at what it raises."""
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=LAST)
+        if self._unbegun:
+            self._work.close()
         _hidden.discard(self._task)
 
     @property
