@@ -22,6 +22,9 @@ from types import TracebackType
 from typing import Self
 
 PROGRAM = "linux"
+COMPILER = "cc"
+REGISTERS = Path(__file__).with_name("registers.c")
+"""Preloaded: without it the kernel panics on processors with more registers than it knows."""
 MODULES = Path("/usr/lib/uml/modules")
 MEMORY = 512
 """Megabytes."""
@@ -59,7 +62,7 @@ def missing() -> str | None:
     """Why no such kernel can be booted here, or None if one can."""
     if not MODULES.is_dir() or not any(MODULES.iterdir()):
         return f"needs user-mode-linux: there are no modules in {MODULES}"
-    lacking = [name for name in (PROGRAM, "ip", "modprobe") if _which(name) is None]
+    lacking = [name for name in (PROGRAM, COMPILER, "ip", "modprobe") if _which(name) is None]
     return f"needs {', '.join(lacking)}" if lacking else None
 
 
@@ -193,7 +196,11 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
-                env={"PATH": PATHS, "TMPDIR": self._memory_directory()},
+                env={
+                    "PATH": PATHS,
+                    "TMPDIR": self._memory_directory(),
+                    "LD_PRELOAD": str(self._registers()),
+                },
                 start_new_session=True,
             )
         stack.callback(self._kill)
@@ -207,6 +214,13 @@ class Machine:
         )
         stack.enter_context(watcher)
         stack.callback(watcher.kill)
+
+    def _registers(self) -> Path:
+        library = self.scratch / "registers.so"
+        compiler = _which(COMPILER) or COMPILER
+        command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(REGISTERS)]
+        subprocess.run(command, check=True, env={"PATH": PATHS})
+        return library
 
     def _script(self, root: Path) -> str:
         settings = {
