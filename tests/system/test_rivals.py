@@ -191,7 +191,9 @@ def test_nothing_is_counted_that_cannot_be_said(bench: Bench) -> None:
     bench.a.ip("link", "delete", bench.a.dev)
     wait_until(lambda: ours.state() == "FAULT", 5, "FAULT")
     statistics = ours.report()["statistics"]
-    assert (statistics["priority_zero_pkts_sent"], statistics["send_errors"]) == (0, 0)
+    assert statistics["priority_zero_pkts_sent"] == 0
+    # Tried, and refused, if the kernel told that the link is down before it was gone.
+    assert statistics["send_errors"] <= 1
 
 
 def test_a_keepalived_that_uses_unicast_is_heard_and_told(bench: Bench) -> None:

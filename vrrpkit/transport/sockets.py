@@ -141,8 +141,6 @@ def sender(
             sock.setsockopt(level, socket.IP_TTL, hop_limit)
             sock.setsockopt(level, socket.IP_TOS, CLASS_SELECTOR_6)
             sock.setsockopt(level, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-            # Else nothing can be said from an address that was removed, not even a goodbye.
-            sock.setsockopt(level, IP_TRANSPARENT, 1)
         else:
             level = socket.IPPROTO_IPV6
             sock.setsockopt(level, socket.IPV6_MULTICAST_IF, ifindex)
@@ -158,6 +156,10 @@ def sender(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, TC_PRIO_INTERACTIVE)
         sock.bind(_endpoint(source, ifindex))
         sock.connect(_endpoint(destination, ifindex))
+        if source.version == 4:
+            # Else nothing can be said from an address that was removed, not even a goodbye. Only
+            # now, for it would let any address pass above.
+            sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
     return sock
 
 
