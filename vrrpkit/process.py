@@ -19,6 +19,7 @@ from vrrpkit.errors import ConfigError, CouldNotAsk, Untrusted
 from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trouble import own_trouble
 from vrrpkit.trust import require_trusted
+from vrrpkit.turns import spawning
 from vrrpkit.values import is_number, whole_number
 
 __all__ = ["Command", "Finished", "attempted", "group_names", "variables", "words"]
@@ -309,6 +310,7 @@ class Command:
             **(environment or {}),
         }
         before = [*_usual_signals(), *who.switch]
+        await spawning()
         try:
             group = ProcessGroup(
                 [*before, self._program, *self.argv[1:], *extra],

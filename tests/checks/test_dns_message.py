@@ -331,6 +331,14 @@ def test_a_name_without_end_is_skipped_no_further_than_a_name_may_go() -> None:
     assert Counted.looks < 1000
 
 
+def test_a_name_that_is_passed_over_may_be_no_longer_either() -> None:
+    long = record("A", bytes(4), name=b"\x01a" * 127 + b"\0")
+    assert len(list(read(said(ASKED, long)).records(1))) == 1
+    long = record("A", bytes(4), name=b"\x01a" * 128 + b"\0")
+    with pytest.raises(Malformed, match="more than 255 octets"):
+        list(read(said(ASKED, long)).records(1))
+
+
 def test_a_name_has_pointers_enough() -> None:
     first, last = chain(b"")
     message = said(ASKED, first, record("NS", struct.pack("!H", 0xC000 | last)))

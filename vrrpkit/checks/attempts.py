@@ -18,6 +18,7 @@ from vrrpkit.checks.slots import Slots
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
 from vrrpkit.guests import pass_on
+from vrrpkit.turns import Turns
 
 __all__ = ["Attempts"]
 
@@ -56,6 +57,7 @@ class Attempts:
         "_slots",
         "_target",
         "_task",
+        "_turns",
         "_wanted",
         "running",
     )
@@ -65,6 +67,7 @@ class Attempts:
         checker: Checker,
         target: Target,
         slots: Slots,
+        turns: Turns,
         *,
         begun: Callable[[], None],
         ended: Callable[[Outcome], None],
@@ -75,6 +78,7 @@ class Attempts:
         self._checker = checker
         self._target = target
         self._slots = slots
+        self._turns = turns
         self._begun = begun
         self._ended = ended
         self._lost = lost
@@ -123,6 +127,8 @@ class Attempts:
         if self._queued:
             self._queued = False
             self._slots.withdraw(self)
+            if self._turns.withdraw(self):
+                self._slots.leave()
         if not self.running:
             return
         self.running = False
@@ -156,7 +162,12 @@ class Attempts:
 
     def _enter(self) -> None:
         self._queued = True
-        self._slots.enter(self, self._begin)
+        self._slots.enter(self, self._begin if self._direct is not None else self._admitted)
+
+    def _admitted(self) -> None:
+        """There is a slot: wait for a turn of the loop that has room for the first step of a task,
+        of which nobody knows how long it takes. The time limit counts from there."""
+        self._turns.enter(self, self._begin)
 
     def _begin(self) -> None:
         checker = self._checker

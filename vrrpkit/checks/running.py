@@ -23,6 +23,7 @@ from vrrpkit.errors import CheckFailed
 from vrrpkit.guests import contain
 from vrrpkit.host.deadlines import Deadlines
 from vrrpkit.trouble import Complaints, advised, own_trouble
+from vrrpkit.turns import Turns
 
 __all__ = ["Check"]
 
@@ -92,6 +93,7 @@ class Check:
         complaints: Complaints,
         deadlines: Deadlines,
         slots: Slots,
+        turns: Turns,
         random: random.Random,
         forget: Callable[[Check], None],
     ) -> None:
@@ -118,6 +120,7 @@ class Check:
             checker,
             self.target,
             slots,
+            turns,
             begun=self._begun,
             ended=self._attempted,
             lost=self._abandoned,

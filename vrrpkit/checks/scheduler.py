@@ -21,11 +21,15 @@ from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.deadlines import Deadlines, LoopAlarm
 from vrrpkit.trouble import Complaints
+from vrrpkit.turns import Turns
 from vrrpkit.values import whole_number
 
 __all__ = ["Check", "Scheduler"]
 
 log = logging.getLogger(__name__)
+
+TASKS = 2
+"""Attempts that begin in one turn of the event loop, of checkers that work in a task each."""
 
 FILES_AT_MOST = 65536
 """What no limit on open files counts as."""
@@ -85,6 +89,7 @@ class Scheduler:
         self._checks: dict[Check, float] = {}
         self._deadlines: Deadlines | None = None
         self._complaints = Complaints()
+        self._turns = Turns(TASKS)
         self._needed = 0.0
         self._warned = False
 
@@ -174,6 +179,7 @@ class Scheduler:
             complaints=self._complaints,
             deadlines=self._deadlines,
             slots=self._slots,
+            turns=self._turns,
             random=self._random,
             forget=self._forget,
         )
