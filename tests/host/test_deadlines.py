@@ -335,3 +335,39 @@ def test_many_callbacks_are_spread_over_turns(alarm: ManualAlarm, deadlines: Dea
     assert alarm.order[0] == 101, "the rest follows at once"
     alarm.go(110)
     assert len(fired) == 30
+
+
+def test_a_limit_that_is_looked_at_where_the_next_moment_will_be_costs_no_entry(
+    alarm: ManualAlarm,
+) -> None:
+    deadlines = Deadlines(alarm, herds=True)
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    deadline.set(105.0, look=100.502, step=0.005)
+    assert alarm.order is not None and alarm.order[0] == pytest.approx(100.5)
+    armed = alarm.armed
+    # It was not needed: what is due instead is found at the same place.
+    deadline.set(100.503, slack=0.005, step=0.005)
+    assert alarm.armed == armed
+    alarm.go(101)
+    assert fired == [pytest.approx(100.5)]
+    alarm.go(110)
+    assert len(fired) == 1
+
+
+@pytest.mark.parametrize("herds", [False, True])
+def test_a_limit_that_is_looked_at_early_holds_all_the_same(
+    alarm: ManualAlarm, herds: bool
+) -> None:
+    deadlines = Deadlines(alarm, herds=herds)
+    fired: list[float] = []
+    deadline = deadlines.new(lambda: fired.append(alarm.time))
+    deadline.set(105.0, look=100.5)
+    alarm.go(104.9)
+    assert fired == []
+    alarm.go(106)
+    assert fired == [105.0]
+    # A look that is later than the moment means nothing.
+    deadline.set(107.0, look=109.0)
+    alarm.go(120)
+    assert fired == [105.0, 107.0]

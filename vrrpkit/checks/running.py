@@ -227,12 +227,12 @@ class Check:
         self._due = now + wait
         self._arm(min(wait / 20, STEP) if self._deadlines.herds else 0.0)
 
-    def _arm(self, slack: float = 0.0) -> None:
+    def _arm(self, slack: float = 0.0, look: float | None = None) -> None:
         due, stuck = self._due, self._stuck_at
         if due is None or (stuck is not None and stuck < due):
             due, slack = stuck, 0.0
         self._slack = slack
-        self._deadline.set(due, slack, STEP)
+        self._deadline.set(due, slack, STEP, look=look)
 
     def _fire(self) -> None:
         # Not the clock: to look at it costs as much as the rest of this where it is a system call.
@@ -267,7 +267,12 @@ class Check:
             due = self._began + checker.deadline
             self._final = True
         self._due = due
-        self._arm()
+        # Nearly all attempts end long before that, and the next check is due then. Looked at where
+        # that will be, if this one takes as long as the last, the limit costs nothing.
+        look = None
+        if self.last is not None and not checker.jitter:
+            look = now + self.last.duration + checker.interval
+        self._arm(look=look)
 
     def _out_of_time(self, now: float, due: float) -> None:
         if self._attempts.done:

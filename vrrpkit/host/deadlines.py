@@ -77,9 +77,21 @@ class Deadline:
         self.slack = 0.0
         self.step = 0.0
 
-    def set(self, when: float | None, slack: float = 0.0, step: float = 0.0) -> None:
+    def set(
+        self,
+        when: float | None,
+        slack: float = 0.0,
+        step: float = 0.0,
+        *,
+        look: float | None = None,
+    ) -> None:
         """Be due at ``when``, or never. Up to ``slack`` seconds earlier will do, so that one
-        wake-up serves many: at a multiple of ``step``, if there is one and the heap herds."""
+        wake-up serves many: at a multiple of ``step``, if there is one and the heap herds.
+
+        :param look: when it will probably have been set to by then, if that is earlier. The heap
+            looks at it there, without calling anybody, and until then keeps one entry of it and not
+            two.
+        """
         self.when = when
         self.slack = slack
         self.step = step
@@ -87,6 +99,10 @@ class Deadline:
             return
         if step and self._heap.herds:
             when = max(when - slack, math.floor(when / step + _ROUNDING) * step)
+            if look is not None:
+                look = math.floor(look / step + _ROUNDING) * step
+        if look is not None and look < when:
+            when = look
         if self._queued is None or when < self._queued:
             self._heap.push(self, when)
             self._queued = when
