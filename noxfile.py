@@ -7,6 +7,7 @@ works beside the source tree, fails here and not at the user's.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import subprocess
@@ -204,3 +205,36 @@ def bench(session: nox.Session) -> None:
     debian_packages(session)
     install(session, "test")
     as_root(session, "tests/bench/run.py", *session.posargs, PYTHONPATH=str(ROOT / "tests"))
+
+
+MUTATED = ("vrrpkit.vrrp.", "vrrpkit.ipvs.")
+"""Of the pure modules, those in which one changed line at a time is tried."""
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the pure modules of vrrp and ipvs, one line at a time, and count the changes that no
+    test notices. Takes an hour or two; names of modules after -- choose some of them."""
+    session.install(*PYPROJECT["project"]["dependencies"], *group("test"), *group("mutants"))
+    chosen = [each for each in pure_modules() if each.startswith(MUTATED)]
+    if session.posargs:
+        chosen = [each for each in chosen if each in session.posargs]
+    rooms = sorted({each.split(".")[1] for each in chosen})
+    where = Path(session.create_tmp()).resolve() / "tree"
+    shutil.rmtree(where, ignore_errors=True)
+    where.mkdir()
+    for part in ("vrrpkit", "tests", "examples", "docs"):
+        shutil.copytree(ROOT / part, where / part, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = {
+        "source_paths": ["vrrpkit"],
+        "only_mutate": [f"{each.replace('.', '/')}.py" for each in chosen],
+        "pytest_add_cli_args_test_selection": [f"tests/{room}" for room in rooms],
+        "pytest_add_cli_args": ["-m", "not system and not kernel and not bench"],
+        "also_copy": ["vrrpkit", "tests", "examples", "docs"],
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    (where / "pyproject.toml").write_text("\n".join([pyproject, "[tool.mutmut]", *lines, ""]))
+    with session.chdir(where):
+        session.run("mutmut", "run", success_codes=[0, 1])
+        session.run("mutmut", "results")
