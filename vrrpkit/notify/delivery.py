@@ -155,7 +155,7 @@ class Delivery:
             except NotVirtual as problem:
                 # To try again would hide it: a test is to fail, and to say why.
                 asyncio.get_running_loop().call_exception_handler(
-                    {"message": str(problem), "exception": problem}
+                    {"message": str(problem), "exception": problem, "ends_test": True}
                 )
                 self.problem, self._ended = str(problem), True
                 self._idle.set()

@@ -140,7 +140,7 @@ class Dialler:
         if getattr(asyncio.get_running_loop(), "virtual", False):
             raise NotVirtual(
                 f"Mail to {self._host} needs a real network, and no real time passes under virtual "
-                "time: give a Hook that notes what it is told, or run this test with asyncio.run()"
+                "time: use a Mailbox of vrrpkit.testing, or run this test with asyncio.run()"
             )
         with contextlib.suppress(ValueError):
             address = ip_address(self._host)

@@ -159,7 +159,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """What callbacks and forgotten tasks raised."""
         self.main: asyncio.Task[object] | None = None
         """The test."""
-        self.refusal: RealWorldNeeded | None = None
+        self.refusal: Exception | None = None
         """What something besides the test waited for in vain."""
         self._now = start
         self._end = start + limit
@@ -190,7 +190,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         heapq.heappush(self._timers, (when, self._serial, handle))
         return handle
 
-    def refuse(self, refusal: RealWorldNeeded, task: asyncio.Task[object] | None) -> None:
+    def refuse(self, refusal: Exception, task: asyncio.Task[object] | None) -> None:
         """End the test at once, unless it is ``task`` itself, which sees for itself."""
         if self.main is None or task is self.main or self.refusal is not None:
             return
@@ -244,7 +244,10 @@ def _collect(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> Non
     if not isinstance(problem, Exception):
         problem = RuntimeError(str(context.get("message")))
     assert isinstance(loop, VirtualLoop)
-    loop.problems.append(problem)
+    if context.get("ends_test"):
+        loop.refuse(problem, None)
+    else:
+        loop.problems.append(problem)
 
 
 def _frames(awaitable: object) -> list[FrameType]:
