@@ -20,7 +20,7 @@ from vrrpkit.processgroup import Finished, ProcessGroup
 from vrrpkit.trouble import own_trouble
 from vrrpkit.trust import require_trusted
 from vrrpkit.turns import spawning
-from vrrpkit.values import is_number, whole_number
+from vrrpkit.values import hidden, is_number, whole_number
 
 __all__ = ["Command", "Finished", "attempted", "group_names", "variables", "words"]
 
@@ -167,12 +167,13 @@ def variables(value: Mapping[str, str]) -> Mapping[str, str]:
     :raises ConfigError: it is none.
     """
     if not isinstance(cast(object, value), Mapping):
-        raise ConfigError(f"environment {value!r} must be a mapping; write {{'NAME': 'value'}}")
+        raise ConfigError("environment must be a mapping; write {'NAME': 'value'}")
     for name, text in value.items():
         for part in cast(tuple[object, ...], (name, text)):
             if not isinstance(part, str) or "\0" in part or not _encodable(part):
+                which = "the name" if part is name else "the value of"
                 raise ConfigError(
-                    f"environment: {part!r} in {name!r} must be text without a NUL octet; write "
+                    f"environment: {which} {name!r} must be text without a NUL octet; write "
                     "str(...)"
                 )
         if not name or "=" in name:
@@ -219,7 +220,7 @@ class Command:
     timeout: float | None = attrs.field(default=None, kw_only=True)
     kill_after: float = attrs.field(default=2.0, kw_only=True)
     environment: Mapping[str, str] = attrs.field(
-        factory=dict[str, str], kw_only=True, hash=False, converter=variables
+        factory=dict[str, str], kw_only=True, hash=False, converter=variables, repr=hidden
     )
     directory: str = attrs.field(default="/", kw_only=True)
     output_limit: int = attrs.field(default=4096, kw_only=True)

@@ -4,6 +4,7 @@ checked for its kind. Pure."""
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -28,6 +29,7 @@ __all__ = [
     "Stamped",
     "State",
     "flag",
+    "hidden",
     "is_number",
     "no_control",
     "one_line",
@@ -106,6 +108,26 @@ def flag(what: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ConfigError(f"{what} {value!r} must be True or False")
+
+
+HIDDEN = "<hidden>"
+"""What stands for a secret wherever people read."""
+
+
+def hidden(value: object) -> str:
+    """The representation of what may be a password, key or token, for ``attrs.field(repr=)``:
+    nothing of it but whether there is one.
+
+    The names in a mapping, or in pairs of name and value, are no secret and are shown.
+    """
+    if value is None or value in (b"", ""):
+        return repr(value)
+    if isinstance(value, Mapping):
+        value = tuple(cast(Mapping[object, object], value).items())
+    if isinstance(value, tuple):
+        pairs = cast(tuple[tuple[object, object], ...], value)
+        return "{" + ", ".join(f"{name!r}: {HIDDEN}" for name, _ in pairs) + "}"
+    return HIDDEN
 
 
 def one_line(text: str) -> str:

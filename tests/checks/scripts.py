@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import attrs
 import pytest
 
-from vrrpkit.checks.base import Checker, DirectChecker, Report, Weight
+from vrrpkit.checks.base import Checker, DirectChecker, NetworkChecker, Report, Weight
 from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.checks.scheduler import Check, Scheduler
 from vrrpkit.checks.target import Target
@@ -154,6 +154,22 @@ async def run(
         notes.add(scheduler, kind(script=script, **schedule), alpha=alpha)
         await asyncio.sleep(seconds)
     return script, notes
+
+
+@attrs.frozen(kw_only=True)
+class Plain(Checker):
+    """As :class:`Checker`, with a check that passes."""
+
+    async def check(self, target: Target) -> None:
+        return None
+
+
+@attrs.frozen(kw_only=True)
+class Reaching(NetworkChecker):
+    """As :class:`NetworkChecker`, with a check that passes."""
+
+    async def check(self, target: Target) -> None:
+        return None
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,17 @@ from typing import Any
 import attrs
 import pytest
 
-from checks.scripts import FAIL, HANG, PASS, TARGET, Answer, ByCallback, Script
+from checks.scripts import (
+    FAIL,
+    HANG,
+    PASS,
+    TARGET,
+    Answer,
+    ByCallback,
+    Plain,
+    Reaching,
+    Script,
+)
 from vrrpkit.checks.base import Checker, DirectChecker, NetworkChecker, Report, Weight
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
@@ -53,15 +63,15 @@ def test_a_relative_weight_may_be_negative() -> None:
 )
 def test_schedule(name: str, low: float, below: float, high: float, above: float) -> None:
     for good in (low, high):
-        assert getattr(Checker(**{name: good}), name) == good
+        assert getattr(Plain(**{name: good}), name) == good
     for bad in (below, above, math.nan, "1", True, [1]):
-        with pytest.raises(ConfigError, match=f"Checker: {name} .* must be"):
-            Checker(**{name: bad})  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"Plain: {name} .* must be"):
+            Plain(**{name: bad})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["deadline", "warmup"])
 def test_what_may_be_left_out(name: str) -> None:
-    assert getattr(Checker(**{name: None}), name) is None
+    assert getattr(Plain(**{name: None}), name) is None
 
 
 def test_a_checker_without_a_check_of_its_own_says_so() -> None:
@@ -69,31 +79,48 @@ def test_a_checker_without_a_check_of_its_own_says_so() -> None:
     class EmptyChecker(Checker):
         pass
 
-    with pytest.raises(NotImplementedError, match="EmptyChecker has no check"):
-        asyncio.run(EmptyChecker().check(TARGET))
+    with pytest.raises(ConfigError, match="EmptyChecker has no check"):
+        EmptyChecker()
+    with pytest.raises(NotImplementedError, match="Plain has no check"):
+        asyncio.run(Checker.check(Plain(), TARGET))
 
 
 def test_is_called_by_what_it_checks() -> None:
     @attrs.frozen(kw_only=True)
     class RedisChecker(Checker):
-        pass
+        async def check(self, target: Target) -> None:
+            return None
 
     assert str(RedisChecker()) == "Redis"
-    assert str(Checker()) == "Checker"
+    assert str(Plain()) == "Plain"
+
+
+@pytest.mark.parametrize("kind", [Checker, NetworkChecker])
+def test_one_that_checks_nothing_is_refused(kind: type[Checker]) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"{kind.__name__} has no check\(\) of its own, so checks"
+    ):
+        kind()
+
+    class Empty(kind):  # type: ignore[misc, valid-type]
+        pass
+
+    with pytest.raises(ConfigError, match="Empty has no check"):
+        Empty()
 
 
 def test_checks_any_target_and_calls_nobody_by_default() -> None:
-    Checker().validate(PORTLESS)
-    assert Checker().attach(TARGET, lambda: None) is None
-    assert str(Checker().way(TARGET)) == "192.0.2.1:80"
+    Plain().validate(PORTLESS)
+    assert Plain().attach(TARGET, lambda: None) is None
+    assert str(Plain().way(TARGET)) == "192.0.2.1:80"
 
 
 # --- network ------------------------------------------------------------------------------------
 
 
 def test_goes_to_the_server_unless_it_is_told_a_way() -> None:
-    assert str(NetworkChecker().way(TARGET)) == "192.0.2.1:80"
-    way = NetworkChecker(
+    assert str(Reaching().way(TARGET)) == "192.0.2.1:80"
+    way = Reaching(
         address="198.51.100.7",  # type: ignore[arg-type]
         port=8080,
         source="198.51.100.1",  # type: ignore[arg-type]
@@ -131,29 +158,29 @@ def test_goes_to_the_server_unless_it_is_told_a_way() -> None:
 )
 def test_refuses_a_way_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        NetworkChecker(**options)
+        Reaching(**options)
 
 
 def test_takes_both_ends_of_each_range() -> None:
     for name in ("a", "a23456789012345"):
-        assert NetworkChecker(interface=name).interface == name
+        assert Reaching(interface=name).interface == name
     for port in (1, 65535):
-        assert NetworkChecker(port=port, source_port=port).port == port
+        assert Reaching(port=port, source_port=port).port == port
     for mark in (0, 2**32 - 1):
-        assert NetworkChecker(fwmark=mark).fwmark == mark
+        assert Reaching(fwmark=mark).fwmark == mark
 
 
 def test_needs_a_port_from_somewhere() -> None:
     with pytest.raises(ConfigError, match="there is no port to connect to; give the checker port="):
-        NetworkChecker().validate(PORTLESS)
+        Reaching().validate(PORTLESS)
     with pytest.raises(ConfigError, match="no port"):
-        NetworkChecker().validate(Target(PORTLESS.address, 0))
-    NetworkChecker(port=80).validate(PORTLESS)
-    NetworkChecker().validate(TARGET)
+        Reaching().validate(Target(PORTLESS.address, 0))
+    Reaching(port=80).validate(PORTLESS)
+    Reaching().validate(TARGET)
 
 
 def test_source_and_destination_are_of_one_family() -> None:
-    checker = NetworkChecker(source="192.0.2.9", port=80)  # type: ignore[arg-type]
+    checker = Reaching(source="192.0.2.9", port=80)  # type: ignore[arg-type]
     checker.validate(TARGET)
     with pytest.raises(ConfigError, match="different address families"):
         checker.validate(PORTLESS)

@@ -23,6 +23,8 @@ from checks.scripts import (
     ByCallback,
     ByTask,
     Notebook,
+    Plain,
+    Reaching,
     Script,
     Swallower,
     passing,
@@ -55,7 +57,7 @@ def no_room(soft: int) -> Callable[[int], tuple[int, int]]:
 async def test_a_target_that_cannot_be_checked_is_refused_before_anything_happens() -> None:
     scheduler = Scheduler()
     with pytest.raises(ConfigError, match="there is no port to connect to"):
-        scheduler.add(NetworkChecker(), Target(ip_address("192.0.2.1")))
+        scheduler.add(Reaching(), Target(ip_address("192.0.2.1")))
     assert (scheduler.checks, scheduler.needed, timers()) == (0, 0, 0)
 
 
@@ -64,7 +66,7 @@ async def test_a_target_that_cannot_be_checked_is_refused_before_anything_happen
     [
         (NetworkChecker, TARGET, "<class .*> is no Checker; write TCPChecker"),
         (print, TARGET, "is no Checker; .* FunctionChecker"),
-        (NetworkChecker(port=80), "10.0.0.1", "'10.0.0.1' is no Target; write Target"),
+        (Reaching(port=80), "10.0.0.1", "'10.0.0.1' is no Target; write Target"),
     ],
 )
 @virtual_time()
@@ -80,7 +82,7 @@ async def test_what_is_no_checker_or_no_target_is_refused(
 @virtual_time()
 async def test_a_checker_that_cannot_attach_is_not_added() -> None:
     @attrs.frozen(kw_only=True)
-    class Unable(Checker):
+    class Unable(Plain):
         def attach(self, target: Target, soon: Callable[[], None]) -> None:
             raise ConfigError("there is nothing to watch")
 

@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 import vrrpkit
+from checks.scripts import Plain, Reaching
 from vrrpkit import ConfigError, Target, Weight
-from vrrpkit.checks.base import Checker, NetworkChecker
 from vrrpkit.checks.http_rules import URL
 from vrrpkit.process import Command
 
@@ -23,8 +23,8 @@ async def healthy(target: Target) -> None:
 
 
 KINDS: dict[type[Any], tuple[object, ...]] = {
-    Checker: (),
-    NetworkChecker: (),
+    Plain: (),
+    Reaching: (),
     vrrpkit.TCPChecker: (),
     vrrpkit.HTTPChecker: (),
     vrrpkit.HTTPSChecker: (),
@@ -130,12 +130,12 @@ def test_a_switch_is_true_or_false(kind: type[Any], name: str, value: object) ->
 @pytest.mark.parametrize("value", [5, True, b"\x7f\0\0\1", 2130706433])
 def test_a_number_is_no_address(value: Any) -> None:
     for kind, name in (
-        (NetworkChecker, "address"),
-        (NetworkChecker, "source"),
+        (Reaching, "address"),
+        (Reaching, "source"),
         (vrrpkit.BFDChecker, "source"),
         (Target, "address"),
     ):
         with pytest.raises(ConfigError, match=rf"{name} .* is no IPv4 or IPv6 address"):
             made(kind, name, value)
     address = IPv4Address("192.0.2.1")
-    assert NetworkChecker(address=address).address == address
+    assert Reaching(address=address).address == address

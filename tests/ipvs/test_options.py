@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vrrpkit import ConfigError
-from vrrpkit.checks.base import Checker
+from vrrpkit.checks.ping import PingChecker
 from vrrpkit.checks.tcp import TCPChecker
 from vrrpkit.ipvs.entries import SCHEDULERS, Forward, Tunnel, TunnelType
 from vrrpkit.ipvs.memory import MemoryTable
@@ -319,7 +319,7 @@ def test_a_real_server_says_it_for_itself() -> None:
 
 
 def test_a_target_without_one_port_has_none() -> None:
-    checker = Checker()
+    checker = PingChecker()
     made = options(services="192.0.2.10:80,443", servers=["10.0.0.1"], check=checker)
     assert made.enlisted[0].target.port is None
     assert made.enlist(RealServer("10.0.0.2:81")).target.port == 81

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
-from vrrpkit.checks.base import NetworkChecker
+from vrrpkit.checks.tcp import TCPChecker
 from vrrpkit.testing import ScriptedChecker, virtual_time
 from vrrpkit.tracking.checker import TrackChecker
 
@@ -35,4 +35,4 @@ def test_what_cannot_be_checked_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes a Checker"):
         TrackChecker("http", "127.0.0.1")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no port"):
-        TrackChecker(NetworkChecker(), "127.0.0.1")
+        TrackChecker(TCPChecker(), "127.0.0.1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import attrs
 
@@ -122,6 +122,15 @@ class Checker:
         default=None, validator=attrs.validators.optional(seconds(0))
     )
     jitter: float = attrs.field(default=0.0, validator=seconds(0, 1))
+
+    def __new__(cls, *_arguments: object, **_options: object) -> Self:
+        if cls.check is Checker.check:
+            raise ConfigError(
+                f"{cls.__name__} has no check() of its own, so checks nothing: use TCPChecker() "
+                "or another one, FunctionChecker(function), or write a subclass with "
+                "'async def check(self, target)'"
+            )
+        return super().__new__(cls)
 
     async def check(self, target: Target) -> Weight | None:
         """Make one attempt.

@@ -67,7 +67,7 @@ class FunctionChecker(Checker):
     :raises ConfigError: it is no coroutine function, or does not take one argument.
     """
 
-    function: Function = attrs.field(validator=_usable)
+    function: Function = attrs.field(validator=_usable, repr=_name)
 
     async def check(self, target: Target) -> Weight | None:
         return await self.function(target)

@@ -31,7 +31,7 @@ from vrrpkit.checks.http_status import Chunks, StatusExchange
 from vrrpkit.checks.paths import pem_file
 from vrrpkit.checks.target import Target, Way
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import whole_number
+from vrrpkit.values import hidden, whole_number
 
 if TYPE_CHECKING:
     import ssl
@@ -103,7 +103,7 @@ class HTTPChecker(DirectChecker):
     host: str | None = attrs.field(default=None, kw_only=True, converter=host_name)
     method: str = attrs.field(default="GET", kw_only=True, converter=method_name)
     headers: tuple[tuple[str, str], ...] = attrs.field(
-        default=(), kw_only=True, converter=header_lines
+        default=(), kw_only=True, converter=header_lines, repr=hidden
     )
     version: str = attrs.field(default="1.1", kw_only=True, converter=http_version)
     header_limit: int = attrs.field(default=16384, kw_only=True)

@@ -206,15 +206,15 @@ def header_lines(
         pairs = tuple((name, content) for name, content in given)
     except (TypeError, ValueError):
         raise ConfigError(
-            f"headers {value!r} must be a mapping of names to values; write {{'X-Probe': '1'}}"
+            "headers must be a mapping of names to values; write {'X-Probe': '1'}"
         ) from None
     for name, content in pairs:
         if not _is(name, _TOKEN):
             raise ConfigError(f"header name {name!r} is none; write it as 'X-Probe'")
         if not _is(content, _HEADER):
             raise ConfigError(
-                f"header {name}: {content!r} must be one line of visible Latin-1 characters, "
-                "without blanks around them"
+                f"header {name}: its value must be one line of visible Latin-1 characters, "
+                "without blanks or line ends around them (it is not shown: it may be a secret)"
             )
         if (why := _OURS.get(name.lower())) is not None:
             raise ConfigError(f"header {name} cannot be given: {why}")

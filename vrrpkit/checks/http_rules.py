@@ -119,9 +119,9 @@ class Question:
     method: str
     rules: Rules
     host: str | None
-    before: bytes
+    before: bytes = attrs.field(repr=False)
     """The request up to the value of the Host header."""
-    after: bytes
+    after: bytes = attrs.field(repr=False)
     """The request from there on."""
 
     def request(self, authority: str) -> bytes:

@@ -11,6 +11,7 @@ from vrrpkit.checks.base import Checker, Weight, flag
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.process import Command, attempted, group_names, variables, words
+from vrrpkit.values import hidden
 
 __all__ = ["ScriptChecker"]
 
@@ -55,7 +56,7 @@ class ScriptChecker(Checker):
     )
     dynamic: bool = attrs.field(default=False, kw_only=True, validator=flag)
     environment: Mapping[str, str] = attrs.field(
-        factory=dict[str, str], kw_only=True, hash=False, converter=variables
+        factory=dict[str, str], kw_only=True, hash=False, converter=variables, repr=hidden
     )
     _command: Command = attrs.field(init=False, eq=False, repr=False)
     _arguments: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)

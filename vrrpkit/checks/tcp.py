@@ -12,7 +12,7 @@ from vrrpkit.checks.base import Begin, DirectChecker
 from vrrpkit.checks.connection import connect
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.values import whole_number
+from vrrpkit.values import hidden, whole_number
 
 __all__ = ["TCPChecker"]
 
@@ -45,14 +45,17 @@ class TCPChecker(DirectChecker):
     :raises ConfigError: a value is of the wrong kind or out of range.
     """
 
-    send: bytes | None = None
+    send: bytes | None = attrs.field(default=None, repr=hidden)
     expect: bytes | re.Pattern[bytes] | None = None
     limit: int = 65536
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if self.send is not None and not _octets(self.send):
-            raise ConfigError(f"TCPChecker: send {self.send!r} must be octets; write b'PING\\r\\n'")
+            raise ConfigError(
+                f"TCPChecker: send must be octets, not {type(self.send).__name__}, and not empty; "
+                "write b'PING\\r\\n'"
+            )
         pattern = self.expect.pattern if isinstance(self.expect, re.Pattern) else self.expect
         if self.expect is not None and not _octets(pattern):
             raise ConfigError(

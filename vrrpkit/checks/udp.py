@@ -10,7 +10,7 @@ from vrrpkit.checks.base import Begin, DirectChecker, flag, seconds
 from vrrpkit.checks.datagram import ask
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.values import whole_number
+from vrrpkit.values import hidden, whole_number
 
 __all__ = ["UDPChecker"]
 
@@ -47,8 +47,8 @@ def _payload(value: bytes | str) -> bytes:
     if _consists_of(_DIGITS, value):
         return bytes.fromhex("".join(_octets_written(value)))
     raise ConfigError(
-        f"UDPChecker: payload {value!r} must be octets or hexadecimal digits; write b'PING' or "
-        "'50 49 4e 47'"
+        "UDPChecker: payload must be octets or hexadecimal digits; write b'PING' or '50 49 4e 47' "
+        "(what was given is not shown: it may be a secret)"
     )
 
 
@@ -91,7 +91,7 @@ class UDPChecker(DirectChecker):
     :raises ConfigError: a value is unusable.
     """
 
-    payload: bytes = attrs.field(default=b"", converter=_payload)
+    payload: bytes = attrs.field(default=b"", converter=_payload, repr=hidden)
     reply: bytes | str | None = attrs.field(default=None, converter=_pattern)
     require_reply: bool = attrs.field(default=False, validator=flag)
     min_reply_length: int = 0

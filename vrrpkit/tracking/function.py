@@ -43,7 +43,10 @@ class TrackFunction(Tracker):
     :raises ConfigError: a value is unusable.
     """
 
-    function: Callable[[], Awaitable[Signal] | AsyncIterator[Signal]]
+    # What functools.partial holds may be a password.
+    function: Callable[[], Awaitable[Signal] | AsyncIterator[Signal]] = attrs.field(
+        repr=lambda function: getattr(function, "__name__", type(function).__name__)
+    )
     interval: float = attrs.field(default=1.0, kw_only=True)
     timeout: float | None = attrs.field(default=None, kw_only=True)
     rise: int = attrs.field(default=1, kw_only=True)

@@ -14,7 +14,7 @@ from vrrpkit.process import Command, attempted, group_names, variables, words
 from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows
 from vrrpkit.trouble import Complaints
-from vrrpkit.values import seconds
+from vrrpkit.values import hidden, seconds
 from vrrpkit.vrrp.sources import complain
 from vrrpkit.vrrp.tracker import Signal, Tracker
 
@@ -63,7 +63,7 @@ class TrackScript(Tracker):
         default=None, kw_only=True, converter=group_names
     )
     environment: Mapping[str, str] = attrs.field(
-        factory=dict[str, str], kw_only=True, hash=False, converter=variables
+        factory=dict[str, str], kw_only=True, hash=False, converter=variables, repr=hidden
     )
     _command: Command = attrs.field(init=False, eq=False, repr=False)
 
