@@ -21,7 +21,8 @@ async def main(interface: str, vip: str, port: int, priority: int) -> None:
     async with VRRPInstance("web", interface, vrid=51, vips=[vip], priority=priority) as web:
         while True:
             await web.wait_for(State.MASTER)
-            server = await asyncio.start_server(answer, port=port)
+            # The address is there now, so that the service can be bound to it, and to nothing else.
+            server = await asyncio.start_server(answer, vip.partition("/")[0], port)
             print("serving", flush=True)
             async with server:
                 await web.wait_for(State.BACKUP, State.FAULT)

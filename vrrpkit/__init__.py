@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from vrrpkit.vrrp.instance import VRRPInstance
     from vrrpkit.vrrp.keyfile import read_key
     from vrrpkit.vrrp.notices import (
+        AddressesInPlace,
         AddressesRefused,
         AddressLost,
         AdvertAnomaly,
@@ -193,6 +194,7 @@ _HOMES = {
     "vrrpkit.vrrp.keyfile": ("read_key",),
     "vrrpkit.vrrp.notices": (
         "AddressLost",
+        "AddressesInPlace",
         "AddressesRefused",
         "AdvertAnomaly",
         "AdvertRejected",
@@ -225,6 +227,7 @@ __all__ = [
     "URL",
     "VIP",
     "AddressLost",
+    "AddressesInPlace",
     "AddressesRefused",
     "AdvertAnomaly",
     "AdvertRejected",

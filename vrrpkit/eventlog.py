@@ -84,6 +84,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "ClockSkew": Rule(logging.WARNING, "bounded", ("peer",)),
         "WeightTooSmall": Rule(logging.WARNING, "once", ("tracker",)),
         "AddressLost": Rule(logging.WARNING, "bounded", ("address", "action")),
+        "AddressesInPlace": Rule(logging.DEBUG),
         "ForeignAddress": Rule(logging.WARNING, "bounded", ("address", "device", "action")),
         "RouteLost": Rule(logging.WARNING, "bounded", ("route", "action")),
         "AddressesRefused": Rule(logging.WARNING, "bounded", ("failures",)),

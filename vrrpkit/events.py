@@ -93,6 +93,18 @@ class Attachments:
         self._attached: dict[object, Attachment] = {}
         self._started = self._ended = False
         self._stop: Callable[[], None] | None = None
+        self._held: deque[object] | None = None
+
+    def pause(self) -> None:
+        """Tell nobody anything until :meth:`resume`."""
+        if self._held is None:
+            self._held = deque()
+
+    def resume(self) -> None:
+        """Tell what was kept back, in order."""
+        held, self._held = self._held, None
+        for event in held or ():
+            self._tell(event)
 
     def start(self, hub: Hub[E]) -> None:
         """Tell the notifiers of everything that ``hub`` publishes. If this raises,
@@ -117,7 +129,8 @@ class Attachments:
         elif not self._ended:
             attachment = self._attach(hub, key, notifier)
             for event in current:
-                if event is not None:
+                # What is kept back is told then.
+                if event is not None and not (self._held and event in self._held):
                     _tell(attachment, event)
 
         def remove() -> None:
@@ -135,6 +148,9 @@ class Attachments:
         return attachment
 
     def _tell(self, event: object) -> None:
+        if self._held is not None:
+            self._held.append(event)
+            return
         for key, attachment in list(self._attached.items()):
             # One that was told before may have removed this one.
             if key in self._attached:
@@ -143,6 +159,7 @@ class Attachments:
     async def close(self) -> None:
         """Have every notifier finish, all at the same time; calling it twice is harmless."""
         self._started = self._ended = True
+        self.resume()
         if self._stop is not None:
             self._stop()
         attached, self._attached = self._attached, {}

@@ -193,8 +193,9 @@ def _optional_address(value: str | IPAddress | None) -> IPAddress | None:
 class VIP:
     """A virtual IP address and how it is put on the interface (keepalived: ``virtual_ipaddress``).
 
-    :param interface: ``"192.0.2.10/32"``; without a prefix length it means /32 or /128, which is what a
-        virtual address should have: within the prefix of the host it could become a source address.
+    :param interface: ``"192.0.2.10/32"``; without a prefix length it means /32 or /128, which is
+        what a virtual address should have: within the prefix of the host it could become a source
+        address.
     :param dev: put it on this network interface instead of the one that adverts leave by.
     :param label: interface label, IPv4 only, at most 15 octets.
     :param scope: ``global``, ``site``, ``link`` or ``host``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from vrrpkit import MemoryBus, State, VRRPInstance
+from vrrpkit import MemoryBus, State, Transition, VRRPInstance
 from vrrpkit.host.memory import MemoryInterface
 from vrrpkit.transport.memory import Crossing, Fate
 
@@ -24,6 +24,13 @@ async def mastering(instance: VRRPInstance) -> None:
     """Wait until it is MASTER and its host has the addresses."""
     await instance.wait_for(State.MASTER)
     await asyncio.sleep(0.01)
+
+
+async def became(instance: VRRPInstance, state: State) -> None:
+    """Wait until it enters a state, whatever becomes of its addresses."""
+    await instance._hub.wait_for(  # pyright: ignore[reportPrivateUsage]
+        lambda notice: isinstance(notice, Transition) and notice.state is state
+    )
 
 
 def adverts(bus: MemoryBus, sender: str = "192.0.2.1") -> list[tuple[float, int]]:
@@ -46,4 +53,4 @@ def free(interface: MemoryInterface) -> bool:
     return not any(entry.ours for entry in interface.manager.table.values())
 
 
-__all__ = ["VIP", "adverts", "free", "mastering", "router"]
+__all__ = ["VIP", "adverts", "became", "free", "mastering", "router"]

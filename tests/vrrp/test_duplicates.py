@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vrrp.routers import mastering, router
+from vrrp.routers import became, mastering, router
 from vrrpkit import VIP, AddressesRefused, AddressLost, MemoryBus, State, VRRPInstance
 from vrrpkit.host.memory_parts import DETECTION
 from vrrpkit.host.static import RETRY, StaticAddresses
@@ -42,7 +42,8 @@ def happened(instance: VRRPInstance) -> list[tuple[str, str]]:
 async def test_an_address_is_announced_once_it_may_be_used() -> None:
     bus = MemoryBus()
     async with checked(bus) as a:
-        await mastering(a)
+        await became(a, MASTER)
+        await asyncio.sleep(0.01)
         told = [each.announced for each in bus.record if each.announced == CHECKED.address]
         assert told == [] and bus.owner(SIX) == "192.0.2.1"
         await asyncio.sleep(DETECTION)

@@ -11,8 +11,8 @@ from vrrpkit.values import State
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.profile import LostPolicy
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
     AdvertsLost,
+    EverythingInPlace,
     KernelRefusedAddresses,
     LostAddress,
     SetPriority,
@@ -162,7 +162,7 @@ def test_each_refusal_waits_longer_until_it_works() -> None:
     for success in (False, False, True, False):
         if success:
             assert machine.refused
-            assert machine.handle(AddressesInPlace(), due(machine) - 0.5) == []
+            assert machine.handle(EverythingInPlace(), due(machine) - 0.5) == []
             assert not machine.refused
         start = due(machine) - 0.5
         machine.handle(KernelRefusedAddresses(("no",)), start)

@@ -17,7 +17,6 @@ from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import Transition, TransitionReason
 from vrrpkit.vrrp.profile import LostPolicy
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
     AdvertReceived,
     AdvertsLost,
     AnnounceAgain,
@@ -25,6 +24,7 @@ from vrrpkit.vrrp.vocabulary import (
     DropAddresses,
     Effect,
     Event,
+    EverythingInPlace,
     FaultsNow,
     HostChanged,
     KernelRefusedAddresses,
@@ -209,7 +209,7 @@ class Twins(RuleBasedStateMachine):
             st.builds(MasterUnreachable, st.sampled_from(PEERS)),
             st.sampled_from(
                 [
-                    AddressesInPlace(),
+                    EverythingInPlace(),
                     KernelRefusedAddresses(("no",)),
                     KernelRefusedAddresses(("no",), watchable=False),
                 ]

@@ -9,8 +9,8 @@ from vrrpkit.values import State
 from vrrpkit.vrrp.machine import Machine
 from vrrpkit.vrrp.notices import AddressesRefused
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
     Effect,
+    EverythingInPlace,
     HostChanged,
     KernelRefusedAddresses,
     Promote,
@@ -115,7 +115,7 @@ def test_when_the_other_is_gone_a_part_is_better_than_nothing(released: bool) ->
             asked.append(round(now - taken, 1))
             machine.handle(REFUSED, now)
     assert asked == [10.1, 30.1]
-    assert told(machine.handle(AddressesInPlace(), now + 1)) == ["PriorityChanged"]
+    assert told(machine.handle(EverythingInPlace(), now + 1)) == ["PriorityChanged"]
     assert (machine.priority, machine.short, machine.suspended) == (100, False, False)
     assert machine.deadline is not None and machine.deadline <= now + 2
 

@@ -75,6 +75,7 @@ SAID: list[tuple[type[Any], dict[str, Any], str]] = [
         {"route": "route default via 192.0.2.2", "action": "ignored"},
         "somebody removed route default via 192.0.2.2: ignored",
     ),
+    (notices.AddressesInPlace, {}, "all addresses are in place"),
     (
         notices.AddressesRefused,
         {"failures": ("a: no", "b: no"), "retry_in": 5.0},

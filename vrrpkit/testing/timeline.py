@@ -10,6 +10,7 @@ import attrs
 from vrrpkit.events import EventsLost
 from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.notices import (
+    AddressesInPlace,
     AddressesRefused,
     AddressLost,
     AdvertAnomaly,
@@ -383,6 +384,8 @@ def _notice(notice: Notice | EventsLost) -> str:
             return f"lost {notice.address}, {notice.action}"
         case RouteLost():
             return f"lost {notice.route}, {notice.action}"
+        case AddressesInPlace():
+            return "has its addresses"
         case AddressesRefused():
             return (
                 f"kernel refused {', '.join(notice.failures)}; tries again in {notice.retry_in:g} s"

@@ -25,10 +25,10 @@ from vrrpkit.values import IPAddress, State
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import LostPolicy
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
     AdvertReceived,
     AdvertsLost,
     Demote,
+    EverythingInPlace,
     KernelRefusedAddresses,
     LostAddress,
     LostRoute,
@@ -139,7 +139,7 @@ class Router:
             self.hindered = True
             policy = self.options.on_address_lost or self.options.profile.address_lost
             self.bereft = self.bereft or policy is LostPolicy.IGNORE
-        elif isinstance(step.event, AddressesInPlace):
+        elif isinstance(step.event, EverythingInPlace):
             self.hindered = self.bereft = False
         if step.priority != self.priority:
             self.moved = at

@@ -18,8 +18,8 @@ from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.profile import LostPolicy
 from vrrpkit.vrrp.seat import Seat
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
     Event,
+    EverythingInPlace,
     KernelRefusedAddresses,
     LostAddress,
     LostRoute,
@@ -55,6 +55,7 @@ class Belongings:
 
     :param feed: takes events for the machine.
     :param fail: told of a bug.
+    :param placed: told that everything is in place, or that some of it was refused.
     :param tell_all: tell of success even when the kernel has refused nothing before.
     """
 
@@ -65,6 +66,7 @@ class Belongings:
         *,
         feed: Callable[[Event], None],
         fail: Callable[[BaseException], None],
+        placed: Callable[[bool], None],
         tell_all: bool,
     ) -> None:
         self._options = options
@@ -72,6 +74,7 @@ class Belongings:
         self._feed = feed
         self._fail = fail
         self._tell_all = tell_all
+        self._placed = placed
         self._addresses: AddressHold | None = None
         self._routes: RouteHold | None = None
         self._ban: Ban | None = None
@@ -169,8 +172,11 @@ class Belongings:
         self._in_place()
 
     def _in_place(self) -> None:
-        if not self._held.checking and (self._machine.refused or self._tell_all):
-            self._feed(AddressesInPlace())
+        if self._held.checking:
+            return
+        if self._machine.refused or self._tell_all:
+            self._feed(EverythingInPlace())
+        self._placed(True)
 
     def _take_routes(self, routes: RouteHold) -> bool:
         """Put routes and rules in place; whether all are."""
@@ -196,6 +202,7 @@ class Belongings:
             told = tuple(f"{what}: {error.strerror or error}" for what, error in failures)
             seen = all(error.errno not in UNSEEN for _what, error in failures)
             self._feed(KernelRefusedAddresses(told, watchable=seen))
+            self._placed(False)
 
     def lost(self, vip: VIP) -> None:
         """Somebody else removed an address, unless it went with its interface: then it is put back

@@ -24,8 +24,9 @@ from vrrpkit.vrrp.election import advert_step
 from vrrpkit.vrrp.foreign import LEFT, REMOVED, ForeignState
 from vrrpkit.vrrp.hearing import Hearing, InstanceRecorder
 from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import ForeignAddress, Notice, Transition
+from vrrpkit.vrrp.notices import AddressesInPlace, ForeignAddress, Notice, Transition
 from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.placement import Placement
 from vrrpkit.vrrp.receive import Inspector
 from vrrpkit.vrrp.reporter import Reporter
 from vrrpkit.vrrp.seat import Seat
@@ -114,8 +115,11 @@ class Driver:
             feed=self.feed,
             fail=self.fail,
             tell_all=recorder is not None,
+            placed=self._placed,
         )
         self.foreign = ForeignState(remove=options.foreign_address == "remove")
+        self.placement = Placement(self._deadlines)
+        self._whole = False
         self._foreign_again = self._deadlines.new(self._look)
         self._unwatch: list[Callable[[], None]] = []
         self._unheed: Callable[[], None] | None = None
@@ -206,6 +210,7 @@ class Driver:
         """Remove the addresses, within a limit, and give everything back."""
         self._deadline.drop()
         self._foreign_again.drop()
+        self.placement.close()
         if self._unheed is not None:
             self._unheed()
             self._unheed = None
@@ -405,13 +410,24 @@ class Driver:
             self.last_transition = notice
             if notice.state is State.MASTER:
                 self._statistics.master_transitions += 1
+                self._whole = False
+                self.placement.begin()
             elif self.seat.source is not None and not self._writer.signs:
                 # Written now, for a takeover has no time for it.
                 self._writer.outgoing(self.machine.priority, self.seat.source, 0.0)
             self._set_pace()
         self._hub.publish(notice)
         if isinstance(notice, Transition):
+            if notice.state is not State.MASTER:
+                self.placement.end()
             self._look_for_foreign(notice.state)
+
+    def _placed(self, whole: bool) -> None:
+        """All that belongs to this router is in place, or the kernel refused some of it."""
+        if whole and not self._whole and self.machine.state is State.MASTER:
+            self._whole = True
+            self._publish(AddressesInPlace(router=self._options.name, at=self.now()))
+        self.placement.end()
 
     def _look_for_foreign(self, state: State) -> None:
         """Tell of virtual addresses that are on this host and should not be, in this state."""

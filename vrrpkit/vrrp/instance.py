@@ -274,6 +274,9 @@ class VRRPInstance(RouterView):
         """Return at once in one of these states, else the next time that one is entered, even if it
         was left again since. Returns that state.
 
+        MASTER is told once all addresses are in place (:class:`vrrpkit.AddressesInPlace`) or the
+        kernel has refused some, or after a second: what follows may bind them.
+
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the router ended before.
         """
@@ -281,14 +284,19 @@ class VRRPInstance(RouterView):
         wanted = (state, *others)
         states(wanted)
         if self.state in wanted:
-            return self.state
+            return await self._settled(self.state)
         if self._hub.closed:
             raise Closed(f"{self.name} has ended and will not be {state} any more")
         entered = await self._hub.wait_for(
             lambda notice: isinstance(notice, Transition) and notice.state in wanted
         )
         assert isinstance(entered, Transition)
-        return entered.state
+        return await self._settled(entered.state)
+
+    async def _settled(self, state: State) -> State:
+        if state is State.MASTER and self._life.driver is not None:
+            await self._life.driver.placement.over()
+        return state
 
     def events(self, limit: int = 1000) -> AsyncIterator[Notice | EventsLost]:
         """Everything that happens from now on, until the router ends.

@@ -107,6 +107,8 @@ class Life:
             failed=failed,
             grouped=grouped,
         )
+        self.driver.placement.begun = self.notify.pause
+        self.driver.placement.ended.append(self.notify.resume)
         await self.driver.prepare(self._wait_for_interface)
         await self.trackers.start()
         self._watch_master()

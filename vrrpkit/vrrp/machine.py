@@ -15,7 +15,6 @@ from vrrpkit.vrrp.election import DEMOTED, OWNER, MachineConfig, wins
 from vrrpkit.vrrp.notices import Anomaly, Notice, Transition, TransitionReason
 from vrrpkit.vrrp.standing import Standing
 from vrrpkit.vrrp.vocabulary import (
-    AddressesInPlace,
     AdvertReceived,
     AdvertsLost,
     Announce,
@@ -24,6 +23,7 @@ from vrrpkit.vrrp.vocabulary import (
     DropAddresses,
     Effect,
     Event,
+    EverythingInPlace,
     FaultsNow,
     Granted,
     GroupReleased,
@@ -96,7 +96,7 @@ class Machine(Standing):
                 self._lost(event, now)
             case KernelRefusedAddresses():
                 self._refused(event, now)
-            case AddressesInPlace():
+            case EverythingInPlace():
                 self._repair.in_place()
                 self._apply_priority("everything is in place", now)
             case HostChanged():

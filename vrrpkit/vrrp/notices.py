@@ -18,6 +18,7 @@ from vrrpkit.vrrp.packet import RejectReason
 
 __all__ = [
     "AddressLost",
+    "AddressesInPlace",
     "AddressesRefused",
     "AdvertAnomaly",
     "AdvertRejected",
@@ -329,6 +330,18 @@ class RouteLost(Stamped):
 
 
 @attrs.frozen(kw_only=True)
+class AddressesInPlace(Stamped):
+    """A router that has become MASTER has all its addresses, routes and rules: programs may bind
+    the addresses. Its change of state was told before, when the advert that takes them left."""
+
+    router: str
+    at: float
+
+    def __str__(self) -> str:
+        return f"{self.router}: all addresses are in place"
+
+
+@attrs.frozen(kw_only=True)
 class AddressesRefused(Stamped):
     """The kernel refused virtual addresses, or routes or rules.
 
@@ -429,6 +442,7 @@ Notice: TypeAlias = (
     | Deaf
     | AddressLost
     | RouteLost
+    | AddressesInPlace
     | AddressesRefused
     | ForeignAddress
     | SendFailed

@@ -241,8 +241,8 @@ class Options:
             _no_host_part(vip)
             if vip.address.is_loopback:
                 raise ConfigError(
-                    f"virtual address {vip.address} is a loopback address, which every host has for "
-                    "itself: name one that other hosts reach, such as '192.0.2.10/32'"
+                    f"virtual address {vip.address} is a loopback address, which every host has "
+                    "for itself: name one that other hosts reach, such as '192.0.2.10/32'"
                 )
         tentative = {v.address for v in self.all_vips if v.family == 6 and not v.nodad}
         for route in self.routes:

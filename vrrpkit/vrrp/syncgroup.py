@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections import deque
@@ -50,7 +51,15 @@ class _Runner:
     """Takes the events of all members in, one at a time, and has the drivers carry out the
     rest."""
 
-    def __init__(self, name: str, drivers: dict[str, Driver], hub: Hub[GroupTransition]) -> None:
+    def __init__(
+        self,
+        name: str,
+        drivers: dict[str, Driver],
+        hub: Hub[GroupTransition],
+        notify: Attachments,
+    ) -> None:
+        self._notify = notify
+        self._waiters: list[asyncio.Future[None]] = []
         self.group = Group({member: driver.machine for member, driver in drivers.items()})
         self._name = name
         self._drivers = drivers
@@ -63,9 +72,31 @@ class _Runner:
         self.begun = False
         for member, driver in drivers.items():
             driver.court = self._court(member)
+            driver.placement.ended.append(self._placed)
 
     def _court(self, member: str) -> Callable[[Event], None]:
         return lambda event: self.feed(member, event)
+
+    @property
+    def _placing(self) -> bool:
+        return any(driver.placement.pending for driver in self._drivers.values())
+
+    def _placed(self) -> None:
+        if self._placing:
+            return
+        # Who is told of it begins before who waits goes on, and perhaps leaves at once.
+        self._notify.resume()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def placed(self) -> None:
+        """Wait until the addresses of all members are in place, or what ends that wait."""
+        while self._placing:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     def feed(self, member: str, event: Event) -> None:
         """Give a member one event; called from within a callback, it waits its turn."""
@@ -112,6 +143,8 @@ class _Runner:
         if self.begun and state is not self._state:
             previous, self._state = self._state, state
             transition = GroupTransition(group=self._name, at=now, previous=previous, state=state)
+            if state is State.MASTER and self._placing:
+                self._notify.pause()
             self.latest = transition
             self._hub.publish(transition)
 
@@ -244,7 +277,7 @@ class SyncGroup:
         return self
 
     def _begin(self, drivers: dict[str, Driver]) -> None:
-        self._runner = _Runner(self.name, drivers, self._hub)
+        self._runner = _Runner(self.name, drivers, self._hub, self._notify)
         self._tracked()
         # Those with a fault first, lest the others be BACKUP for a moment.
         for driver in sorted(drivers.values(), key=lambda driver: not driver.faults):
@@ -332,7 +365,8 @@ class SyncGroup:
 
     async def wait_for(self, state: State, *others: State) -> State:
         """Return at once in one of these states, else the next time that one is entered, even if it
-        was left again since. Returns that state.
+        was left again since. Returns that state. MASTER is told once the addresses of all members
+        are in place: see :meth:`VRRPInstance.wait_for`.
 
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the group ended before.
@@ -341,11 +375,16 @@ class SyncGroup:
         wanted = (state, *others)
         states(wanted)
         if self.state in wanted:
-            return self.state
+            return await self._settled(self.state)
         if self._hub.closed:
             raise Closed(f"{self.name} has ended and will not be {state} any more")
         entered = await self._hub.wait_for(lambda transition: transition.state in wanted)
-        return entered.state
+        return await self._settled(entered.state)
+
+    async def _settled(self, state: State) -> State:
+        if state is State.MASTER and self._runner is not None:
+            await self._runner.placed()
+        return state
 
     def events(self, limit: int = 1000) -> AsyncIterator[GroupTransition | EventsLost]:
         """Every change of state from now on, until the group ends; each comes after those of the

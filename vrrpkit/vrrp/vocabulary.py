@@ -13,7 +13,6 @@ from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.notices import Notice
 
 __all__ = [
-    "AddressesInPlace",
     "AdvertReceived",
     "AdvertsLost",
     "Announce",
@@ -22,6 +21,7 @@ __all__ = [
     "DropAddresses",
     "Effect",
     "Event",
+    "EverythingInPlace",
     "FaultsNow",
     "Granted",
     "GroupReleased",
@@ -153,7 +153,7 @@ class HostChanged:
 
 
 @attrs.frozen
-class AddressesInPlace:
+class EverythingInPlace:
     """The kernel has every virtual address, route and rule."""
 
 
@@ -210,7 +210,7 @@ Event: TypeAlias = (
     | LostRoute
     | KernelRefusedAddresses
     | HostChanged
-    | AddressesInPlace
+    | EverythingInPlace
     | AdvertsLost
     | Granted
     | Withdrawn

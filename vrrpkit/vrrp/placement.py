@@ -1,0 +1,63 @@
+"""From when a router is MASTER until its addresses are in place: who wants to use them waits that
+long, and no longer than :data:`PATIENCE`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from vrrpkit.host.deadlines import Deadlines
+
+__all__ = ["PATIENCE", "Placement"]
+
+PATIENCE = 1.0
+"""Seconds."""
+
+
+class Placement:
+    """Whether the addresses of a router that has become MASTER are on their way."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.pending = False
+        """Whether it is MASTER, and the addresses are neither in place nor refused."""
+        self.begun: Callable[[], None] | None = None
+        """Called when it begins."""
+        self.ended: list[Callable[[], None]] = []
+        """Called when it ends."""
+        self._limit = deadlines.new(self.end)
+        self._now = deadlines.now
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def begin(self) -> None:
+        """The router is MASTER."""
+        self.pending = True
+        self._limit.set(self._now() + PATIENCE)
+        if self.begun is not None:
+            self.begun()
+
+    def end(self) -> None:
+        """The addresses are in place, or refused, or the router is not MASTER any more; without
+        effect when it has ended."""
+        if not self.pending:
+            return
+        self.pending = False
+        self._limit.set(None)
+        # Who is told of it begins before who waits goes on, and perhaps leaves at once.
+        for ended in self.ended:
+            ended()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def over(self) -> None:
+        """Wait for the end; return at once if there is nothing to wait for."""
+        while self.pending:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def close(self) -> None:
+        """The router has left."""
+        self.end()
+        self._limit.drop()
