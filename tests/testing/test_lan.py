@@ -526,3 +526,15 @@ class TestInvariantsAllowWhatIsRight:
             await lan.settle()
             assert a.state is State.MASTER
             lan.check()
+
+    @virtual_time()
+    async def test_a_router_that_is_promoted_while_its_process_stands_still(self) -> None:
+        async with Lan() as lan:
+            late = lan.router("b", vips=[f"{VIP}/24"], priority=150)
+            await asyncio.sleep(0)
+            lan.pause("b")
+            lan.router("c", vips=[f"{VIP}/24"], priority=50)
+            await asyncio.sleep(3)
+            late.promote()
+            await asyncio.sleep(1)
+            lan.check()

@@ -165,7 +165,7 @@ class _Checker:
         world.apply(entry)
         for fault in self._conduct.after(entry):
             self._report(_FAULTS[fault.what], entry.at, (fault.router,), fault.message)
-        if isinstance(entry.what, Sent | Arrived | Announced):
+        if isinstance(entry.what, Sent | Arrived | Announced) and not self._restarts(entry):
             return
         if isinstance(entry.what, Lost):
             for (_invariant, names, _epochs), clock in self._clocks.items():
@@ -174,6 +174,19 @@ class _Checker:
             return
         running = [*self._rivals(), *self._orphans(), *self._bare(), *self._strays()]
         self._clocks = {key: self._clocks.get(key) or _Clock(entry.at) for key in running}
+
+    def _restarts(self, entry: Entry) -> bool:
+        """Whether an advert arrived from a router that is not MASTER, or stands still: it was under
+        way, or was told to serve by somebody who does not know. Whoever hears it waits afresh."""
+        advert, world = entry.what, self._world
+        sender = world.routers.get(advert.sender) if isinstance(advert, Arrived) else None
+        if not isinstance(advert, Arrived) or not advert.priority or sender is None:
+            return False
+        if sender.master:
+            return False
+        for router in world.on(world.hosts[entry.who or ""]):
+            router.epoch += 1
+        return True
 
     def reach(self, now: float) -> None:
         """Nothing happened until ``now``."""
