@@ -239,7 +239,7 @@ WRONG = [
     ("FileChecker(5)", "path 5 is no path of a file; write it as '/run/value'"),
     (
         "UDPChecker(payload='x')",
-        "UDPChecker: payload 'x' must be octets or hexadecimal digits; write b'",
+        "UDPChecker: payload must be octets or hexadecimal digits; write b'",
     ),
     ("TrackScript('')", "the command is empty; give the program and its arguments"),
     (
