@@ -66,9 +66,7 @@ def test_no_number_is_not_healthy(path: Path, text: str) -> None:
 
 
 def test_what_cannot_be_read_is_not_healthy_and_nothing_hangs(path: Path) -> None:
-    with pytest.raises(CheckFailed, match="holds nothing"):
-        ask(path, "")
-    path.unlink()
+    path.unlink(missing_ok=True)
     with pytest.raises(CheckFailed, match="No such file"):
         asyncio.run(FileChecker(path).check(TARGET))
     os.mkfifo(path)
@@ -82,6 +80,33 @@ def test_what_cannot_be_read_is_not_healthy_and_nothing_hangs(path: Path) -> Non
         asyncio.run(FileChecker(path.parent).check(TARGET))
     with pytest.raises(CheckFailed, match="no whole number"):
         asyncio.run(FileChecker("/dev/zero").check(TARGET))
+
+
+def test_one_that_is_being_written_says_nothing_yet(path: Path) -> None:
+    """``slow-command > file``: the shell empties it, and the command takes its time."""
+    with pytest.raises(CouldNotAsk, match="holds nothing: it may be being written"):
+        ask(path, "")
+    results: list[CheckResult] = []
+
+    def fill() -> None:
+        path.write_text("0")
+
+    fill()
+
+    async def main() -> None:
+        async with Scheduler() as scheduler:
+            scheduler.add(
+                FileChecker(path, interval=0.02, warmup=0), TARGET, on_result=results.append
+            )
+            await asyncio.sleep(0.1)
+            os.truncate(path, 0)
+            await asyncio.sleep(0.1)
+            fill()
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    assert len(results) > 2
+    assert all(result.passed for result in results)
 
 
 def test_a_change_is_noticed_at_once_and_nothing_blocks(path: Path) -> None:

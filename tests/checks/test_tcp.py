@@ -288,6 +288,7 @@ async def test_an_error_in_a_conversation_ends_the_attempt() -> None:
     class Broken:
         passed = False
         farewell = b""
+        forgiving = False
 
         def opened(self) -> bytes:
             raise ZeroDivisionError("broken")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable
 
 import attrs
@@ -27,6 +28,10 @@ UNHEALTHY = -WEIGHT_LIMIT - 1
 """From here on down a value times its weight means that the server is down."""
 
 
+class Emptied(CheckFailed):
+    """A file has no content: a shell empties it before the command begins that writes it."""
+
+
 def read_number(path: str) -> int:
     """The whole number that a file holds, with white space around it.
 
@@ -38,6 +43,7 @@ def read_number(path: str) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             data = os.read(descriptor, LONGEST + 1)
+            emptied = not data and stat.S_ISREG(os.fstat(descriptor).st_mode)
         finally:
             os.close(descriptor)
     except OSError as problem:
@@ -46,6 +52,8 @@ def read_number(path: str) -> int:
         if own_trouble(problem) and not isinstance(problem, BlockingIOError):
             raise CouldNotAsk(text, problem.errno) from None
         raise CheckFailed(text) from None
+    if emptied:
+        raise Emptied(f"{path} holds nothing")
     text = data.decode("ascii", "replace").strip()
     try:
         if len(data) > LONGEST or "_" in text:
@@ -65,7 +73,8 @@ class FileChecker(Checker):
 
     With ``weight=0`` the server is healthy while the number is 0. With another weight the number
     times ``weight`` is added to the weight of the server, and a product of -2147483648 or less
-    means that it is not healthy. A file that is missing, or holds something else, is not healthy. A
+    means that it is not healthy. A file that is missing, or holds something else, is not healthy;
+    one that is empty may be being written, and the verdict stays until there is something in it. A
     change is noticed at once; besides, the file is read at every check.
 
     :param path: the file (``track_file``).
@@ -99,7 +108,10 @@ class FileChecker(Checker):
             return None
 
     async def check(self, target: Target) -> Weight | None:
-        value = read_number(self.path)
+        try:
+            value = read_number(self.path)
+        except Emptied as problem:
+            raise CouldNotAsk(f"{problem}: it may be being written") from None
         if self.weight == 0:
             if bool(value) is not self.reverse:
                 raise CheckFailed(f"{self.path} holds {value}")
