@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
-from typing import Any
+from typing import Any, get_args
 
+import attrs
 import pytest
 
 from vrrpkit import (
@@ -25,12 +26,15 @@ from vrrpkit.values import (
     VIP,
     Announcements,
     Peer,
+    Record,
     State,
     no_control,
     one_line,
     parse_address,
     whole_number,
 )
+from vrrpkit.vrrp.notices import Notice
+from vrrpkit.vrrp.vocabulary import Effect, Event
 
 
 def test_states_in_words() -> None:
@@ -183,3 +187,33 @@ def test_one_line() -> None:
     assert one_line("a\r\n b\x1b[2J\ud800  c ") == "a b [2J c"
     assert one_line("two  spaces") == "two spaces"
     assert one_line(" plain ") == "plain"
+
+
+@attrs.frozen(eq=False, repr=False)
+class Point(Record):
+    x: int
+    y: int = attrs.field(default=0, eq=False)
+    z: str = attrs.field(default="", repr=False)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Spot(Record):
+    x: int
+
+
+def test_records_compare_and_show_themselves_as_attrs_would_have_them() -> None:
+    assert Point(1) == Point(1, 5) and hash(Point(1)) == hash(Point(1, 5))
+    assert Point(1) != Point(2) and Point(1) != Point(1, z="more")
+    # Not by their values alone: an event is one of a class.
+    assert Spot(1) != Point(1) and Spot(1) != (1,) and hash(Spot(1)) != hash(Point(1))
+    assert len({Point(1), Point(1, 5), Point(2)}) == 2
+    assert repr(Point(1, 2, "hidden")) == "Point(x=1, y=2)"
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Point(1).x = 2  # type: ignore[misc]
+
+
+def test_what_a_router_hears_does_and_tells_is_compared_by_one_method() -> None:
+    """A method of its own for each class is compiled at each start of a program."""
+    kinds = [*get_args(Event), *get_args(Effect), *get_args(Notice)]
+    assert len(kinds) > 30
+    assert [kind for kind in kinds if {"__eq__", "__hash__", "__repr__"} & vars(kind).keys()] == []

@@ -3,7 +3,6 @@ a slip of the pen. Pure."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from typing import Any, TypeVar
@@ -106,8 +105,6 @@ def advised(cls: type[T]) -> type[T]:
     The error stays a :class:`TypeError`, as Python raises it.
     """
     init: Any = cls.__init__
-    known = list(inspect.signature(init).parameters)[1:]
-    words = {word: use for word, use in WORDS[cls.__name__].items() if word not in known}
 
     @functools.wraps(init)
     def __init__(  # noqa: N807 - it becomes one
@@ -117,9 +114,11 @@ def advised(cls: type[T]) -> type[T]:
             init(self, *args, **options)
         except TypeError:
             # Those of an __init__ that calls this one, or is called by it, have names of their own.
+            known = list(inspect.signature(init).parameters)[1:]
             unknown = [name for name in options if name not in known]
             if not unknown:
                 raise
+            words = {word: use for word, use in WORDS[cls.__name__].items() if word not in known}
             raise TypeError(_advice(cls.__name__, unknown[0], words, known)) from None
 
     setattr(cls, "__init__", __init__)  # noqa: B010 - what the class has is replaced
@@ -134,6 +133,9 @@ def _advice(name: str, unknown: str, words: dict[str, str], known: list[str]) ->
         if use.isidentifier() or not use.endswith("="):
             return f"{name}: instead of {unknown}= write {words[unknown]}"
         return f"{name}: {unknown}= is called {use} here {unit}".rstrip()
+    # At need: it is for those who err.
+    import difflib
+
     near = difflib.get_close_matches(unknown, known, 1)
     hint = f"did you mean {near[0]}=?" if near else f"it knows {', '.join(known)}"
     return f"{name} has no option {unknown}=; {hint}"

@@ -161,16 +161,20 @@ def level_of(event: object) -> int:
     return rule_of(event).level
 
 
-@attrs.define
 class _Kind:
-    """What has been logged of one kind."""
+    """What has been logged of one kind.
 
-    since: float
-    """When the present period began."""
-    lines: int = 0
-    """Lines in it."""
-    left_out: int = 0
-    """Events since the last line."""
+    :param since: when the present period began.
+    """
+
+    __slots__ = ("left_out", "lines", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.lines = 0
+        """Lines in it."""
+        self.left_out = 0
+        """Events since the last line."""
 
 
 class EventLog:

@@ -21,7 +21,7 @@ AGAIN = 10.0
 """Seconds after which an address is removed again that somebody puts back each time."""
 
 
-@attrs.frozen(order=True)
+@attrs.frozen
 class Intruder:
     """A virtual address where it should not be now."""
 

@@ -106,7 +106,7 @@ def _told(what: str, event: AdvertRejected | AdvertAnomaly) -> str:
     return f"{what}{got}{want}{_times(event.count)}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Transition(Stamped):
     """The router changed its state."""
 
@@ -127,7 +127,7 @@ class Transition(Stamped):
         return f"{self.router}: {self.previous} -> {self.state}: {self.reason}{detail}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class MasterChanged(Stamped):
     """A BACKUP follows another master than before."""
 
@@ -144,7 +144,7 @@ class MasterChanged(Stamped):
         return f"{self.router}: follows {self.master}, priority {self.priority}{before}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class WeightTooSmall(Stamped):
     """The priority of another router was heard, and the weight of a tracker cannot bridge the gap:
     with all other trackers good, a bad signal of that one alone will not move the addresses there.
@@ -179,7 +179,7 @@ class WeightTooSmall(Stamped):
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AnotherMaster(Stamped):
     """A MASTER heard a master that loses against it. Seen on every takeover; more than a few mean a
     split brain."""
@@ -196,7 +196,7 @@ class AnotherMaster(Stamped):
         return f"{self.router}: {self.peer} is MASTER too, with priority {self.priority}{times}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AdvertRejected(Stamped):
     """An advert was dropped. At most one such event a second for each pair of reason and peer."""
 
@@ -223,7 +223,7 @@ class AdvertRejected(Stamped):
         return advice(self.reason, self.got, self.want)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AdvertAnomaly(Stamped):
     """An advert was accepted although something is wrong with it. At most one a second for each
     pair."""
@@ -243,7 +243,7 @@ class AdvertAnomaly(Stamped):
         return f"{self.router}: accepted an advert from {self.peer}: {_told(self.anomaly, self)}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class PriorityChanged(Stamped):
     """The effective priority changed."""
 
@@ -260,7 +260,7 @@ class PriorityChanged(Stamped):
         return f"{self.router}: priority {self.priority}, no longer {self.previous}{why}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class FaultsChanged(Stamped):
     """The set of reasons that make the router unfit changed."""
 
@@ -272,7 +272,7 @@ class FaultsChanged(Stamped):
         return f"{self.router}: faults: {', '.join(sorted(self.faults)) or 'none'}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Stalled(Stamped):
     """This process, or the machine, stood still for ``seconds``."""
 
@@ -284,7 +284,7 @@ class Stalled(Stamped):
         return f"{self.router}: this process stood still for {self.seconds:.3g} s"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Deaf(Stamped):
     """The kernel dropped adverts before they could be read, so silence proves nothing: deadlines
     start again."""
@@ -296,7 +296,7 @@ class Deaf(Stamped):
         return f"{self.router}: the kernel dropped adverts; all deadlines start again"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AddressLost(Stamped):
     """Somebody else removed a virtual address while this router was MASTER, or has it too."""
 
@@ -314,7 +314,7 @@ class AddressLost(Stamped):
         return f"{self.router}: {what} {self.address}: {self.action}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RouteLost(Stamped):
     """Somebody else removed a virtual route or rule while this router was MASTER."""
 
@@ -329,7 +329,7 @@ class RouteLost(Stamped):
         return f"{self.router}: somebody removed {self.route}: {self.action}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AddressesInPlace(Stamped):
     """A router that has become MASTER has all its addresses, routes and rules: programs may bind
     the addresses. Its change of state was told before, when the advert that takes them left."""
@@ -341,7 +341,7 @@ class AddressesInPlace(Stamped):
         return f"{self.router}: all addresses are in place"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class AddressesRefused(Stamped):
     """The kernel refused virtual addresses, or routes or rules.
 
@@ -367,7 +367,7 @@ class AddressesRefused(Stamped):
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ForeignAddress(Stamped):
     """A virtual address is on this host although this router is not MASTER: somebody else put it
     there. The host answers for it next to the master."""
@@ -398,7 +398,7 @@ class ForeignAddress(Stamped):
         return f"; remove it ('{command}', or foreign_address=\"remove\")"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class SendFailed(Stamped):
     """The system refused to send an advert. At most one such event a second."""
 
@@ -413,7 +413,7 @@ class SendFailed(Stamped):
         return f"{self.router}: an advert could not be sent: {self.error}{_times(self.count)}"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ClockSkew(Stamped):
     """A peer's signed adverts come from a clock that differs by more than half of the HMAC
     window."""

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -24,9 +24,11 @@ from vrrpkit.vrrp.group import Group
 from vrrpkit.vrrp.instance import VRRPInstance, life_of
 from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.sources import Trackers
-from vrrpkit.vrrp.status import GroupStatus
 from vrrpkit.vrrp.tracker import Signal, Tally, Tracker, check
 from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
+
+if TYPE_CHECKING:
+    from vrrpkit.vrrp.status import GroupStatus
 
 __all__ = ["GroupTransition", "SyncGroup"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vrrpkit.errors import VRRPKitError
 from vrrpkit.events import Hub
 from vrrpkit.values import IPAddress, State
@@ -10,9 +12,11 @@ from vrrpkit.vrrp.life import Life
 from vrrpkit.vrrp.notices import Notice, Transition
 from vrrpkit.vrrp.options import Options
 from vrrpkit.vrrp.statistics import Statistics
-from vrrpkit.vrrp.status import RouterStatus, statistics_of, text_of, transition_of
 from vrrpkit.vrrp.tracker import Signal
 from vrrpkit.vrrp.waiting import waiting_for
+
+if TYPE_CHECKING:
+    from vrrpkit.vrrp.status import RouterStatus
 
 __all__ = ["RouterView"]
 
@@ -105,6 +109,9 @@ class RouterView:
 
     def status(self) -> RouterStatus:
         """Everything that can be read here, as values of one moment that ``json.dumps`` takes."""
+        # At need: most programs never ask.
+        from vrrpkit.vrrp.status import statistics_of, text_of, transition_of
+
         options = self.options
         return {
             "name": self.name,
