@@ -21,6 +21,7 @@ TREE = {
     errors.Untrusted: (errors.HostError,),
     errors.ModuleMissing: (errors.HostError,),
     errors.CheckFailed: (errors.VRRPKitError,),
+    errors.CouldNotAsk: (errors.VRRPKitError,),
     errors.NotEligible: (errors.VRRPKitError,),
     errors.Closed: (errors.VRRPKitError,),
 }
