@@ -211,6 +211,8 @@ class StatusExchange:
 
 def _end_of_head(head: bytearray, start: int) -> int | None:
     """Where the empty line ends that ends a head, with or without carriage returns."""
-    crlf, lf = head.find(b"\n\r\n", start), head.find(b"\n\n", start)
-    ends = [at + size for at, size in ((crlf, 3), (lf, 2)) if at >= 0]
-    return min(ends, default=None)
+    crlf = head.find(b"\n\r\n", start)
+    lf = head.find(b"\n\n", start) if crlf < 0 else head.find(b"\n\n", start, crlf)
+    if lf >= 0:
+        return lf + 2
+    return crlf + 3 if crlf >= 0 else None
