@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from checks.attempts import PASSED
+from checks.attempts import NOT_ASKED, PASSED
 from checks.certificates import Authority
 from checks.privileges import unprivileged
 from system.lab import Host, Lab, require_root_and, wait_until
@@ -328,7 +328,7 @@ def test_ping_by_a_way(director: Host) -> None:
     assert check(director, checker, V4) == PASSED
     director.ip("rule", "add", "fwmark", "8", "prohibit")
     barred = check(director, PingChecker(fwmark=8), V4)
-    assert barred == f"asking {V4} failed: Permission denied"
+    assert barred == f"{NOT_ASKED}asking {V4} failed: Permission denied"
 
 
 def test_ping_that_is_not_answered(director: Host, server: Host) -> None:
