@@ -54,10 +54,16 @@ def group(name: str) -> list[str]:
 
 
 def pure_modules() -> list[str]:
-    """The modules that the import contract declares pure."""
+    """The folders and modules that the import contract declares pure."""
     contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
-    (pure,) = [c["source_modules"] for c in contracts if c["name"].startswith("Pure modules")]
+    (pure,) = [c["source_modules"] for c in contracts if c["name"].startswith("Pure folders")]
     return [str(module) for module in pure]
+
+
+def files_of(module: str) -> str:
+    """The pattern of a module's file, or of all files of a folder."""
+    path = module.replace(".", "/")
+    return f"{path}/*.py" if (ROOT / path).is_dir() else f"{path}.py"
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -116,7 +122,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
     if not session.posargs:
-        pure = ",".join(f"*/{module.replace('.', '/')}.py" for module in pure_modules())
+        pure = ",".join(f"*/{files_of(module)}" for module in pure_modules())
         session.run("coverage", "report", f"--include={pure}", "--fail-under=100", env=env)
 
 
@@ -227,7 +233,7 @@ def mutants(session: nox.Session) -> None:
         shutil.copytree(ROOT / part, where / part, ignore=shutil.ignore_patterns("__pycache__"))
     settings = {
         "source_paths": ["vrrpkit"],
-        "only_mutate": [f"{each.replace('.', '/')}.py" for each in chosen],
+        "only_mutate": [files_of(each) for each in chosen],
         "pytest_add_cli_args_test_selection": [f"tests/{room}" for room in rooms],
         "pytest_add_cli_args": ["-m", "not system and not kernel and not bench"],
         "also_copy": ["vrrpkit", "tests", "examples", "docs"],

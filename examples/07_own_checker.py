@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 
 import vrrpkit
-from vrrpkit import Checker, CheckFailed, Scheduler, Target
+from vrrpkit import Checker, CheckFailed, CheckScheduler, Target
 
 
 class RedisChecker(Checker):
@@ -26,10 +26,10 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def main(target: Target) -> None:
-    async with Scheduler() as scheduler:
+    async with CheckScheduler() as scheduler:
         scheduler.add(RedisChecker(interval=0.2, fall=2, retry=0), target, on_result=print)
         for _ in range(2):
-            async with await asyncio.start_server(answer, *target.way.destination):
+            async with await asyncio.start_server(answer, *target.endpoint.destination):
                 await asyncio.sleep(0.7)
             await asyncio.sleep(0.7)
 

@@ -7,7 +7,7 @@ python examples/11_mail_and_scripts.py smtp.example.net ops@example.net 'logger 
 import sys
 
 import vrrpkit
-from vrrpkit import Hook, Mail, MemoryBus, NotifyScripts, State, VRRPInstance
+from vrrpkit import Mail, MemoryBus, NotifyFunction, NotifyScripts, State, VRRPInstance
 
 
 async def claim(event: object) -> None:
@@ -26,7 +26,7 @@ async def main(server: str, operator: str, script: str) -> None:
             vrid=51,
             vips=["192.0.2.10/32"],
             interval=0.1,
-            notify=[mail, NotifyScripts(script), Hook(claim)],
+            notify=[mail, NotifyScripts(script), NotifyFunction(claim)],
         ) as web,
     ):
         await web.wait_for(State.MASTER)

@@ -7,33 +7,33 @@ from ipaddress import ip_address
 from typing import Any
 
 from vrrpkit.values import VIP
-from vrrpkit.vrrp.election import MachineConfig
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import Transition
-from vrrpkit.vrrp.options import Options
-from vrrpkit.vrrp.profile import Profile
-from vrrpkit.vrrp.receive import Inspector
-from vrrpkit.vrrp.vocabulary import (
+from vrrpkit.vrrp.protocol.election import MachineConfig
+from vrrpkit.vrrp.protocol.events import Transition
+from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     Announce,
     DropAddresses,
     Effect,
-    Event,
     FaultsNow,
+    Input,
     Publish,
     SendAdvert,
     Startup,
     TakeAddresses,
     TimerFired,
 )
+from vrrpkit.vrrp.protocol.machine import Machine
+from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
+from vrrpkit.vrrp.protocol.profile import Profile
+from vrrpkit.vrrp.protocol.validation import AdvertValidator
 
 PRIMARY = ip_address("192.0.2.1")
 
 
-def options(**changes: Any) -> Options:
+def options(**changes: Any) -> VRRPInstanceConfig:
     """The options of an ordinary router, with changes."""
     usual: dict[str, Any] = {"name": "r", "vrid": 51, "vips": ["192.0.2.10/24"]}
-    return Options(**(usual | changes))
+    return VRRPInstanceConfig(**(usual | changes))
 
 
 def machine_config(*, profile: str = "default", **changes: Any) -> MachineConfig:
@@ -90,7 +90,7 @@ def due(machine: Machine) -> float:
     return machine.deadline
 
 
-def losing(start: float, end: float) -> list[tuple[float, Event]]:
+def losing(start: float, end: float) -> list[tuple[float, Input]]:
     """A master of lower priority: one advert a second."""
     count = int(end - start) + 1
     return [(start + n, advert(50, start + n)) for n in range(count)]
@@ -118,7 +118,7 @@ def _word(effect: Effect) -> str:
             return type(effect.notice).__name__
 
 
-def run(machine: Machine, *steps: tuple[float, Event]) -> list[tuple[float, list[str]]]:
+def run(machine: Machine, *steps: tuple[float, Input]) -> list[tuple[float, list[str]]]:
     """Feed events, and the timer at every deadline before each; what was answered, and when."""
     answers: list[tuple[float, list[str]]] = []
     for now, event in steps:
@@ -129,7 +129,7 @@ def run(machine: Machine, *steps: tuple[float, Event]) -> list[tuple[float, list
     return [(now, effects) for now, effects in answers if effects]
 
 
-def inspector(**changes: Any) -> Inspector:
+def validator(**changes: Any) -> AdvertValidator:
     """An ordinary receiver: version 3, VRID 51, 1 s, one address, the IPv4 group."""
     usual: dict[str, Any] = {
         "version": 3,
@@ -144,4 +144,4 @@ def inspector(**changes: Any) -> Inspector:
         "deaf_owner": False,
         "owner": False,
     }
-    return Inspector(**(usual | changes))
+    return AdvertValidator(**(usual | changes))

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from vrrpkit.values import IPAddress
-from vrrpkit.vrrp.packet import Advertisement, ChecksumForm
+from vrrpkit.vrrp.protocol.packet import Advertisement, ChecksumForm
 
 quick = settings(max_examples=60, deadline=None)
 """For properties that cost little: the whole set must stay a matter of seconds."""

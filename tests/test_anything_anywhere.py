@@ -18,14 +18,14 @@ from vrrpkit import (
     MemoryBus,
     MemoryTable,
     State,
-    StaticAddresses,
+    StaticNetwork,
     SyncGroup,
     Target,
     Tracker,
     VirtualServer,
     VRRPInstance,
 )
-from vrrpkit.leaving import ending
+from vrrpkit.lifecycle.leaving import ending
 from vrrpkit.testing import run_virtual
 
 VIP = ip_address("192.0.2.10")
@@ -131,7 +131,7 @@ class World:
         )
         self.sync = ConnectionSync("eth1", follows=self.web, table=self.synced)
         self.bfd = BFDSession("192.0.2.2", interface=self.bus.interface("192.0.2.1"))
-        self.static = StaticAddresses(
+        self.static = StaticNetwork(
             [f"{STATIC}/24 dev m0"], interfaces={"m0": self.bus.interface("192.0.2.3")}
         )
         for subscribe in (

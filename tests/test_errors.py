@@ -18,7 +18,7 @@ TREE = {
     errors.DuplicateRouter: (errors.HostError, ValueError),
     errors.DuplicateService: (errors.HostError, ValueError),
     errors.KernelRefused: (errors.HostError, OSError),
-    errors.Untrusted: (errors.HostError,),
+    errors.UntrustedCommand: (errors.HostError,),
     errors.ModuleMissing: (errors.HostError,),
     errors.CheckFailed: (errors.VRRPKitError,),
     errors.CouldNotAsk: (errors.VRRPKitError,),

@@ -15,34 +15,34 @@ import attrs
 import pytest
 
 import vrrpkit
-from vrrpkit.bfd.notices import BFDNotice, BFDRejected, BFDSendFailed, BFDTransition
-from vrrpkit.bfd.packet import BFDDiagnostic, BFDRejectReason, BFDState
+from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed, BFDTransition
+from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDRejectReason, BFDState
 from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, Rule, level_of, rule_of
-from vrrpkit.events import EventsLost, Hub
-from vrrpkit.ipvs.notices import Notice as PoolNotice
-from vrrpkit.ipvs.notices import QuorumDown, ServerDown, ServerRemoved
+from vrrpkit.ipvs.model.events import QuorumDown, ServerDown, ServerRemoved
+from vrrpkit.ipvs.model.events import VirtualServerEvent as PoolEvents
 from vrrpkit.ipvs.sync import SyncNotice
+from vrrpkit.publishing import EventsLost, Hub
+from vrrpkit.tracking.runner import TrackerSignal
 from vrrpkit.values import Stamped, State
-from vrrpkit.vrrp.notices import (
+from vrrpkit.vrrp.protocol.events import (
     AdvertAnomaly,
     AdvertRejected,
     Anomaly,
-    Notice,
     PriorityChanged,
+    RouterEvent,
     Transition,
     TransitionReason,
 )
-from vrrpkit.vrrp.packet import RejectReason
-from vrrpkit.vrrp.sources import TrackerSignal
+from vrrpkit.vrrp.protocol.packet import RejectReason
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
 PACKAGE = Path(vrrpkit.__file__).parent
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "logging.md"
 
 PUBLISHED = {
-    *get_args(Notice),
-    *get_args(PoolNotice),
-    *get_args(BFDNotice),
+    *get_args(RouterEvent),
+    *get_args(PoolEvents),
+    *get_args(BFDEvent),
     *get_args(SyncNotice),
     GroupTransition,
 }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vrrpkit import HMACAuth, MemoryBus, NotEligible, State, SyncGroup, VRRPInstance
 from vrrpkit.testing import run_virtual, virtual_time
-from vrrpkit.vrrp.tracker import Signal, Tracker
+from vrrpkit.tracking.tracker import Signal, Tracker
 
 VIPS = ("192.0.2.100", "192.0.2.200")
 SKEW_100 = 156 / 256

@@ -14,16 +14,16 @@ import pytest
 
 from vrrpkit import (
     BFDSession,
-    Hook,
     MemoryBus,
     MemoryTable,
+    NotifyFunction,
     SyncGroup,
     TrackFunction,
     VirtualServer,
     VRRPInstance,
 )
 from vrrpkit.checks.base import Checker
-from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.testing import virtual_time
 from vrrpkit.testing.checks import ScriptedChecker
@@ -77,7 +77,7 @@ def test_servers_of_a_pool(also: str, tmp_path: Path) -> None:
         if also == "state_file":
             given["state_file"] = tmp_path / "state"
         elif also == "notify":
-            given["notify"] = [Hook(lambda event: None)]
+            given["notify"] = [NotifyFunction(lambda event: None)]
         table = MemoryTable()
         # Its moments are hours away.
         check = ScriptedChecker(interval=86400, warmup=86400)
@@ -102,7 +102,7 @@ def test_servers_of_a_pool(also: str, tmp_path: Path) -> None:
 
 @virtual_time()
 async def test_checks_of_a_scheduler() -> None:
-    scheduler = Scheduler()
+    scheduler = CheckScheduler()
     check: Checker = ScriptedChecker(interval=86400, warmup=86400)
     first = scheduler.add(check, Target("10.255.0.1", 80))
 
@@ -142,7 +142,7 @@ async def test_routers_with_trackers_and_notifiers_and_a_group(bus: MemoryBus) -
 
     def router(number: int, vrid: int, **options: Any) -> VRRPInstance:
         track = TrackFunction(lambda: steady(), interval=60)
-        notify = [Hook(lambda event: None)]
+        notify = [NotifyFunction(lambda event: None)]
         vip = f"{address(number)}/32"
         return VRRPInstance(
             f"r{number}", interface, vrid=vrid, vips=[vip], track=[track], notify=notify, **options
@@ -151,9 +151,11 @@ async def test_routers_with_trackers_and_notifiers_and_a_group(bus: MemoryBus) -
     async def one(number: int) -> None:
         first = router(number, number % 250 + 2, priority=255)
         second = router(number + 100_000, 1, preempt_delay=900)
-        async with SyncGroup(f"g{number}", [first, second], notify=[Hook(lambda event: None)]):
+        async with SyncGroup(
+            f"g{number}", [first, second], notify=[NotifyFunction(lambda event: None)]
+        ):
             await asyncio.sleep(10)
-            remove = first.add_notifier(Hook(lambda event: None))
+            remove = first.add_notifier(NotifyFunction(lambda event: None))
             remove()
 
     async with router(9999, 255):
@@ -180,7 +182,7 @@ async def test_who_listens() -> None:
         async def one(number: int) -> None:
             web.on_server(lambda event: None)()
             web.on_result(lambda result: None)()
-            web.add_notifier(Hook(lambda event: None))()
+            web.add_notifier(NotifyFunction(lambda event: None))()
             web.events()
             await asyncio.sleep(0)
 

@@ -119,7 +119,7 @@ def test_a_second_signal_ends_it_within_two_seconds() -> None:
 
 
 def test_a_second_signal_shortens_what_is_waited_for() -> None:
-    hurried = "from vrrpkit.hurry import patience"
+    hurried = "from vrrpkit.lifecycle.shutdown import patience"
     cleanup = "patient()"
     patient = """
 async def patient():

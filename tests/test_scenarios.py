@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vrrpkit import HMACAuth, NotEligible, State
 from vrrpkit.testing import Lan, run_virtual
-from vrrpkit.testing.places import RouterOptions
+from vrrpkit.testing.lan.hosts import RouterOptions
 
 VIP = "192.0.2.100"
 

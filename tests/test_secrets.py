@@ -27,9 +27,9 @@ from vrrpkit import (
     UDPChecker,
     VirtualServer,
 )
-from vrrpkit.checks.notices import CheckResult
-from vrrpkit.notify.mail import Mail
-from vrrpkit.process import Command
+from vrrpkit.checks.events import CheckResult
+from vrrpkit.commands.command import Command
+from vrrpkit.notify.mail.notifier import Mail
 from vrrpkit.values import HIDDEN, hidden
 
 SECRET = "S3CR3T-0123"

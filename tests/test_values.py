@@ -33,8 +33,8 @@ from vrrpkit.values import (
     parse_address,
     whole_number,
 )
-from vrrpkit.vrrp.notices import Notice
-from vrrpkit.vrrp.vocabulary import Effect, Event
+from vrrpkit.vrrp.protocol.events import RouterEvent
+from vrrpkit.vrrp.protocol.inputs import Effect, Input
 
 
 def test_states_in_words() -> None:
@@ -214,6 +214,6 @@ def test_records_compare_and_show_themselves_as_attrs_would_have_them() -> None:
 
 def test_what_a_router_hears_does_and_tells_is_compared_by_one_method() -> None:
     """A method of its own for each class is compiled at each start of a program."""
-    kinds = [*get_args(Event), *get_args(Effect), *get_args(Notice)]
+    kinds = [*get_args(Input), *get_args(Effect), *get_args(RouterEvent)]
     assert len(kinds) > 30
     assert [kind for kind in kinds if {"__eq__", "__hash__", "__repr__"} & vars(kind).keys()] == []

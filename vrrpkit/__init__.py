@@ -11,20 +11,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vrrpkit.bfd.notices import BFDRejected, BFDSendFailed, BFDTimersAgreed, BFDTransition
-    from vrrpkit.bfd.packet import BFDDiagnostic, BFDRejectReason, BFDState
-    from vrrpkit.bfd.peer import BFDSession
-    from vrrpkit.bfd.statistics import BFDStatistics
+    from vrrpkit.bfd.protocol.events import (
+        BFDRejected,
+        BFDSendFailed,
+        BFDTimersAgreed,
+        BFDTransition,
+    )
+    from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDRejectReason, BFDState
+    from vrrpkit.bfd.protocol.statistics import BFDStatistics
+    from vrrpkit.bfd.session import BFDSession
     from vrrpkit.checks.base import Checker, NetworkChecker, Weight
     from vrrpkit.checks.bfd import BFDChecker
     from vrrpkit.checks.dns import DNSChecker
+    from vrrpkit.checks.engine.scheduler import CheckScheduler
+    from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
     from vrrpkit.checks.file import FileChecker
     from vrrpkit.checks.function import FunctionChecker
     from vrrpkit.checks.http import HTTPChecker, HTTPSChecker
-    from vrrpkit.checks.http_rules import URL
-    from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
     from vrrpkit.checks.ping import PingChecker
-    from vrrpkit.checks.scheduler import Scheduler
+    from vrrpkit.checks.protocol.http import URL
     from vrrpkit.checks.script import ScriptChecker
     from vrrpkit.checks.smtp import SMTPChecker
     from vrrpkit.checks.target import Target
@@ -45,17 +50,16 @@ if TYPE_CHECKING:
         NotEligible,
         PermissionMissing,
         SourceMissing,
-        Untrusted,
+        UntrustedCommand,
         VRRPKitError,
     )
-    from vrrpkit.events import Attachment, EventsLost, Notifier
-    from vrrpkit.host.memory import MemoryBus
-    from vrrpkit.host.routes import NextHop, Route, Rule
-    from vrrpkit.host.static import StaticAddresses
-    from vrrpkit.ipvs.entries import TrafficCounters, Tunnel, TunnelType
-    from vrrpkit.ipvs.kernel import KernelTable
-    from vrrpkit.ipvs.memory import MemoryTable
-    from vrrpkit.ipvs.notices import (
+    from vrrpkit.host.memory.bus import MemoryBus
+    from vrrpkit.host.static import StaticNetwork
+    from vrrpkit.ipvs.base import ConnectionTimeouts
+    from vrrpkit.ipvs.kernel.table import KernelTable
+    from vrrpkit.ipvs.memory.table import MemoryTable
+    from vrrpkit.ipvs.model.entries import TrafficCounters, Tunnel, TunnelType
+    from vrrpkit.ipvs.model.events import (
         QuorumDown,
         QuorumUp,
         ServerDown,
@@ -64,30 +68,32 @@ if TYPE_CHECKING:
         TableRefused,
         TableRepaired,
     )
-    from vrrpkit.ipvs.pool import ServerState
+    from vrrpkit.ipvs.model.pool import ServerState
     from vrrpkit.ipvs.server import RealServer, VirtualServer
     from vrrpkit.ipvs.status import PoolStatus, ServerStatus, VirtualServerState
     from vrrpkit.ipvs.sync import ConnectionSync
-    from vrrpkit.ipvs.table import ConnectionTimeouts
+    from vrrpkit.local_errors import own_trouble
     from vrrpkit.notify.fifo import NotifyFIFO
-    from vrrpkit.notify.hooks import Hook
-    from vrrpkit.notify.mail import Mail
+    from vrrpkit.notify.function import NotifyFunction
+    from vrrpkit.notify.mail.notifier import Mail
     from vrrpkit.notify.scripts import NotifyScripts
+    from vrrpkit.publishing import Attachment, EventsLost, Notifier
+    from vrrpkit.routes.route import NextHop, Route, Rule
     from vrrpkit.runner import run
-    from vrrpkit.tracking.bfd import TrackBFD
-    from vrrpkit.tracking.checker import TrackChecker
-    from vrrpkit.tracking.file import TrackFile
-    from vrrpkit.tracking.function import TrackFunction
-    from vrrpkit.tracking.interface import TrackInterface
-    from vrrpkit.tracking.process import TrackProcess
-    from vrrpkit.tracking.script import TrackScript
-    from vrrpkit.transport.base import Datagram, Membership, Port, Receiver, Transport
-    from vrrpkit.trouble import own_trouble
+    from vrrpkit.trackers.bfd import TrackBFD
+    from vrrpkit.trackers.checker import TrackChecker
+    from vrrpkit.trackers.file import TrackFile
+    from vrrpkit.trackers.function import TrackFunction
+    from vrrpkit.trackers.interface import TrackInterface
+    from vrrpkit.trackers.process import TrackProcess
+    from vrrpkit.trackers.script import TrackScript
+    from vrrpkit.tracking.tracker import Tracker
+    from vrrpkit.transport.base import Datagram, Membership, Receiver, Transport, TransportLink
     from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State
-    from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
     from vrrpkit.vrrp.instance import VRRPInstance
     from vrrpkit.vrrp.keyfile import read_key
-    from vrrpkit.vrrp.notices import (
+    from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
+    from vrrpkit.vrrp.protocol.events import (
         AddressesInPlace,
         AddressesRefused,
         AddressLost,
@@ -96,11 +102,11 @@ if TYPE_CHECKING:
         Anomaly,
         AnotherMaster,
         ClockSkew,
-        Deaf,
         FaultsChanged,
         ForeignAddress,
         MasterChanged,
         PriorityChanged,
+        ReceiveOverflow,
         RouteLost,
         SendFailed,
         Stalled,
@@ -108,28 +114,32 @@ if TYPE_CHECKING:
         TransitionReason,
         WeightTooSmall,
     )
-    from vrrpkit.vrrp.packet import ChecksumForm, RejectReason
-    from vrrpkit.vrrp.profile import LostPolicy, Profile
-    from vrrpkit.vrrp.statistics import Statistics
-    from vrrpkit.vrrp.status import GroupStatus, RouterStatus
+    from vrrpkit.vrrp.protocol.packet import ChecksumForm, RejectReason
+    from vrrpkit.vrrp.protocol.profile import AddressLostPolicy, Profile
+    from vrrpkit.vrrp.protocol.statistics import RouterStatistics
+    from vrrpkit.vrrp.protocol.status import GroupStatus, RouterStatus
     from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
-    from vrrpkit.vrrp.tracker import Tracker
 
 _HOMES = {
-    "vrrpkit.bfd.notices": ("BFDRejected", "BFDSendFailed", "BFDTimersAgreed", "BFDTransition"),
-    "vrrpkit.bfd.packet": ("BFDDiagnostic", "BFDRejectReason", "BFDState"),
-    "vrrpkit.bfd.peer": ("BFDSession",),
-    "vrrpkit.bfd.statistics": ("BFDStatistics",),
+    "vrrpkit.bfd.protocol.events": (
+        "BFDRejected",
+        "BFDSendFailed",
+        "BFDTimersAgreed",
+        "BFDTransition",
+    ),
+    "vrrpkit.bfd.protocol.packet": ("BFDDiagnostic", "BFDRejectReason", "BFDState"),
+    "vrrpkit.bfd.session": ("BFDSession",),
+    "vrrpkit.bfd.protocol.statistics": ("BFDStatistics",),
     "vrrpkit.checks.base": ("Checker", "NetworkChecker", "Weight"),
     "vrrpkit.checks.bfd": ("BFDChecker",),
     "vrrpkit.checks.dns": ("DNSChecker",),
     "vrrpkit.checks.file": ("FileChecker",),
     "vrrpkit.checks.function": ("FunctionChecker",),
     "vrrpkit.checks.http": ("HTTPChecker", "HTTPSChecker"),
-    "vrrpkit.checks.http_rules": ("URL",),
-    "vrrpkit.checks.notices": ("CheckNotMade", "CheckResult", "CheckStuck"),
+    "vrrpkit.checks.protocol.http": ("URL",),
+    "vrrpkit.checks.events": ("CheckNotMade", "CheckResult", "CheckStuck"),
     "vrrpkit.checks.ping": ("PingChecker",),
-    "vrrpkit.checks.scheduler": ("Scheduler",),
+    "vrrpkit.checks.engine.scheduler": ("CheckScheduler",),
     "vrrpkit.checks.script": ("ScriptChecker",),
     "vrrpkit.checks.smtp": ("SMTPChecker",),
     "vrrpkit.checks.target": ("Target",),
@@ -150,17 +160,17 @@ _HOMES = {
         "NotEligible",
         "PermissionMissing",
         "SourceMissing",
-        "Untrusted",
+        "UntrustedCommand",
         "VRRPKitError",
     ),
-    "vrrpkit.events": ("Attachment", "EventsLost", "Notifier"),
-    "vrrpkit.host.memory": ("MemoryBus",),
-    "vrrpkit.host.routes": ("NextHop", "Route", "Rule"),
-    "vrrpkit.host.static": ("StaticAddresses",),
-    "vrrpkit.ipvs.entries": ("TrafficCounters", "Tunnel", "TunnelType"),
-    "vrrpkit.ipvs.kernel": ("KernelTable",),
-    "vrrpkit.ipvs.memory": ("MemoryTable",),
-    "vrrpkit.ipvs.notices": (
+    "vrrpkit.publishing": ("Attachment", "EventsLost", "Notifier"),
+    "vrrpkit.host.memory.bus": ("MemoryBus",),
+    "vrrpkit.routes.route": ("NextHop", "Route", "Rule"),
+    "vrrpkit.host.static": ("StaticNetwork",),
+    "vrrpkit.ipvs.model.entries": ("TrafficCounters", "Tunnel", "TunnelType"),
+    "vrrpkit.ipvs.kernel.table": ("KernelTable",),
+    "vrrpkit.ipvs.memory.table": ("MemoryTable",),
+    "vrrpkit.ipvs.model.events": (
         "QuorumDown",
         "QuorumUp",
         "ServerDown",
@@ -169,30 +179,30 @@ _HOMES = {
         "TableRefused",
         "TableRepaired",
     ),
-    "vrrpkit.ipvs.pool": ("ServerState",),
+    "vrrpkit.ipvs.model.pool": ("ServerState",),
     "vrrpkit.ipvs.server": ("RealServer", "VirtualServer"),
     "vrrpkit.ipvs.status": ("PoolStatus", "ServerStatus", "VirtualServerState"),
     "vrrpkit.ipvs.sync": ("ConnectionSync",),
-    "vrrpkit.ipvs.table": ("ConnectionTimeouts",),
+    "vrrpkit.ipvs.base": ("ConnectionTimeouts",),
     "vrrpkit.notify.fifo": ("NotifyFIFO",),
-    "vrrpkit.notify.hooks": ("Hook",),
-    "vrrpkit.notify.mail": ("Mail",),
+    "vrrpkit.notify.function": ("NotifyFunction",),
+    "vrrpkit.notify.mail.notifier": ("Mail",),
     "vrrpkit.notify.scripts": ("NotifyScripts",),
     "vrrpkit.runner": ("run",),
-    "vrrpkit.tracking.bfd": ("TrackBFD",),
-    "vrrpkit.tracking.checker": ("TrackChecker",),
-    "vrrpkit.tracking.file": ("TrackFile",),
-    "vrrpkit.tracking.function": ("TrackFunction",),
-    "vrrpkit.tracking.interface": ("TrackInterface",),
-    "vrrpkit.tracking.process": ("TrackProcess",),
-    "vrrpkit.tracking.script": ("TrackScript",),
-    "vrrpkit.transport.base": ("Datagram", "Membership", "Port", "Receiver", "Transport"),
-    "vrrpkit.trouble": ("own_trouble",),
+    "vrrpkit.trackers.bfd": ("TrackBFD",),
+    "vrrpkit.trackers.checker": ("TrackChecker",),
+    "vrrpkit.trackers.file": ("TrackFile",),
+    "vrrpkit.trackers.function": ("TrackFunction",),
+    "vrrpkit.trackers.interface": ("TrackInterface",),
+    "vrrpkit.trackers.process": ("TrackProcess",),
+    "vrrpkit.trackers.script": ("TrackScript",),
+    "vrrpkit.transport.base": ("Datagram", "Membership", "TransportLink", "Receiver", "Transport"),
+    "vrrpkit.local_errors": ("own_trouble",),
     "vrrpkit.values": ("Announcements", "IPAddress", "Peer", "State", "VIP"),
-    "vrrpkit.vrrp.auth": ("HMACAuth", "PasswordAuth"),
+    "vrrpkit.vrrp.protocol.auth": ("HMACAuth", "PasswordAuth"),
     "vrrpkit.vrrp.instance": ("VRRPInstance",),
     "vrrpkit.vrrp.keyfile": ("read_key",),
-    "vrrpkit.vrrp.notices": (
+    "vrrpkit.vrrp.protocol.events": (
         "AddressLost",
         "AddressesInPlace",
         "AddressesRefused",
@@ -201,7 +211,7 @@ _HOMES = {
         "Anomaly",
         "AnotherMaster",
         "ClockSkew",
-        "Deaf",
+        "ReceiveOverflow",
         "FaultsChanged",
         "ForeignAddress",
         "MasterChanged",
@@ -213,12 +223,12 @@ _HOMES = {
         "TransitionReason",
         "WeightTooSmall",
     ),
-    "vrrpkit.vrrp.packet": ("ChecksumForm", "RejectReason"),
-    "vrrpkit.vrrp.profile": ("LostPolicy", "Profile"),
-    "vrrpkit.vrrp.statistics": ("Statistics",),
-    "vrrpkit.vrrp.status": ("GroupStatus", "RouterStatus"),
+    "vrrpkit.vrrp.protocol.packet": ("ChecksumForm", "RejectReason"),
+    "vrrpkit.vrrp.protocol.profile": ("AddressLostPolicy", "Profile"),
+    "vrrpkit.vrrp.protocol.statistics": ("RouterStatistics",),
+    "vrrpkit.vrrp.protocol.status": ("GroupStatus", "RouterStatus"),
     "vrrpkit.vrrp.syncgroup": ("GroupTransition", "SyncGroup"),
-    "vrrpkit.vrrp.tracker": ("Tracker",),
+    "vrrpkit.tracking.tracker": ("Tracker",),
 }
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -227,6 +237,7 @@ __all__ = [
     "URL",
     "VIP",
     "AddressLost",
+    "AddressLostPolicy",
     "AddressesInPlace",
     "AddressesRefused",
     "AdvertAnomaly",
@@ -248,6 +259,7 @@ __all__ = [
     "CheckFailed",
     "CheckNotMade",
     "CheckResult",
+    "CheckScheduler",
     "CheckStuck",
     "Checker",
     "ChecksumForm",
@@ -259,7 +271,6 @@ __all__ = [
     "CouldNotAsk",
     "DNSChecker",
     "Datagram",
-    "Deaf",
     "DecodeError",
     "DuplicateRouter",
     "DuplicateService",
@@ -273,13 +284,11 @@ __all__ = [
     "HMACAuth",
     "HTTPChecker",
     "HTTPSChecker",
-    "Hook",
     "HostError",
     "IPAddress",
     "InterfaceMissing",
     "KernelRefused",
     "KernelTable",
-    "LostPolicy",
     "Mail",
     "MasterChanged",
     "Membership",
@@ -291,26 +300,27 @@ __all__ = [
     "NotEligible",
     "Notifier",
     "NotifyFIFO",
+    "NotifyFunction",
     "NotifyScripts",
     "PasswordAuth",
     "Peer",
     "PermissionMissing",
     "PingChecker",
     "PoolStatus",
-    "Port",
     "PriorityChanged",
     "Profile",
     "QuorumDown",
     "QuorumUp",
     "RealServer",
+    "ReceiveOverflow",
     "Receiver",
     "RejectReason",
     "Route",
     "RouteLost",
+    "RouterStatistics",
     "RouterStatus",
     "Rule",
     "SMTPChecker",
-    "Scheduler",
     "ScriptChecker",
     "SendFailed",
     "ServerDown",
@@ -321,8 +331,7 @@ __all__ = [
     "SourceMissing",
     "Stalled",
     "State",
-    "StaticAddresses",
-    "Statistics",
+    "StaticNetwork",
     "SyncGroup",
     "TCPChecker",
     "TableRefused",
@@ -340,10 +349,11 @@ __all__ = [
     "Transition",
     "TransitionReason",
     "Transport",
+    "TransportLink",
     "Tunnel",
     "TunnelType",
     "UDPChecker",
-    "Untrusted",
+    "UntrustedCommand",
     "VRRPInstance",
     "VRRPKitError",
     "VirtualServer",

@@ -12,7 +12,7 @@
     │   ├── DuplicateRouter (ValueError)          this virtual router already runs here
     │   ├── DuplicateService (ValueError)         another virtual server here has this service
     │   ├── KernelRefused (OSError)               the kernel answered a request with an error
-    │   ├── Untrusted                             a command that others may change is not run
+    │   ├── UntrustedCommand                      a command that others may change is not run
     │   └── ModuleMissing                         the kernel lacks a module, for example ip_vs_wrr
     ├── CheckFailed                           a health check: the server is not healthy, and why
     ├── CouldNotAsk                           a health check could not be made: own trouble
@@ -39,7 +39,7 @@ __all__ = [
     "NotEligible",
     "PermissionMissing",
     "SourceMissing",
-    "Untrusted",
+    "UntrustedCommand",
     "VRRPKitError",
 ]
 
@@ -110,7 +110,7 @@ class KernelRefused(HostError, OSError):
     """The kernel answered a request with an error; ``errno`` and ``strerror`` are its own."""
 
 
-class Untrusted(HostError):
+class UntrustedCommand(HostError):
     """A command is not run: since it was configured, somebody other than root may change it, or it
     has gone."""
 

@@ -90,7 +90,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "AddressesRefused": Rule(logging.WARNING, "bounded", ("failures",)),
         "SendFailed": Rule(logging.WARNING, "bounded", ("error",)),
         "Stalled": Rule(logging.WARNING, "bounded"),
-        "Deaf": Rule(logging.WARNING, "bounded"),
+        "ReceiveOverflow": Rule(logging.WARNING, "bounded"),
         # What a tracker sees; why, its own module logs at the same level.
         "TrackerSignal": Rule(
             logging.DEBUG,

@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TypeVar
 
-from vrrpkit.forks import Origin, in_child
-from vrrpkit.guests import contain, require_callback
-from vrrpkit.hurry import hurry
-from vrrpkit.leaving import ending
+from vrrpkit.lifecycle.callbacks import contain, require_callback
+from vrrpkit.lifecycle.fork import ProcessOrigin, in_child
+from vrrpkit.lifecycle.leaving import ending
+from vrrpkit.lifecycle.shutdown import hurry
 
 __all__ = ["run"]
 
@@ -257,11 +257,11 @@ def _run(
     debug: bool | None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
 ) -> T:
-    origin = Origin()
+    origin = ProcessOrigin()
 
     async def watched() -> T:
         # On the loop, so that a child of fork() gets an epoll of its own.
-        Origin()
+        ProcessOrigin()
         stop.install()
         return await main
 

@@ -17,11 +17,12 @@ from typing import Any, ClassVar, TypeAlias, TypeGuard, cast
 
 import attrs
 
-from vrrpkit.advice import advised
 from vrrpkit.errors import ConfigError
+from vrrpkit.keyword_advice import advised
 
 __all__ = [
     "NO_NAMES",
+    "OWNER",
     "VIP",
     "Announcements",
     "IPAddress",
@@ -40,6 +41,9 @@ __all__ = [
 ]
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
+
+OWNER = 255
+"""The priority of the router that owns the virtual addresses (RFC 9568 section 6.1)."""
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 """Address scopes by the names that ``ip address`` uses."""

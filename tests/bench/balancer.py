@@ -17,8 +17,8 @@ from bench.rounds import TESTS, measured, middle
 from bench.table import Figure
 from kernel.uml import missing, run_inside
 from system.lab import require_root_and
-from vrrpkit.ipvs.entries import EditDestination, ServiceKey
-from vrrpkit.ipvs.memory import MemoryTable
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.entries import EditDestination, ServiceKey
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 
 MOST = {"tcp": 1.3, "http": 1.5}

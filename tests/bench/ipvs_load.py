@@ -17,7 +17,8 @@ import sys
 import time
 from ipaddress import IPv4Address
 
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.kernel.table import KernelTable
+from vrrpkit.ipvs.model.entries import (
     AddDestination,
     AddService,
     Destination,
@@ -27,7 +28,6 @@ from vrrpkit.ipvs.entries import (
     Service,
     ServiceKey,
 )
-from vrrpkit.ipvs.kernel import KernelTable
 
 SERVERS = 10_000
 WEB = ServiceKey(4, Protocol.TCP, IPv4Address("192.0.2.10"), 80)

@@ -45,7 +45,7 @@ MOST = {"tcp": 1.8, "http": 1.8}
 OURS = """
 import asyncio, sys
 from vrrpkit import HTTPChecker, Target, TCPChecker
-from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.engine.scheduler import Scheduler
 async def main():
     settings = dict(interval=float(sys.argv[2]), timeout=5.0)
     check = TCPChecker(**settings) if sys.argv[1] == "tcp" else HTTPChecker("/", **settings)

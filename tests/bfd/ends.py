@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 from vrrpkit import MemoryBus
-from vrrpkit.bfd.notices import BFDNotice, BFDTransition
-from vrrpkit.bfd.packet import BFDState
-from vrrpkit.bfd.peer import BFDSession
-from vrrpkit.events import EventsLost
+from vrrpkit.bfd.protocol.events import BFDEvent, BFDTransition
+from vrrpkit.bfd.protocol.packet import BFDState
+from vrrpkit.bfd.session import BFDSession
+from vrrpkit.publishing import EventsLost
 
 A, B = "192.0.2.1", "192.0.2.2"
 
@@ -35,7 +35,7 @@ class Journal:
         self._start = asyncio.get_running_loop().time()
         self._stream = session.events()
         self._task = asyncio.create_task(self._read(), name="reads a BFD session's events")
-        self.notices: list[BFDNotice | EventsLost] = []
+        self.notices: list[BFDEvent | EventsLost] = []
 
     async def _read(self) -> None:
         async for notice in self._stream:

@@ -1,473 +1,609 @@
-"""The state machine of one session, event by event: RFC 5880 section 6."""
+"""BFDSession on a bus in memory, under virtual time."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from ipaddress import ip_address
+from itertools import pairwise
 
-import attrs
 import pytest
 
-from vrrpkit.bfd.notices import BFDTimersAgreed, BFDTransition
-from vrrpkit.bfd.packet import BFDDiagnostic, BFDState, ControlPacket
-from vrrpkit.bfd.session import Session, SessionConfig
-from vrrpkit.bfd.vocabulary import (
-    AdminDown,
-    AdminUp,
-    Effect,
-    Event,
-    PacketReceived,
-    PacketsLost,
-    Publish,
-    Retimed,
-    SendPacket,
-    Start,
-    Stop,
-    TimerFired,
-    Timers,
+from bfd.ends import A, B, Journal, both_up, end
+from vrrpkit import Closed, HostError, MemoryBus, SourceMissing, State, VRRPInstance
+from vrrpkit.bfd.protocol.events import BFDRejected, BFDSendFailed, BFDTimersAgreed, BFDTransition
+from vrrpkit.bfd.protocol.packet import (
+    BFDDiagnostic,
+    BFDRejectReason,
+    BFDState,
+    ControlPacket,
+    encode,
+)
+from vrrpkit.bfd.session import BFDSession
+from vrrpkit.testing import virtual_time
+from vrrpkit.transport.memory import Conditions
+
+LOST = "control detection time expired"
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def forge(bus: MemoryBus, packet: bytes, *, source: str = B, ttl: int = 255) -> None:
+    """Send ``packet`` to A, as from ``source``."""
+    station = bus.interface(B).station
+    head = bytes(2) + (3784).to_bytes(2)
+    station.send(head + packet, ip_address(source), ip_address(A), ttl)
+
+
+STRANGE = ControlPacket(
+    state=BFDState.DOWN,
+    multiplier=3,
+    my_discriminator=5,
+    desired_min_tx=1,
+    required_min_rx=1,
 )
 
-DOWN, INIT, UP, ADMIN_DOWN = BFDState.DOWN, BFDState.INIT, BFDState.UP, BFDState.ADMIN_DOWN
-OURS, THEIRS = 7, 9
 
-
-class Bench:
-    """One session, and what came of each event. Jitter takes off nothing unless told."""
-
-    def __init__(self, *, chance: float = 1.0, **options: Any) -> None:
-        timers = {
-            "min_tx": options.pop("min_tx", 0.1),
-            "min_rx": options.pop("min_rx", 0.1),
-            "multiplier": options.pop("multiplier", 5),
-        }
-        self.chance = chance
-        config = SessionConfig(name="x", timers=Timers(**timers), **options)
-        self.session = Session(config, OURS, lambda: self.chance)
-        self.now = 1000.0
-        self.effects: list[Effect] = []
-
-    def give(self, event: Event, after: float = 0.0) -> list[ControlPacket]:
-        """The packets that are sent because of an event."""
-        self.now += after
-        self.effects = self.session.handle(event, self.now)
-        return [effect.packet for effect in self.effects if isinstance(effect, SendPacket)]
-
-    def hear(self, state: BFDState, after: float = 0.0, **fields: Any) -> list[ControlPacket]:
-        usual: dict[str, Any] = {
-            "state": state,
-            "multiplier": 3,
-            "my_discriminator": THEIRS,
-            "your_discriminator": OURS,
-            "desired_min_tx": 0.2 if state is UP else 1.0,
-            "required_min_rx": 0.05,
-        }
-        packet = ControlPacket(**(usual | fields))
-        return self.give(PacketReceived(packet=packet, at=self.now + after), after)
-
-    def wait(self) -> list[ControlPacket]:
-        """Let the time pass until the deadline."""
-        deadline = self.session.deadline
-        assert deadline is not None
-        return self.give(TimerFired(), deadline - self.now)
-
-    @property
-    def due(self) -> float:
-        """Seconds until the deadline."""
-        assert self.session.deadline is not None
-        return self.session.deadline - self.now
-
-    @property
-    def told(self) -> list[BFDTransition | BFDTimersAgreed]:
-        return [
-            effect.notice
-            for effect in self.effects
-            if isinstance(effect, Publish)
-            and isinstance(effect.notice, BFDTransition | BFDTimersAgreed)
-        ]
-
-
-def up(**options: Any) -> Bench:
-    """A session that is Up, with the first Poll Sequence answered and a packet just sent."""
-    bench = Bench(**options)
-    bench.give(Start())
-    bench.hear(INIT)
-    bench.hear(UP, final=True)
-    assert (bench.session.state, bench.session.polling) == (UP, False)
-    bench.wait()
-    return bench
-
-
-# --- what is sent, and when
-
-
-def test_the_first_packet_leaves_at_once_and_the_next_ones_once_a_second() -> None:
-    bench = Bench()
-    (first,) = bench.give(Start())
-    assert first == ControlPacket(
-        state=DOWN,
-        multiplier=5,
-        my_discriminator=OURS,
-        your_discriminator=0,
-        desired_min_tx=1.0,
-        required_min_rx=0.1,
-    )
-    assert bench.due == pytest.approx(1.0)
-    assert bench.wait() == [first]
-    assert bench.give(TimerFired(), 0.5) == []
-    assert bench.give(TimerFired(), 0.5) == [first]
-
-
-@pytest.mark.parametrize(
-    ("multiplier", "chance", "share"),
-    [(5, 0.0, 0.75), (5, 1.0, 1.0), (2, 0.5, 0.875), (1, 0.0, 0.75), (1, 1.0, 0.9)],
-)
-def test_jitter_shortens_each_interval(multiplier: int, chance: float, share: float) -> None:
-    bench = Bench(multiplier=multiplier, chance=chance)
-    bench.give(Start())
-    assert bench.due == pytest.approx(share)
-
-
-def test_a_passive_session_speaks_when_it_is_spoken_to() -> None:
-    bench = Bench(passive=True)
-    assert bench.give(Start()) == []
-    assert bench.session.deadline is None
-    (answer,) = bench.hear(DOWN, 5, your_discriminator=0)
-    assert (answer.state, answer.your_discriminator) == (INIT, THEIRS)
-    # Its silence ends this, too.
-    while bench.session.remote is not None:
-        bench.wait()
-    assert bench.session.state is DOWN
-    assert bench.session.deadline is None
-
-
-def test_nothing_is_sent_to_a_neighbour_that_wants_nothing() -> None:
-    bench = Bench()
-    bench.give(Start())
-    assert bench.hear(DOWN, required_min_rx=0.0) == []
-    assert bench.session.state is INIT
-    assert bench.due == pytest.approx(3.0)
-    # It changes its mind: the last packet was long ago, so the next one is due at once.
-    assert bench.hear(DOWN, 2) == []
-    assert bench.due <= 0
-    assert len(bench.wait()) == 1
-
-
-def test_the_slower_of_the_two_decides_how_often() -> None:
-    bench = up(min_tx=0.1)
-    assert bench.session.transmit_interval == 0.1
-    bench.hear(UP, required_min_rx=0.4)
-    assert bench.session.transmit_interval == 0.4
-    assert bench.due == pytest.approx(0.4)
-    # And a shorter one holds at once, counted from the last packet.
-    bench.hear(UP, 0.3, required_min_rx=0.2)
-    assert bench.due == pytest.approx(-0.1)
-
-
-def test_a_neighbour_in_demand_mode_is_left_alone_once_both_are_up() -> None:
-    bench = Bench()
-    bench.give(Start())
-    bench.hear(INIT, demand=True)
-    assert bench.session.state is UP
-    # Not up over there yet.
-    bench.hear(INIT, demand=True, final=True)
-    assert bench.due == pytest.approx(0.1)
-    bench.give(Retimed(Timers(min_tx=0.1, min_rx=0.2, multiplier=5)))
-    bench.hear(UP, demand=True)
-    # The Poll Sequence goes on until it is answered.
-    assert len(bench.wait()) == 1
-    bench.hear(UP, demand=True, final=True)
-    assert bench.due == pytest.approx(0.6)
-    bench.hear(UP)
-    assert bench.due == pytest.approx(0.1)
-
-
-# --- the state machine
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "then", "diagnostic"),
-    [
-        (DOWN, ADMIN_DOWN, DOWN, BFDDiagnostic.NONE),
-        (DOWN, DOWN, INIT, BFDDiagnostic.NONE),
-        (DOWN, INIT, UP, BFDDiagnostic.NONE),
-        (DOWN, UP, DOWN, BFDDiagnostic.NONE),
-        (INIT, ADMIN_DOWN, DOWN, BFDDiagnostic.NEIGHBOR_DOWN),
-        (INIT, DOWN, INIT, BFDDiagnostic.NONE),
-        (INIT, INIT, UP, BFDDiagnostic.NONE),
-        (INIT, UP, UP, BFDDiagnostic.NONE),
-        (UP, ADMIN_DOWN, DOWN, BFDDiagnostic.NEIGHBOR_DOWN),
-        (UP, DOWN, DOWN, BFDDiagnostic.NEIGHBOR_DOWN),
-        (UP, INIT, UP, BFDDiagnostic.NONE),
-        (UP, UP, UP, BFDDiagnostic.NONE),
-        (ADMIN_DOWN, ADMIN_DOWN, ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN),
-        (ADMIN_DOWN, DOWN, ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN),
-        (ADMIN_DOWN, INIT, ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN),
-        (ADMIN_DOWN, UP, ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN),
-    ],
-)
-def test_what_is_heard_in_each_state(
-    ours: BFDState, theirs: BFDState, then: BFDState, diagnostic: BFDDiagnostic
-) -> None:
-    if ours is UP:
-        bench = up()
-    else:
-        bench = Bench()
-        bench.give(Start())
-        if ours is INIT:
-            bench.hear(DOWN)
-        elif ours is ADMIN_DOWN:
-            bench.give(AdminDown())
-    assert bench.session.state is ours
-    sent = bench.hear(theirs)
-    assert (bench.session.state, bench.session.diagnostic) == (then, diagnostic)
-    assert bench.session.remote_state is theirs
-    # A change is told at once; anything else waits for the clock.
-    assert [packet.state for packet in sent] == ([] if then is ours else [then])
-    changes = [notice for notice in bench.told if isinstance(notice, BFDTransition)]
-    assert [(n.previous, n.state, n.diagnostic) for n in changes] == (
-        [] if then is ours else [(ours, then, diagnostic)]
-    )
-
-
-def test_the_reason_of_a_failure_is_told_until_the_session_is_up_again() -> None:
-    bench = up()
-    bench.hear(DOWN, diagnostic=BFDDiagnostic.DETECTION_EXPIRED)
-    assert bench.session.remote_diagnostic is BFDDiagnostic.DETECTION_EXPIRED
-    (packet,) = bench.hear(DOWN)
-    assert (packet.state, packet.diagnostic) == (INIT, BFDDiagnostic.NEIGHBOR_DOWN)
-    (packet,) = bench.hear(INIT)
-    assert (packet.state, packet.diagnostic) == (UP, BFDDiagnostic.NONE)
-
-
-def test_silence_for_the_detection_time_ends_it() -> None:
-    bench = up()
-    # Their multiplier times the slower of what they send at and what we take.
-    assert bench.session.detection_time == pytest.approx(0.6)
-    heard = bench.now
-    bench.hear(UP)
-    while bench.session.state is UP:
-        sent = bench.wait()
-    assert bench.now - heard == pytest.approx(0.6)
-    assert [(p.state, p.diagnostic) for p in sent] == [(DOWN, BFDDiagnostic.DETECTION_EXPIRED)]
-    assert sent[0].your_discriminator == 0
-    assert bench.session.detection_time is None
-    assert bench.session.remote_state is DOWN
-    assert bench.session.remote_diagnostic is BFDDiagnostic.NONE
-    # Slow again, and no longer bound by what the lost neighbour had asked for.
-    assert bench.session.transmit_interval == 1.0
-
-
-def test_our_own_slowness_counts_for_detection() -> None:
-    bench = up(min_rx=0.5)
-    assert bench.session.detection_time == pytest.approx(1.5)
-
-
-def test_what_lay_in_the_socket_counts_from_when_it_came() -> None:
-    bench = up()
-    packet = attrs.evolve(bench.session.remote, final=False)
-    bench.give(PacketReceived(packet=packet, at=bench.now + 1.0), 1.5)
-    bench.give(PacketReceived(packet=packet, at=bench.now - 1.0))
-    assert bench.session.state is UP
-    bench.give(TimerFired(), 0.09)
-    assert bench.session.state is UP
-    bench.give(TimerFired(), 0.02)
-    assert bench.session.state is DOWN
-
-
-def test_packets_that_the_kernel_dropped_are_no_silence() -> None:
-    bench = up()
-    bench.give(PacketsLost(), 0.59)
-    bench.give(TimerFired(), 0.59)
-    assert bench.session.state is UP
-    bench.give(TimerFired(), 0.02)
-    assert bench.session.state is DOWN
-
-
-def test_a_neighbour_that_fell_silent_before_it_was_up_is_forgotten() -> None:
-    bench = Bench()
-    bench.give(Start())
-    bench.hear(ADMIN_DOWN)
-    bench.give(TimerFired(), 2.9)
-    assert bench.session.remote is not None
-    assert bench.session.deadline is not None
-    bench.give(TimerFired(), 0.2)
-    assert bench.session.remote is None
-    assert (bench.session.state, bench.session.diagnostic) == (DOWN, BFDDiagnostic.NONE)
-
-
-# --- timers and their negotiation
-
-
-def test_coming_up_is_a_poll_sequence_that_makes_it_fast() -> None:
-    bench = Bench()
-    bench.give(Start())
-    (packet,) = bench.hear(INIT)
-    assert (packet.state, packet.poll, packet.desired_min_tx) == (UP, True, 0.1)
-    # Until the answer comes, on packets that are due anyway.
-    assert bench.due == pytest.approx(0.1)
-    assert [p.poll for p in bench.wait()] == [True]
-    bench.hear(UP, final=True)
-    assert [p.poll for p in bench.wait()] == [False]
-
-
-def test_coming_up_needs_no_poll_where_nothing_changes() -> None:
-    bench = Bench(min_tx=2.0)
-    bench.give(Start())
-    (packet,) = bench.hear(INIT)
-    assert (packet.poll, bench.session.polling) == (False, False)
-
-
-def test_a_poll_is_answered_at_once_whatever_the_clock_says() -> None:
-    bench = up()
-    due = bench.session.deadline
-    (answer,) = bench.hear(UP, 0.01, poll=True)
-    assert (answer.final, answer.poll) == (True, False)
-    # It replaces no packet that is due.
-    assert bench.session.deadline == due
-    # A neighbour that wants no packets gets its answer all the same.
-    (answer,) = bench.hear(UP, 0.01, poll=True, required_min_rx=0.0)
-    assert answer.final
-    # Nobody answers while held down.
-    bench.give(AdminDown())
-    assert bench.hear(DOWN, poll=True) == []
-
-
-def test_an_answer_never_asks_and_tells_a_change_along() -> None:
-    bench = Bench()
-    bench.give(Start())
-    (answer,) = bench.hear(INIT, poll=True)
-    assert (answer.state, answer.final, answer.poll) == (UP, True, False)
-    assert bench.due == pytest.approx(0.1)
-    assert [p.poll for p in bench.wait()] == [True]
-
-
-def test_slower_timers_wait_for_the_answer_and_faster_ones_do_not() -> None:
-    bench = up()
-    due = bench.session.deadline
-    assert bench.give(Retimed(Timers(min_tx=0.4, min_rx=0.05, multiplier=5))) == []
-    # The neighbour may not know yet that we have become slow, nor that it may be fast.
-    assert bench.session.deadline == due
-    assert bench.session.transmit_interval == 0.1
-    (packet,) = bench.wait()
-    assert (packet.poll, packet.desired_min_tx, packet.required_min_rx) == (True, 0.4, 0.05)
-    bench.hear(UP, final=True, desired_min_tx=0.05)
-    assert bench.session.transmit_interval == 0.4
-    assert bench.session.detection_time == pytest.approx(0.15)
-    # Back: fast sending may begin at once, and slow hearing holds at once.
-    bench.give(Retimed(Timers(min_tx=0.1, min_rx=0.3, multiplier=5)))
-    assert bench.session.transmit_interval == 0.1
-    assert bench.session.detection_time == pytest.approx(0.9)
-
-
-def test_a_neighbour_is_not_called_late_before_it_knows_that_it_may_be_faster() -> None:
-    bench = up()
-    bench.hear(UP, desired_min_tx=0.05)
-    assert bench.session.detection_time == pytest.approx(0.3)
-    bench.give(Retimed(Timers(min_tx=0.1, min_rx=0.05, multiplier=5)))
-    assert bench.session.detection_time == pytest.approx(0.3)
-    bench.hear(UP, desired_min_tx=0.05, final=True)
-    assert bench.session.detection_time == pytest.approx(0.15)
-
-
-def test_a_second_change_during_a_poll_is_asked_for_anew() -> None:
-    bench = up()
-    bench.give(Retimed(Timers(min_tx=0.4, min_rx=0.1, multiplier=5)))
-    bench.wait()
-    bench.give(Retimed(Timers(min_tx=0.5, min_rx=0.1, multiplier=5)))
-    # This answers the first question.
-    bench.hear(UP, final=True)
-    assert (bench.session.polling, bench.session.transmit_interval) == (True, 0.1)
-    bench.wait()
-    bench.hear(UP, final=True)
-    assert (bench.session.polling, bench.session.transmit_interval) == (False, 0.5)
-
-
-def test_another_multiplier_needs_no_poll() -> None:
-    bench = up()
-    bench.give(Retimed(Timers(min_tx=0.1, min_rx=0.1, multiplier=9)))
-    (packet,) = bench.wait()
-    assert (packet.multiplier, packet.poll) == (9, False)
-
-
-def test_other_timers_hold_at_once_while_not_up() -> None:
-    bench = Bench()
-    bench.give(Start())
-    bench.give(Retimed(Timers(min_tx=3.0, min_rx=0.2, multiplier=5)))
-    assert bench.session.transmit_interval == 3.0
-    assert not bench.session.polling
-
-
-def test_the_end_of_a_session_ends_its_poll() -> None:
-    bench = Bench()
-    bench.give(Start())
-    bench.hear(INIT)
-    assert bench.session.polling
-    (packet,) = bench.hear(DOWN)
-    assert (packet.poll, bench.session.polling) == (False, False)
-    # An answer that comes after all means nothing.
-    bench.hear(DOWN, final=True)
-    assert bench.session.state is INIT
-
-
-def test_agreed_timers_are_told_when_they_change() -> None:
-    bench = Bench()
-    bench.give(Start())
-    bench.hear(INIT)
-    assert [n for n in bench.told if isinstance(n, BFDTimersAgreed)] == [
-        BFDTimersAgreed(session="x", at=bench.now, transmit_interval=0.1, detection_time=3.0)
+@virtual_time()
+async def test_a_lost_neighbour_is_noticed_within_the_detection_time_and_its_return_too() -> None:
+    bus = MemoryBus(delay=0.001)
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        assert (a.detection_time, a.transmit_interval) == (0.5, 0.1)
+        journal = Journal(a)
+        bus.cut(A, B)
+        cut = now()
+        await a.wait_for(BFDState.DOWN)
+        assert 0.39 < now() - cut <= 0.501
+        assert a.diagnostic is BFDDiagnostic.DETECTION_EXPIRED
+        assert a.detection_time is None
+        await b.wait_for(BFDState.DOWN)
+        bus.heal()
+        healed = now()
+        await both_up(a, b)
+        assert now() - healed < 2.1
+    await journal.ended()
+    changes = [(state, why) for _at, state, why in journal.changes if state != "Init"]
+    assert changes == [
+        ("Down", LOST),
+        ("Up", "no diagnostic"),
+        ("AdminDown", "administratively down"),
     ]
-    bench.hear(UP)
-    (agreed,) = bench.told
-    assert str(agreed) == "x: sends every 100 ms, detects within 600 ms"
-    bench.hear(UP)
-    assert bench.told == []
+    assert (a.statistics.ups, a.statistics.downs) == (2, 2)
+    assert a.statistics.packets_sent > a.statistics.packets_received > 20
 
 
-# --- administration, start and end
+@virtual_time()
+async def test_one_way_loss_takes_both_down() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        lost: list[str] = []
+        a.on_lost(lambda: lost.append("a"))
+        b.on_lost(lambda: lost.append("b"))
+        bus.cut(A, B, one_way=True)
+        await b.wait_for(BFDState.DOWN)
+        await asyncio.sleep(0)
+        # Only b hears nothing; a is told so, and has not lost anybody.
+        assert (a.state, a.diagnostic) == (BFDState.DOWN, BFDDiagnostic.NEIGHBOR_DOWN)
+        assert a.remote_diagnostic is BFDDiagnostic.DETECTION_EXPIRED
+        assert lost == ["b"]
 
 
-def test_held_down_it_says_so_and_nothing_brings_it_up() -> None:
-    bench = up()
-    (packet,) = bench.give(AdminDown())
-    assert (packet.state, packet.diagnostic) == (ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN)
-    assert bench.give(AdminDown()) == []
-    bench.hear(DOWN)
-    assert [p.state for p in bench.wait()] == [ADMIN_DOWN]
-    assert bench.session.transmit_interval == 1.0
-    # Silence is forgotten here too, and is no failure.
-    bench.give(TimerFired(), 10)
-    assert (bench.session.remote, bench.session.state) == (None, ADMIN_DOWN)
-    (packet,) = bench.give(AdminUp())
-    assert (packet.state, packet.diagnostic) == (DOWN, BFDDiagnostic.NONE)
-    assert bench.give(AdminUp()) == []
+@virtual_time()
+async def test_a_lossy_link_is_no_failure() -> None:
+    bus = MemoryBus(seed=3, loss=0.1, delay=0.002, jitter=0.01, duplication=0.05)
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        await asyncio.sleep(60)
+        assert (a.statistics.downs, b.statistics.downs) == (0, 0)
+        # Nine in ten of about eleven packets a second.
+        assert 0.85 < a.statistics.packets_received / b.statistics.packets_sent < 1.0
 
 
-def test_at_the_end_it_says_that_this_is_no_failure() -> None:
-    bench = up()
-    (packet,) = bench.give(Stop())
-    assert (packet.state, packet.diagnostic) == (ADMIN_DOWN, BFDDiagnostic.ADMIN_DOWN)
-    assert bench.session.deadline is None
-    for event in (TimerFired(), AdminUp(), Stop(), PacketsLost()):
-        assert bench.give(event, 5) == []
-    assert bench.hear(DOWN) == []
-    assert bench.session.state is ADMIN_DOWN
+@virtual_time()
+async def test_jitter_spreads_the_packets() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        start = now()
+        await asyncio.sleep(20)
+    sent = [c.time for c in bus.record if c.sender == A and start <= c.time < start + 20]
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
+    assert all(0.0749 < gap < 0.1001 for gap in gaps)
+    assert max(gaps) - min(gaps) > 0.02
 
 
-def test_at_the_end_a_neighbour_that_knows_or_wants_nothing_is_told_nothing() -> None:
-    bench = up()
-    bench.give(AdminDown())
-    assert bench.give(Stop()) == []
-    silent = Bench(passive=True)
-    silent.give(Start())
-    assert silent.give(Stop()) == []
+@virtual_time()
+async def test_timers_are_negotiated_while_up() -> None:
+    bus = MemoryBus(delay=0.001)
+    a, b = end(bus), end(bus, B, A, min_rx=0.05)
+    async with a, b:
+        await both_up(a, b)
+        journal = Journal(b)
+        a.set_timers(min_tx=0.4, min_rx=0.3, multiplier=3)
+        # No faster, no slower than the other expects, while it is asked.
+        assert (a.transmit_interval, a.detection_time) == (0.1, 1.5)
+        await asyncio.sleep(1)
+        assert (a.transmit_interval, a.detection_time) == (0.4, 1.5)
+        assert b.transmit_interval == 0.3
+        assert b.detection_time == pytest.approx(1.2)
+        assert (a.statistics.downs, b.statistics.downs) == (0, 0)
+        await asyncio.sleep(10)
+        assert a.state is b.state is BFDState.UP
+    await journal.ended()
+    agreed = [notice for notice in journal.notices if isinstance(notice, BFDTimersAgreed)]
+    assert (agreed[-1].transmit_interval, agreed[-1].detection_time) == (0.3, pytest.approx(1.2))
 
 
-def test_transitions_read_like_a_log() -> None:
-    bench = up()
-    bench.hear(DOWN)
-    assert str(bench.told[0]) == "x: Up -> Down: neighbor signaled session down"
-    bench.hear(DOWN)
-    assert str(bench.told[0]) == "x: Down -> Init"
-    bench.give(AdminDown())
-    assert str(bench.told[0]) == "x: Init -> AdminDown: administratively down"
-    bench.give(AdminUp())
-    assert str(bench.told[0]) == "x: AdminDown -> Down"
+@virtual_time()
+async def test_timers_may_be_set_before_and_last_from_run_to_run() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    a.set_timers(min_tx=0.3)
+    for _ in range(2):
+        async with a, b:
+            await both_up(a, b)
+            assert a.transmit_interval == 0.3
+
+
+@virtual_time()
+async def test_held_down_on_purpose() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        a.admin_down()
+        assert a.state is BFDState.ADMIN_DOWN
+        await b.wait_for(BFDState.DOWN)
+        assert (b.diagnostic, b.remote_state) == (BFDDiagnostic.NEIGHBOR_DOWN, BFDState.ADMIN_DOWN)
+        assert b.remote_diagnostic is BFDDiagnostic.ADMIN_DOWN
+        await asyncio.sleep(10)
+        assert (a.state, b.state) == (BFDState.ADMIN_DOWN, BFDState.DOWN)
+        a.admin_up()
+        await both_up(a, b)
+    b.admin_down()
+    async with a, b:
+        await asyncio.sleep(10)
+        assert (a.state, b.state) == (BFDState.DOWN, BFDState.ADMIN_DOWN)
+        b.admin_up()
+        await both_up(a, b)
+
+
+@virtual_time()
+async def test_leaving_is_told_at_once() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    lost: list[None] = []
+    a.on_lost(lambda: lost.append(None))
+    async with a:
+        async with b:
+            await both_up(a, b)
+        left = now()
+        await a.wait_for(BFDState.DOWN)
+        assert now() == left
+        assert a.diagnostic is BFDDiagnostic.NEIGHBOR_DOWN
+        assert not lost
+        assert b.state is BFDState.ADMIN_DOWN
+
+
+@virtual_time()
+async def test_one_object_may_be_entered_several_times_and_again() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with b:
+        async with a:
+            async with a:
+                await both_up(a, b)
+            assert a.state is BFDState.UP
+            waiting = asyncio.create_task(a.wait_for(BFDState.INIT), name="waits")
+            await asyncio.sleep(0)
+        assert a.state is BFDState.ADMIN_DOWN
+        with pytest.raises(Closed):
+            await waiting
+        with pytest.raises(Closed, match="has ended and will not be Up"):
+            await a.wait_for(BFDState.UP)
+        a.close()
+        async with a:
+            await both_up(a, b)
+
+
+@virtual_time()
+async def test_a_stopped_process_is_lost_and_sees_it_when_it_goes_on() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        bus.pause(B)
+        await a.wait_for(BFDState.DOWN)
+        await asyncio.sleep(5)
+        # Nothing happens in a process that is stopped.
+        assert b.state is BFDState.UP
+        journal = Journal(b)
+        bus.resume(B)
+        await both_up(a, b)
+    await journal.ended()
+    # What waited is read before the timer may say that nothing was heard.
+    assert journal.changes[0] == (0.0, "Down", "neighbor signaled session down")
+
+
+@virtual_time()
+async def test_a_short_stop_is_no_failure() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        bus.pause(B)
+        await asyncio.sleep(0.35)
+        bus.resume(B)
+        await asyncio.sleep(5)
+        assert (a.statistics.downs, b.statistics.downs) == (0, 0)
+
+
+@virtual_time()
+async def test_what_has_arrived_is_read_before_a_timer_may_fire() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        # Nothing comes by itself any more.
+        bus.interface(A).station.frozen = True
+        await asyncio.sleep(5)
+        assert (a.state, a.statistics.downs) == (BFDState.UP, 0)
+
+
+@virtual_time()
+async def test_ipv6_and_many_neighbours_on_one_interface() -> None:
+    bus = MemoryBus()
+    hub = bus.interface("2001:db8::1")
+    others = [bus.interface(f"2001:db8::{n}") for n in (2, 3, 4)]
+    ours = [BFDSession(f"2001:db8::{n}", interface=hub) for n in (2, 3, 4)]
+    theirs = [BFDSession("2001:db8::1", interface=other) for other in others]
+    async with ours[0], ours[1], ours[2], theirs[0], theirs[1], theirs[2]:
+        for session in (*ours, *theirs):
+            await session.wait_for(BFDState.UP)
+        await asyncio.sleep(1)
+        bus.unplug("2001:db8::3")
+        await asyncio.sleep(0.6)
+        assert [str(session.state) for session in ours] == ["Up", "Down", "Up"]
+
+
+@virtual_time()
+async def test_link_local_addresses() -> None:
+    bus = MemoryBus()
+    a, b = bus.interface(A), bus.interface(B)
+    own = [str(each.link.source(6)) for each in (a, b)]
+    one, other = BFDSession(own[1], interface=a), BFDSession(own[0], interface=b)
+    async with one, other:
+        await both_up(one, other)
+
+
+@virtual_time()
+async def test_a_passive_end_waits_for_the_other() -> None:
+    bus = MemoryBus()
+    a, b = end(bus, passive=True), end(bus, B, A, passive=True)
+    async with a, b:
+        await asyncio.sleep(10)
+        assert (a.statistics.packets_sent, a.state) == (0, BFDState.DOWN)
+    b = end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+
+
+@virtual_time()
+async def test_routers_in_between_are_for_multihop_sessions_only() -> None:
+    bus = MemoryBus()
+    bus.segment.conditions = Conditions(hops=2)
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        journal = Journal(a)
+        await asyncio.sleep(5)
+        assert a.state is BFDState.DOWN
+        assert a.statistics.rejected == {BFDRejectReason.TTL: b.statistics.packets_sent}
+    await journal.ended()
+    first = next(notice for notice in journal.notices if isinstance(notice, BFDRejected))
+    assert (first.reason, first.got, first.want) == ("ttl", "253", "at least 255")
+    a, b = (
+        end(bus, *ends, multihop=True, max_hops=hops) for ends, hops in (((A, B), 2), ((B, A), 1))
+    )
+    async with a, b:
+        await a.wait_for(BFDState.INIT)
+        await asyncio.sleep(5)
+        # A hears it, and says so to one that does not.
+        assert (a.state, b.state) == (BFDState.INIT, BFDState.DOWN)
+        assert not a.statistics.rejected
+        assert b.statistics.rejected[BFDRejectReason.TTL] > 3
+    a, b = (end(bus, *ends, multihop=True, max_hops=2) for ends in ((A, B), (B, A)))
+    async with a, b:
+        await both_up(a, b)
+
+
+@virtual_time()
+async def test_single_hop_and_multihop_do_not_hear_each_other() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A, multihop=True, max_hops=255)
+    async with a, b:
+        await asyncio.sleep(5)
+        assert (a.state, a.statistics.packets_received) == (BFDState.DOWN, 0)
+        assert not a.statistics.rejected
+
+
+@virtual_time()
+async def test_strange_packets_are_counted_and_change_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        journal = Journal(a)
+        await asyncio.sleep(0)
+        known = a._run.slot.discriminator if a._run else 0
+        with caplog.at_level("INFO"):
+            for _ in range(3):
+                forge(bus, b"short")
+                forge(bus, encode(STRANGE), source="192.0.2.66")
+                forge(bus, encode(STRANGE), ttl=254)
+                forge(bus, _naming(known + 1))
+                forge(bus, _naming(known), source="192.0.2.66")
+            await asyncio.sleep(0.01)
+        assert a.state is BFDState.UP
+        assert a.statistics.rejected == {
+            BFDRejectReason.LENGTH: 3,
+            BFDRejectReason.TTL: 3,
+            BFDRejectReason.SESSION: 3,
+        }
+        strangers = [r.getMessage() for r in caplog.records if "from 192.0.2.66" in r.getMessage()]
+        assert strangers == [
+            "BFD packets from 192.0.2.66 are dropped: session: got 0, want one of ours"
+        ]
+        assert a._run is not None
+        assert a._run.endpoint.strangers == {BFDRejectReason.SESSION: 3, BFDRejectReason.SOURCE: 3}
+        # One event a second for each reason.
+        await asyncio.sleep(1)
+        forge(bus, b"short")
+        await asyncio.sleep(0.01)
+    await journal.ended()
+    rejected = [notice for notice in journal.notices if isinstance(notice, BFDRejected)]
+    assert [(n.reason, n.count) for n in rejected if n.reason == "length"] == [
+        ("length", 1),
+        ("length", 3),
+    ]
+
+
+def _naming(discriminator: int) -> bytes:
+    """A packet that says Down and names a session."""
+    return encode(
+        ControlPacket(
+            state=BFDState.DOWN,
+            multiplier=3,
+            my_discriminator=5,
+            your_discriminator=discriminator,
+            desired_min_tx=1,
+            required_min_rx=1,
+        )
+    )
+
+
+@virtual_time()
+async def test_there_is_one_session_between_two_addresses() -> None:
+    bus = MemoryBus()
+    async with end(bus, name="core"):
+        with pytest.raises(HostError, match="runs here already, as 'core'"):
+            await end(bus).__aenter__()
+        # What was refused has left nothing behind.
+        async with end(bus, B, A):
+            pass
+
+
+@virtual_time()
+async def test_two_ways_to_one_neighbour_are_told_apart_by_the_own_address() -> None:
+    bus = MemoryBus()
+    near, far = bus.interface(A, "192.0.2.11"), bus.interface(B, "192.0.2.12")
+    first = BFDSession(B, interface=near, source=A)
+    second = BFDSession(B, interface=near, source="192.0.2.11")
+    back = BFDSession("192.0.2.11", interface=far, source=B)
+    async with first, second, back:
+        await second.wait_for(BFDState.UP)
+        await asyncio.sleep(5)
+        assert (first.state, first.statistics.packets_received) == (BFDState.DOWN, 0)
+
+
+@virtual_time()
+@pytest.mark.parametrize("exact_first", [True, False])
+async def test_a_first_packet_is_for_the_session_that_names_its_own_address(
+    exact_first: bool,
+) -> None:
+    bus = MemoryBus()
+    own = "192.0.2.11"
+    near, far = bus.interface(A, own), bus.interface(B)
+    exact, vague = BFDSession(B, interface=near, source=own), BFDSession(B, interface=near)
+    back = BFDSession(own, interface=far)
+    first, second = (exact, vague) if exact_first else (vague, exact)
+    async with first, second, back:
+        await exact.wait_for(BFDState.UP)
+        await asyncio.sleep(5)
+        assert (vague.state, vague.statistics.packets_received) == (BFDState.DOWN, 0)
+
+
+@virtual_time()
+async def test_an_address_that_is_not_there_is_refused() -> None:
+    bus = MemoryBus()
+    with pytest.raises(SourceMissing, match=r"192\.0\.2\.77"):
+        await end(bus, source="192.0.2.77").__aenter__()
+    with pytest.raises(SourceMissing, match="none of its family"):
+        await end(bus, other="2001:db8::2").__aenter__()
+
+
+@virtual_time()
+async def test_what_the_system_refuses_is_counted_and_tried_again() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        journal = Journal(a)
+        await asyncio.sleep(0)
+        assert a._run is not None
+        assert a._run.slot.sender is not None
+        send = a._run.slot.sender.send
+        a._run.slot.sender.send = _refuse  # type: ignore[method-assign]
+        await b.wait_for(BFDState.DOWN)
+        a._run.slot.sender.send = send  # type: ignore[method-assign]
+        await both_up(a, b)
+        assert a.statistics.send_errors >= 5
+    await journal.ended()
+    failed = [notice for notice in journal.notices if isinstance(notice, BFDSendFailed)]
+    assert failed[0].error == "[Errno 101] Network is unreachable"
+    assert len(failed) < a.statistics.send_errors
+
+
+def _refuse(_payload: bytes) -> None:
+    raise OSError(101, "Network is unreachable")
+
+
+@virtual_time()
+async def test_callbacks_may_do_anything() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    seen: list[str] = []
+
+    def hold(transition: BFDTransition) -> None:
+        seen.append(str(transition.state))
+        if transition.state is BFDState.UP:
+            a.admin_down()
+            assert a.state is BFDState.UP
+
+    a.on_transition(hold)
+    async with a, b:
+        await a.wait_for(BFDState.ADMIN_DOWN)
+        await asyncio.sleep(0)
+        assert seen[-2:] == ["Up", "AdminDown"]
+    c = end(bus)
+    c.on_transition(lambda change: c.close() if change.state is BFDState.UP else None)
+    c.open()
+    async with b:
+        await asyncio.sleep(3)
+        assert (c.state, b.remote_diagnostic) == (
+            BFDState.ADMIN_DOWN,
+            BFDDiagnostic.ADMIN_DOWN,
+        )
+        assert b.state is BFDState.DOWN
+
+
+@virtual_time()
+async def test_losing_packets_on_this_host_is_not_silence() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    async with a, b:
+        await both_up(a, b)
+        bus.cut(B, A, one_way=True)
+        for _ in range(5):
+            await asyncio.sleep(0.4)
+            assert a._run is not None
+            a._run.overflowed()
+        assert (a.state, a.statistics.losses) == (BFDState.UP, 5)
+        await asyncio.sleep(0.5)
+        assert a.state is BFDState.DOWN
+
+
+@virtual_time()
+async def test_before_it_runs_it_knows_nothing() -> None:
+    session = end(MemoryBus())
+    assert session.state is BFDState.ADMIN_DOWN
+    assert session.remote_state is BFDState.DOWN
+    assert (session.diagnostic, session.remote_diagnostic) == (BFDDiagnostic.NONE,) * 2
+    assert (session.detection_time, session.transmit_interval) == (None, None)
+    assert repr(session) == "<BFDSession '192.0.2.2' AdminDown>"
+    session.close()
+
+
+# --- a virtual router that follows a master watched by BFD ---------------------------------------
+
+
+def router(bus: MemoryBus, own: str, priority: int, bfd: BFDSession | None = None) -> VRRPInstance:
+    return VRRPInstance(
+        own, bus.interface(own), vrid=51, vips=["192.0.2.10/24"], priority=priority, bfd=bfd
+    )
+
+
+@virtual_time()
+async def test_a_backup_takes_over_from_an_unreachable_master_after_its_skew() -> None:
+    bus = MemoryBus()
+    watch, other = end(bus, B, A), end(bus)
+    async with router(bus, A, 150, other) as master, router(bus, B, 100, watch) as backup:
+        await master.wait_for(State.MASTER)
+        await both_up(watch, other)
+        assert backup.master == ip_address(A)
+        bus.crash(A)
+        crashed = now()
+        await backup.wait_for(State.MASTER)
+        # 0.4 to 0.5 s to detect it, and a skew of 0.609 s; without BFD it takes 3.609 s.
+        assert 0.99 < now() - crashed < 1.12
+        assert backup.last_transition is not None
+        assert str(backup.last_transition) == f"{B}: BACKUP -> MASTER: unreachable"
+        bus.restart(A)
+
+
+@virtual_time()
+async def test_an_advert_is_better_proof_than_bfd() -> None:
+    bus = MemoryBus()
+    watch, other = end(bus, B, A), end(bus)
+    async with router(bus, A, 150) as master, router(bus, B, 100, watch) as backup, other:
+        await master.wait_for(State.MASTER)
+        await both_up(watch, other)
+        # BFD alone falls silent.
+        assert other._run is not None
+        assert other._run.slot.sender is not None
+        other._run.slot.sender.send = lambda payload: None  # type: ignore[method-assign]
+        await watch.wait_for(BFDState.DOWN)
+        await asyncio.sleep(5)
+        assert backup.state is State.BACKUP
+        # A later silence has its usual length and reason.
+        bus.crash(A)
+        crashed = now()
+        await backup.wait_for(State.MASTER)
+        assert now() - crashed > 2.6
+        assert backup.last_transition is not None
+        assert backup.last_transition.reason == "no-response"
+        bus.restart(A)
+    assert watch.state is BFDState.ADMIN_DOWN
+
+
+@virtual_time()
+async def test_a_neighbour_that_is_not_the_master_does_not_matter() -> None:
+    bus = MemoryBus()
+    third = "192.0.2.3"
+    watch, other = end(bus, B, third), end(bus, third, B)
+    async with router(bus, A, 150), router(bus, B, 100, watch) as backup, other:
+        await both_up(watch, other)
+        await asyncio.sleep(5)
+        bus.crash(third)
+        await watch.wait_for(BFDState.DOWN)
+        await asyncio.sleep(5)
+        assert backup.state is State.BACKUP
+        bus.restart(third)
+
+
+@virtual_time()
+async def test_callbacks_outlive_a_run() -> None:
+    bus = MemoryBus()
+    a, b = end(bus), end(bus, B, A)
+    states: list[BFDState] = []
+    stop = a.on_transition(lambda change: states.append(change.state))
+    async with b:
+        for _ in range(2):
+            async with a:
+                await a.wait_for(BFDState.UP)
+        # Which of the two is Init on the way is a matter of who speaks first.
+        told = [state for state in states if state is not BFDState.INIT]
+        assert told == 2 * [BFDState.DOWN, BFDState.UP, BFDState.ADMIN_DOWN]
+        stop()
+        states.clear()
+        async with a:
+            await a.wait_for(BFDState.UP)
+    assert states == []

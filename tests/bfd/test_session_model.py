@@ -10,13 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from vrrpkit.bfd.notices import BFDTransition
-from vrrpkit.bfd.packet import BFDState, ControlPacket, decode, encode
-from vrrpkit.bfd.session import Session, SessionConfig
-from vrrpkit.bfd.vocabulary import (
+from vrrpkit.bfd.protocol.events import BFDTransition
+from vrrpkit.bfd.protocol.inputs import (
     AdminDown,
     AdminUp,
-    Event,
+    Input,
     PacketReceived,
     PacketsLost,
     Publish,
@@ -27,6 +25,8 @@ from vrrpkit.bfd.vocabulary import (
     TimerFired,
     Timers,
 )
+from vrrpkit.bfd.protocol.packet import BFDState, ControlPacket, decode, encode
+from vrrpkit.bfd.protocol.session import SessionConfig, SessionMachine
 
 TIMERS = st.builds(
     Timers,
@@ -54,20 +54,20 @@ class Pair(RuleBasedStateMachine):
     def begin(self, timers: tuple[Timers, Timers], passive: int | None, seed: int) -> None:
         chance = random.Random(seed).random
         self.ends = [
-            Session(
+            SessionMachine(
                 SessionConfig(name=str(side), timers=timers[side], passive=passive == side),
                 100 + side,
                 chance,
             )
             for side in (0, 1)
         ]
-        self.wires: list[deque[tuple[float, bytes]]] = [deque(), deque()]
+        self.transport: list[deque[tuple[float, bytes]]] = [deque(), deque()]
         self.held = [False, False]
         self.sent_at = [0.0, 0.0]
         for side in (0, 1):
             self.give(side, Start())
 
-    def give(self, side: int, event: Event) -> None:
+    def give(self, side: int, event: Input) -> None:
         session = self.ends[side]
         before = session.state
         sent: list[ControlPacket] = []
@@ -75,7 +75,7 @@ class Pair(RuleBasedStateMachine):
             match effect:
                 case SendPacket():
                     sent.append(effect.packet)
-                    self.wires[side].append((self.now + FLIGHT, encode(effect.packet)))
+                    self.transport[side].append((self.now + FLIGHT, encode(effect.packet)))
                 case Publish(notice=BFDTransition() as change):
                     assert change.previous is before
                     assert change.state is not before
@@ -85,7 +85,7 @@ class Pair(RuleBasedStateMachine):
         assert before is session.state
         self.check(side, event, sent)
 
-    def check(self, side: int, event: Event, sent: list[ControlPacket]) -> None:
+    def check(self, side: int, event: Input, sent: list[ControlPacket]) -> None:
         """What RFC 5880 asks of every packet."""
         session = self.ends[side]
         assert len(sent) <= 1
@@ -101,7 +101,7 @@ class Pair(RuleBasedStateMachine):
 
     def deliver(self, side: int) -> None:
         """Bring the next packet of one end to the other."""
-        _at, octets = self.wires[side].popleft()
+        _at, octets = self.transport[side].popleft()
         self.give(1 - side, PacketReceived(packet=decode(octets), at=self.now))
 
     # --- what may happen
@@ -123,19 +123,19 @@ class Pair(RuleBasedStateMachine):
 
     @rule(side=SIDES)
     def a_packet_arrives(self, side: int) -> None:
-        if self.wires[side]:
-            self.now = max(self.now, self.wires[side][0][0])
+        if self.transport[side]:
+            self.now = max(self.now, self.transport[side][0][0])
             self.deliver(side)
 
     @rule(side=SIDES)
     def a_packet_is_lost(self, side: int) -> None:
-        if self.wires[side]:
-            self.wires[side].popleft()
+        if self.transport[side]:
+            self.transport[side].popleft()
 
     @rule(side=SIDES)
     def a_packet_is_repeated(self, side: int) -> None:
-        if self.wires[side]:
-            self.wires[side].append(self.wires[side][0])
+        if self.transport[side]:
+            self.transport[side].append(self.transport[side][0])
 
     @rule(side=SIDES, timers=TIMERS)
     def somebody_wants_other_timers(self, side: int, timers: Timers) -> None:
@@ -156,7 +156,7 @@ class Pair(RuleBasedStateMachine):
         if farewell:
             self.give(side, Stop())
         config = old.config
-        self.ends[side] = Session(config, old.discriminator + 2, random.Random(1).random)
+        self.ends[side] = SessionMachine(config, old.discriminator + 2, random.Random(1).random)
         self.give(side, Retimed(old.timers))
         self.give(side, Start())
         self.held[side] = False
@@ -187,8 +187,8 @@ class Pair(RuleBasedStateMachine):
         while True:
             moments: list[tuple[float, int, bool]] = []
             for side in (0, 1):
-                if self.wires[side]:
-                    moments.append((max(self.wires[side][0][0], self.now), side, False))
+                if self.transport[side]:
+                    moments.append((max(self.transport[side][0][0], self.now), side, False))
                 deadline = self.ends[side].deadline
                 if deadline is not None:
                     moments.append((max(deadline, self.now), side, True))

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import attrs
 import pytest
 
-from vrrpkit.checks.base import Checker, DirectChecker, NetworkChecker, Report, Weight
-from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
-from vrrpkit.checks.scheduler import Check, Scheduler
+from vrrpkit.checks.base import CallbackChecker, Checker, Done, NetworkChecker, Weight
+from vrrpkit.checks.engine.scheduler import Check, CheckScheduler
+from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed
 from vrrpkit.testing import randomness
@@ -78,12 +78,12 @@ class ByTask(Checker):
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class ByCallback(DirectChecker):
+class ByCallback(CallbackChecker):
     script: Script
     warmup: float | None = 0
 
     def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+        self, target: Target, report: Done, loop: asyncio.AbstractEventLoop | None = None
     ) -> Callable[[], None]:
         answer = self.script.next()
         timer: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ class Notebook:
     stuck: list[tuple[float, CheckStuck]] = attrs.field(factory=list)
     not_made: list[tuple[float, CheckNotMade]] = attrs.field(factory=list)
 
-    def add(self, scheduler: Scheduler, checker: Checker, **options: bool) -> Check:
+    def add(self, scheduler: CheckScheduler, checker: Checker, **options: bool) -> Check:
         return scheduler.add(
             checker,
             TARGET,
@@ -150,7 +150,7 @@ async def run(
 ) -> tuple[Script, Notebook]:
     """Check for some seconds: what was asked, and what was told."""
     script, notes = Script(answers), Notebook()
-    async with Scheduler(random=randomness()) as scheduler:
+    async with CheckScheduler(random=randomness()) as scheduler:
         notes.add(scheduler, kind(script=script, **schedule), alpha=alpha)
         await asyncio.sleep(seconds)
     return script, notes

@@ -22,7 +22,7 @@ from checks.scripts import (
     Reaching,
     Script,
 )
-from vrrpkit.checks.base import Checker, DirectChecker, NetworkChecker, Report, Weight
+from vrrpkit.checks.base import CallbackChecker, Checker, Done, NetworkChecker, Weight
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.testing import virtual_time
@@ -112,28 +112,28 @@ def test_one_that_checks_nothing_is_refused(kind: type[Checker]) -> None:
 def test_checks_any_target_and_calls_nobody_by_default() -> None:
     Plain().validate(PORTLESS)
     assert Plain().attach(TARGET, lambda: None) is None
-    assert str(Plain().way(TARGET)) == "192.0.2.1:80"
+    assert str(Plain().endpoint(TARGET)) == "192.0.2.1:80"
 
 
 # --- network ------------------------------------------------------------------------------------
 
 
 def test_goes_to_the_server_unless_it_is_told_a_way() -> None:
-    assert str(Reaching().way(TARGET)) == "192.0.2.1:80"
-    way = Reaching(
+    assert str(Reaching().endpoint(TARGET)) == "192.0.2.1:80"
+    endpoint = Reaching(
         address="198.51.100.7",  # type: ignore[arg-type]
         port=8080,
         source="198.51.100.1",  # type: ignore[arg-type]
         source_port=99,
         interface="eth1",
         fwmark=7,
-    ).way(TARGET)
-    assert (str(way), str(way.source), way.source_port) == (
+    ).endpoint(TARGET)
+    assert (str(endpoint), str(endpoint.source), endpoint.source_port) == (
         "198.51.100.7:8080",
         "198.51.100.1",
         99,
     )
-    assert (way.interface, way.fwmark) == ("eth1", 7)
+    assert (endpoint.interface, endpoint.fwmark) == ("eth1", 7)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ async def test_a_direct_checker_that_is_cancelled_abandons_its_attempt() -> None
 @virtual_time()
 async def test_a_direct_checker_may_report_twice_to_no_effect() -> None:
     @attrs.frozen(kw_only=True)
-    class Twice(DirectChecker):
+    class Twice(CallbackChecker):
         def begin(
-            self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+            self, target: Target, report: Done, loop: asyncio.AbstractEventLoop | None = None
         ) -> Callable[[], None]:
             report(None)
             report(CheckFailed("too late"))
@@ -228,4 +228,4 @@ async def test_a_direct_checker_may_report_twice_to_no_effect() -> None:
 
 def test_begin_is_for_subclasses() -> None:
     with pytest.raises(NotImplementedError):
-        DirectChecker().begin(TARGET, lambda outcome: None)
+        CallbackChecker().begin(TARGET, lambda outcome: None)

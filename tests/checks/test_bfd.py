@@ -11,10 +11,10 @@ import pytest
 from bfd.ends import A, B, end
 from checks.scripts import elapsed
 from vrrpkit import ConfigError, MemoryBus, Target
-from vrrpkit.bfd.packet import BFDState
+from vrrpkit.bfd.protocol.packet import BFDState
 from vrrpkit.checks.bfd import BFDChecker
-from vrrpkit.checks.notices import CheckResult
-from vrrpkit.checks.scheduler import Check, Scheduler
+from vrrpkit.checks.engine.scheduler import Check, CheckScheduler
+from vrrpkit.checks.events import CheckResult
 from vrrpkit.testing import virtual_time
 
 SERVER = Target(ip_address(B), 80, "web")
@@ -26,7 +26,7 @@ class Notes:
     def __init__(self) -> None:
         self.results: list[tuple[float, CheckResult]] = []
 
-    def add(self, scheduler: Scheduler, checker: BFDChecker, target: Target) -> Check:
+    def add(self, scheduler: CheckScheduler, checker: BFDChecker, target: Target) -> Check:
         return scheduler.add(
             checker, target, on_result=lambda result: self.results.append((elapsed(), result))
         )
@@ -48,7 +48,7 @@ def checker(bus: MemoryBus, **options: Any) -> BFDChecker:
 async def test_a_server_is_healthy_while_its_session_is_up() -> None:
     bus = MemoryBus()
     notes = Notes()
-    async with Scheduler() as scheduler, end(bus, B, A) as server:
+    async with CheckScheduler() as scheduler, end(bus, B, A) as server:
         check = notes.add(scheduler, checker(bus, interval=30), SERVER)
         await server.wait_for(BFDState.UP)
         await asyncio.sleep(1)
@@ -76,7 +76,7 @@ async def test_a_new_session_is_waited_for_and_a_silent_server_is_not_for_ever()
     bus = MemoryBus()
     bus.interface(B)
     notes = Notes()
-    async with Scheduler() as scheduler:
+    async with CheckScheduler() as scheduler:
         notes.add(scheduler, checker(bus, interval=1, timeout=2), SERVER)
         await asyncio.sleep(3.5)
         assert notes.times == [2, 3]
@@ -90,7 +90,7 @@ async def test_a_new_session_is_waited_for_and_a_silent_server_is_not_for_ever()
 async def test_servers_of_one_address_share_a_session() -> None:
     bus = MemoryBus()
     notes = Notes()
-    async with Scheduler() as scheduler, end(bus, B, A) as server:
+    async with CheckScheduler() as scheduler, end(bus, B, A) as server:
         one = notes.add(scheduler, checker(bus, interval=1), SERVER)
         two = notes.add(scheduler, checker(bus, interval=2), Target(ip_address(B), 443, "tls"))
         await server.wait_for(BFDState.UP)
@@ -109,7 +109,7 @@ async def test_what_keeps_the_session_from_running_is_a_result_and_is_tried_agai
     bus = MemoryBus()
     notes = Notes()
     own = end(bus, name="of the program")
-    async with Scheduler() as scheduler, end(bus, B, A):
+    async with CheckScheduler() as scheduler, end(bus, B, A):
         async with own:
             check = notes.add(scheduler, checker(bus, interval=1), SERVER)
             await asyncio.sleep(0.1)

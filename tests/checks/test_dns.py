@@ -15,9 +15,9 @@ import pytest
 from checks import datagrams, hostile
 from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from checks.privileges import unprivileged
-from checks.test_dns_message import record, said
+from checks.protocol.test_dns_message import record, said
 from vrrpkit.checks.dns import DNSChecker
-from vrrpkit.checks.poller import Poller
+from vrrpkit.checks.io.poller import Poller
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 
@@ -128,10 +128,15 @@ async def test_no_answer() -> None:
 
 def test_port() -> None:
     somewhere = ip_address("192.0.2.1")
-    for port, given, way in [(None, None, 53), (5353, None, 5353), (5353, 54, 54), (0, None, 53)]:
+    for port, given, endpoint in [
+        (None, None, 53),
+        (5353, None, 5353),
+        (5353, 54, 54),
+        (0, None, 53),
+    ]:
         checker = DNSChecker(port=given)
         checker.validate(Target(somewhere, port))
-        assert checker.way(Target(somewhere, port)).port == way
+        assert checker.endpoint(Target(somewhere, port)).port == endpoint
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from blockbuster import blockbuster_ctx
 from checks.attempts import descriptors
 from vrrpkit import CheckFailed, CheckResult, ConfigError, CouldNotAsk, Target, Weight
 from vrrpkit.checks import file as module
+from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.file import FileChecker, read_number
-from vrrpkit.checks.scheduler import Scheduler
 
 TARGET = Target(ip_address("10.0.0.1"), 8080)
 LIMIT = 2**31 - 1
@@ -94,7 +94,7 @@ def test_one_that_is_being_written_says_nothing_yet(path: Path) -> None:
     fill()
 
     async def main() -> None:
-        async with Scheduler() as scheduler:
+        async with CheckScheduler() as scheduler:
             scheduler.add(
                 FileChecker(path, interval=0.02, warmup=0), TARGET, on_result=results.append
             )
@@ -132,10 +132,12 @@ def test_a_change_is_noticed_at_once_and_nothing_blocks(path: Path) -> None:
                 await came.wait()
 
         checker = FileChecker(path, interval=3600, warmup=0, retry=0)
-        async with Scheduler() as scheduler, asyncio.timeout(20):
+        async with CheckScheduler() as scheduler, asyncio.timeout(20):
             with blockbuster_ctx("vrrpkit") as blockbuster:
                 # Where a link leads to is on a local disk.
-                blockbuster.functions["os.readlink"].can_block_in("vrrpkit/watch.py", "_walk")
+                blockbuster.functions["os.readlink"].can_block_in(
+                    "vrrpkit/linux/inotify.py", "_walk"
+                )
                 check = scheduler.add(checker, TARGET, on_result=take)
                 await becomes(True, lambda: None)
                 await becomes(False, change)
@@ -175,7 +177,7 @@ def test_without_inotify_it_is_read_at_its_intervals(
                 done.set()
 
         checker = FileChecker(path, interval=0.01, warmup=0, retry=0)
-        async with Scheduler() as scheduler, asyncio.timeout(20):
+        async with CheckScheduler() as scheduler, asyncio.timeout(20):
             scheduler.add(checker, TARGET, on_result=take)
             await done.wait()
 

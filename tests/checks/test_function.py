@@ -10,8 +10,8 @@ import pytest
 
 from checks.scripts import TARGET, Notebook
 from vrrpkit.checks.base import Weight
+from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.function import FunctionChecker
-from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.testing import virtual_time
@@ -106,7 +106,7 @@ def test_equal_functions_make_equal_checkers() -> None:
 @virtual_time()
 async def test_runs_on_the_scheduler() -> None:
     notes = Notebook()
-    async with Scheduler() as scheduler:
+    async with CheckScheduler() as scheduler:
         notes.add(
             scheduler, FunctionChecker(partial(probe_of, "db"), interval=2, warmup=0, retry=0)
         )

@@ -15,8 +15,8 @@ import pytest
 from checks import hostile
 from checks.attempts import PASSED, attempt, collect, descriptors, real_sockets, until
 from vrrpkit.checks.http import URL, HTTPChecker
-from vrrpkit.checks.poller import Poller
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.io.poller import Poller
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
 
 SHORT = 0.2
@@ -200,16 +200,16 @@ async def test_another_port_is_in_the_host_header() -> None:
 
 def test_the_link_of_ours_is_not() -> None:
     checker = HTTPChecker()
-    way = Way(ip_address("fe80::5%eth0"), 8080)
-    assert way.authority(checker.usual_port) == "[fe80::5]:8080"
+    endpoint = Endpoint(ip_address("fe80::5%eth0"), 8080)
+    assert endpoint.authority(checker.usual_port) == "[fe80::5]:8080"
 
 
 def test_the_usual_port_is_not() -> None:
-    from vrrpkit.checks.target import Way
+    from vrrpkit.checks.target import Endpoint
 
     checker = HTTPChecker()
     for address, port, host in (("192.0.2.1", 80, "192.0.2.1"), ("::1", 81, "[::1]:81")):
-        assert Way(ip_address(address), port).authority(checker.usual_port) == host
+        assert Endpoint(ip_address(address), port).authority(checker.usual_port) == host
 
 
 @real_sockets
@@ -405,7 +405,7 @@ def test_is_a_value() -> None:
 def test_parser_and_tls_are_loaded_only_when_needed() -> None:
     code = (
         "import sys, vrrpkit.checks.http as http; http.HTTPChecker('/');"
-        "print([name for name in ('h11', 'vrrpkit.checks.tls') if name in sys.modules])"
+        "print([name for name in ('h11', 'vrrpkit.checks.io.tls') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -18,11 +18,11 @@ from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, re
 from checks.privileges import unprivileged
 from host.kernel import Net
 from strategies import quick
+from vrrpkit.checks.io.poller import Poller
 from vrrpkit.checks.ping import IP_HEADER, PingChecker, answered, request
-from vrrpkit.checks.poller import Poller
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError, PermissionMissing
-from vrrpkit.host.netns import Namespace
+from vrrpkit.linux.netns import Namespace
 
 SHORT = 0.2
 LOOPBACK = {4: Target(ip_address("127.0.0.1")), 6: Target(ip_address("::1"), 80)}
@@ -259,8 +259,8 @@ async def test_nobody_may_ping(net: Net, family: int) -> None:
         PingChecker().begin(LOOPBACK[family], collect(outcomes))
     namespace.close()
     assert caught.value.capability == "CAP_NET_RAW"
-    way = PingChecker().way(LOOPBACK[family])
-    assert outcomes == [f"asking {way} failed: {caught.value}"]
+    endpoint = PingChecker().endpoint(LOOPBACK[family])
+    assert outcomes == [f"asking {endpoint} failed: {caught.value}"]
 
 
 @pytest.mark.parametrize("groups", ["1 0", "0 4294967294"])
@@ -347,4 +347,4 @@ def test_bad_values(options: dict[str, Any], says: str) -> None:
 
 
 def test_has_no_port() -> None:
-    assert str(PingChecker().way(LOOPBACK[6])) == "[::1]"
+    assert str(PingChecker().endpoint(LOOPBACK[6])) == "[::1]"

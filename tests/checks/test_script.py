@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from vrrpkit import CheckFailed, CheckResult, ConfigError, Target, Weight
-from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.script import ScriptChecker
-from vrrpkit.errors import CouldNotAsk, Untrusted
-from vrrpkit.process import Command
-from vrrpkit.trouble import own_trouble
+from vrrpkit.commands.command import Command
+from vrrpkit.errors import CouldNotAsk, UntrustedCommand
+from vrrpkit.local_errors import own_trouble
 
 TARGET = Target(ip_address("10.0.0.1"), 8080, "web1")
 BARE = Target(ip_address("::1"))
@@ -112,7 +112,7 @@ def test_exit_0_on_the_term_of_the_timeout_has_failed(tmp_path: Path) -> None:
             warmup=0,
             retry=0,
         )
-        async with Scheduler() as scheduler, asyncio.timeout(20):
+        async with CheckScheduler() as scheduler, asyncio.timeout(20):
             scheduler.add(checker, TARGET, on_result=take)
             await done.wait()
 
@@ -151,7 +151,7 @@ def test_one_that_vanishes_fails(tmp_path: Path) -> None:
     checker = ScriptChecker([str(path)])
     assert ask(checker) is None
     path.unlink()
-    with pytest.raises(Untrusted, match="No such file"):
+    with pytest.raises(UntrustedCommand, match="No such file"):
         ask(checker)
 
 

@@ -18,7 +18,7 @@ from checks import hostile
 from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from checks.certificates import Authority
 from checks.privileges import unprivileged
-from vrrpkit.checks.poller import Poller
+from vrrpkit.checks.io.poller import Poller
 from vrrpkit.checks.smtp import SMTPChecker
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
@@ -396,10 +396,10 @@ async def test_source(family: int) -> None:
 
 def test_port() -> None:
     somewhere = ip_address("192.0.2.1")
-    for port, given, way in [(None, None, 25), (587, None, 587), (587, 26, 26)]:
+    for port, given, endpoint in [(None, None, 25), (587, None, 587), (587, 26, 26)]:
         checker = SMTPChecker(port=given)
         checker.validate(Target(somewhere, port))
-        assert checker.way(Target(somewhere, port)).port == way
+        assert checker.endpoint(Target(somewhere, port)).port == endpoint
 
 
 @real_sockets
@@ -453,7 +453,7 @@ def test_checkers_load_nothing_but_what_they_use() -> None:
         "import sys\n"
         "import vrrpkit.checks.dns, vrrpkit.checks.ping, vrrpkit.checks.smtp, vrrpkit.checks.udp\n"
         "vrrpkit.checks.smtp.SMTPChecker()\n"
-        "third = {'aiosmtplib', 'dpkt', 'h11', 'pyroute2', 'vrrpkit.checks.tls'}\n"
+        "third = {'aiosmtplib', 'dpkt', 'h11', 'pyroute2', 'vrrpkit.checks.io.tls'}\n"
         "print(sorted(third & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

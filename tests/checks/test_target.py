@@ -12,15 +12,15 @@ import pytest
 from checks.attempts import descriptors
 from checks.privileges import unprivileged
 from vrrpkit.checks import target
-from vrrpkit.checks.target import EPHEMERAL, Target, Way, leads_back
+from vrrpkit.checks.target import EPHEMERAL, Endpoint, Target, is_self_connection
 from vrrpkit.errors import ConfigError, PermissionMissing
 
 HERE = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
 families = pytest.mark.parametrize("family", [4, 6])
 
 
-def opened(way: Way) -> tuple[str, int]:
-    with way.socket(socket.SOCK_DGRAM) as sock:
+def opened(endpoint: Endpoint) -> tuple[str, int]:
+    with endpoint.socket(socket.SOCK_DGRAM) as sock:
         assert not sock.getblocking()
         return cast(tuple[str, int], sock.getsockname()[:2])
 
@@ -29,32 +29,35 @@ def opened(way: Way) -> tuple[str, int]:
 def test_source(family: int) -> None:
     unbound = {4: "0.0.0.0", 6: "::"}[family]
     here = HERE[family]
-    assert opened(Way(here, 9)) == (unbound, 0)
-    address, port = opened(Way(here, 9, source=here))
+    assert opened(Endpoint(here, 9)) == (unbound, 0)
+    address, port = opened(Endpoint(here, 9, source=here))
     assert (address, port > 0) == (str(here), True)
-    assert opened(Way(here, 9, source_port=port)) == (unbound, port)
-    assert opened(Way(here, 9, source=here, source_port=port)) == (str(here), port)
+    assert opened(Endpoint(here, 9, source_port=port)) == (unbound, port)
+    assert opened(Endpoint(here, 9, source=here, source_port=port)) == (str(here), port)
 
 
 @pytest.mark.parametrize(
-    ("way", "says"),
+    ("endpoint", "says"),
     [
-        (Way(HERE[4], 9, source=ip_address("192.0.2.1")), "from 192.0.2.1: Cannot assign"),
-        (Way(HERE[6], 9, source=ip_address("2001:db8::1"), source_port=50009), r":50009: Cannot"),
-        (Way(HERE[4], 9, interface="nowhere7"), "interface 'nowhere7': No such device"),
+        (Endpoint(HERE[4], 9, source=ip_address("192.0.2.1")), "from 192.0.2.1: Cannot assign"),
+        (
+            Endpoint(HERE[6], 9, source=ip_address("2001:db8::1"), source_port=50009),
+            r":50009: Cannot",
+        ),
+        (Endpoint(HERE[4], 9, interface="nowhere7"), "interface 'nowhere7': No such device"),
     ],
 )
-def test_what_is_not_here(way: Way, says: str) -> None:
+def test_what_is_not_here(endpoint: Endpoint, says: str) -> None:
     before = descriptors()
     with pytest.raises(OSError, match=says):
-        opened(way)
+        opened(endpoint)
     assert descriptors() == before
 
 
 def test_a_mark_needs_a_capability() -> None:
     before = descriptors()
     with unprivileged(), pytest.raises(PermissionMissing, match="fwmark=7 needs it") as caught:
-        opened(Way(HERE[4], 9, fwmark=7))
+        opened(Endpoint(HERE[4], 9, fwmark=7))
     assert caught.value.capability == "CAP_NET_ADMIN"
     assert descriptors() == before
 
@@ -70,39 +73,39 @@ def test_an_interface_needed_a_capability_before_linux_5_7() -> None:
 
 
 def test_is_shown_as_urls_write_it() -> None:
-    assert str(Way(HERE[6], 80)) == "[::1]:80"
-    assert str(Way(HERE[4], None)) == "127.0.0.1"
-    assert Way(HERE[4], None).destination == ("127.0.0.1", 0)
+    assert str(Endpoint(HERE[6], 80)) == "[::1]:80"
+    assert str(Endpoint(HERE[4], None)) == "127.0.0.1"
+    assert Endpoint(HERE[4], None).destination == ("127.0.0.1", 0)
 
 
 def test_a_link_local_address_goes_by_its_link() -> None:
     number = socket.if_nametoindex("lo")
     for link in ("lo", str(number)):
-        way = Way(ip_address(f"fe80::5%{link}"), 80)
-        assert way.sockaddr == ("fe80::5", 80, 0, number)
-        assert str(way) == f"[fe80::5%{link}]:80"
+        endpoint = Endpoint(ip_address(f"fe80::5%{link}"), 80)
+        assert endpoint.sockaddr == ("fe80::5", 80, 0, number)
+        assert str(endpoint) == f"[fe80::5%{link}]:80"
         # The other side is not told of our link.
-        assert (way.host, way.authority(80), way.authority(443)) == (
+        assert (endpoint.host, endpoint.authority(80), endpoint.authority(443)) == (
             *("fe80::5", "[fe80::5]"),
             "[fe80::5]:80",
         )
     with pytest.raises(OSError, match="no interface with this name"):
-        _ = Way(ip_address("fe80::5%nowhere7"), 80).sockaddr
-    assert Way(HERE[6], 80).sockaddr == ("::1", 80)
-    assert Way(HERE[4], None).sockaddr == ("127.0.0.1", 0)
-    assert Way(HERE[4], 8080).authority(80) == "127.0.0.1:8080"
+        _ = Endpoint(ip_address("fe80::5%nowhere7"), 80).sockaddr
+    assert Endpoint(HERE[6], 80).sockaddr == ("::1", 80)
+    assert Endpoint(HERE[4], None).sockaddr == ("127.0.0.1", 0)
+    assert Endpoint(HERE[4], 8080).authority(80) == "127.0.0.1:8080"
 
 
 def test_a_connection_that_is_gone_leads_nowhere() -> None:
     with socket.socket() as sock:
-        assert not leads_back(Way(HERE[4], EPHEMERAL), sock)
+        assert not is_self_connection(Endpoint(HERE[4], EPHEMERAL), sock)
 
 
 def test_a_target_takes_text_and_objects() -> None:
     assert Target("192.0.2.1", 80) == Target(ip_address("192.0.2.1"), 80)
     assert Target("2001:db8::1").address == ip_address("2001:db8::1")
     # A link-local server is found by its link.
-    assert str(Target(ip_address("fe80::1%eth0"), 65535).way) == "[fe80::1%eth0]:65535"
+    assert str(Target(ip_address("fe80::1%eth0"), 65535).endpoint) == "[fe80::1%eth0]:65535"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from checks import hostile
 from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
-from vrrpkit.checks import connection
-from vrrpkit.checks.poller import Poller
+from vrrpkit.checks.io import tcp
+from vrrpkit.checks.io.poller import Poller
 from vrrpkit.checks.target import EPHEMERAL, Target
 from vrrpkit.checks.tcp import TCPChecker
 from vrrpkit.errors import ConfigError
@@ -167,7 +167,7 @@ async def test_interrupted_while_sending() -> None:
 @real_sockets
 async def test_exactly_what_is_read_at_once() -> None:
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"x" * connection.CHUNK)
+        writer.write(b"x" * tcp.CHUNK)
         await asyncio.sleep(0.05)
         writer.write(b"end")
 
@@ -302,10 +302,10 @@ async def test_an_error_in_a_conversation_ends_the_attempt() -> None:
 
     outcomes: list[object] = []
     async with hostile.serving(hostile.cut(b"something", wait=False)) as server:
-        way = TCPChecker().way(server.target)
-        connection.connect(way, Broken(), collect(outcomes))
+        endpoint = TCPChecker().endpoint(server.target)
+        tcp.connect(endpoint, Broken(), collect(outcomes))
         await until(lambda: len(outcomes) == 1)
-        connection.connect(way, Undecided(), collect(outcomes))
+        tcp.connect(endpoint, Undecided(), collect(outcomes))
         await until(lambda: len(outcomes) == 2)
         assert outcomes == ["broken", f"{server.target} closed the connection"]
 
@@ -316,7 +316,7 @@ async def test_no_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(24, "Too many open files")
 
     outcomes: list[object] = []
-    monkeypatch.setattr("vrrpkit.checks.target.Way.socket", refuse)
+    monkeypatch.setattr("vrrpkit.checks.target.Endpoint.socket", refuse)
     TCPChecker().begin(Target(ip_address("127.0.0.1"), 9), collect(outcomes))
     assert outcomes == ["cannot connect to 127.0.0.1:9: Too many open files"]
 

@@ -14,7 +14,7 @@ import pytest
 from checks import datagrams
 from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets, until
 from checks.privileges import unprivileged
-from vrrpkit.checks.poller import Poller
+from vrrpkit.checks.io.poller import Poller
 from vrrpkit.checks.target import Target
 from vrrpkit.checks.udp import UDPChecker
 from vrrpkit.errors import ConfigError

@@ -14,8 +14,8 @@ import pytest
 import vrrpkit
 from checks.scripts import Plain, Reaching
 from vrrpkit import ConfigError, Target, Weight
-from vrrpkit.checks.http_rules import URL
-from vrrpkit.process import Command
+from vrrpkit.checks.protocol.http import URL
+from vrrpkit.commands.command import Command
 
 
 async def healthy(target: Target) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vrrpkit.host.netns import Namespace
-from vrrpkit.host.sysctl import read_proc
+from vrrpkit.linux.netns import Namespace
+from vrrpkit.linux.sysctl import read_proc
 from vrrpkit.values import VIP
 
 _numbers = itertools.count(1)

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrrpkit.host import messages, netlink, nfnetlink, processes, route_notices
-from vrrpkit.host.netlink import HEADER, Message
-from vrrpkit.host.notices import AddressRecord, parse_address_notice, parse_link
+from vrrpkit.host.links import requests
+from vrrpkit.host.links.records import AddressRecord, parse_address_notice, parse_link
+from vrrpkit.host.routing import records
+from vrrpkit.linux import netlink, nfnetlink, procevents
+from vrrpkit.linux.netlink import HEADER, Message
 from vrrpkit.values import VIP
 
 ADDRESS = struct.pack("=BBBBI", 2, 24, 0, 0, 7)
@@ -25,11 +27,11 @@ EVENT = bytes(16 + 20)
 DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "address": (parse_address_notice, [ADDRESS, SIX]),
     "link": (parse_link, [LINK]),
-    "route": (route_notices.parse_route, [ROUTE, b"\x0a" + ROUTE[1:]]),
-    "rule": (route_notices.parse_rule, [RULE, b"\x0a" + RULE[1:]]),
-    "link of routes": (lambda payload: route_notices.parse_link_notice(16, payload), [LINK]),
+    "route": (records.parse_route, [ROUTE, b"\x0a" + ROUTE[1:]]),
+    "rule": (records.parse_rule, [RULE, b"\x0a" + RULE[1:]]),
+    "link of routes": (lambda payload: records.parse_link_notice(16, payload), [LINK]),
     "nftables": (lambda data: list(nfnetlink._tables(data)), [b"\x30\0\0\0\0\x0a"]),
-    "process": (processes.changed_by, [EVENT + bytes([1, 0, 0, 0]), EVENT + bytes([2, 0, 0, 0])]),
+    "process": (procevents.changed_by, [EVENT + bytes([1, 0, 0, 0]), EVENT + bytes([2, 0, 0, 0])]),
     "messages": (lambda data: list(netlink._messages(data)), [HEADER.pack(16, 20, 0, 0, 0)]),
     "error": (
         lambda payload: netlink._problem(Message(2, 0x300, 1, payload)),
@@ -64,11 +66,11 @@ def test_whatever_counts_as_an_address_is_one(head: bytes, payload: bytes) -> No
     record = parse_address_notice(head + payload)
     if record is not None:
         assert str(record)
-        assert messages.delete_found(record)
+        assert requests.delete_found(record)
 
 
 def test_what_is_well_formed_is_read() -> None:
-    told = bytes(messages.add_address(VIP("192.0.2.10/24"), None))[16:]
+    told = bytes(requests.add_address(VIP("192.0.2.10/24"), None))[16:]
     record = parse_address_notice(told)
     assert isinstance(record, AddressRecord)
     assert (record.key, record.marked) == ((VIP("192.0.2.10").address.packed, 24), True)
@@ -78,14 +80,14 @@ def test_what_is_well_formed_is_read() -> None:
 def test_what_is_cut_short_is_nothing(cut: int) -> None:
     assert parse_address_notice(ADDRESS[:cut]) is None
     assert parse_link(LINK[:cut]) is None
-    assert route_notices.parse_route(ROUTE[:cut]) is None
-    assert route_notices.parse_rule(RULE[:cut]) is None
-    assert route_notices.parse_link_notice(16, LINK[:cut]) is None
+    assert records.parse_route(ROUTE[:cut]) is None
+    assert records.parse_rule(RULE[:cut]) is None
+    assert records.parse_link_notice(16, LINK[:cut]) is None
 
 
 @pytest.mark.parametrize("length", [3, 5, 16])
 def test_an_address_of_another_length_is_none(length: int) -> None:
     wrong = struct.pack("=HH", 4 + length, 2) + bytes(length) + bytes(-length % 4)
     assert parse_address_notice(ADDRESS + wrong) is None
-    assert route_notices.parse_route(ROUTE + struct.pack("=HH", 4 + length, 1) + bytes(20)) is None
-    assert route_notices.parse_rule(RULE + struct.pack("=HH", 4 + length, 1) + bytes(20)) is None
+    assert records.parse_route(ROUTE + struct.pack("=HH", 4 + length, 1) + bytes(20)) is None
+    assert records.parse_rule(RULE + struct.pack("=HH", 4 + length, 1) + bytes(20)) is None

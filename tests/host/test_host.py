@@ -21,14 +21,14 @@ from blockbuster import blockbuster_ctx
 
 from host.kernel import OWN, Listener, Net, heard, until
 from vrrpkit.errors import Closed, HostError
-from vrrpkit.host import messages, notices
-from vrrpkit.host.announcer import gratuitous_arp, unsolicited_na
+from vrrpkit.host.announce.frames import gratuitous_arp, unsolicited_na
 from vrrpkit.host.host import Host
-from vrrpkit.host.interface import KernelInterface
-from vrrpkit.host.leftovers import SETTLE
-from vrrpkit.host.messages import add_address
-from vrrpkit.host.netlink import Netlink
-from vrrpkit.host.netns import Namespace
+from vrrpkit.host.kernel_interface import KernelInterface
+from vrrpkit.host.links import records, requests
+from vrrpkit.host.links.requests import add_address
+from vrrpkit.host.liveness import SETTLE
+from vrrpkit.linux.netlink import Netlink
+from vrrpkit.linux.netns import Namespace
 from vrrpkit.values import VIP, Announcements
 
 V4, V6 = VIP("192.0.2.10"), VIP("2001:db8::a")
@@ -146,16 +146,17 @@ def test_never_blocks(net: Net) -> None:
     async def main() -> None:
         listener = Listener()
         with blockbuster_ctx("vrrpkit") as blockbuster:
-            # What it takes to run nft, see the tests of vrrpkit.process: local disk, vfork, /proc.
+            # What it takes to run nft, see the tests of vrrpkit.commands.command: local disk,
+            # vfork, /proc.
             for function, file, caller in (
-                ("os.stat", "vrrpkit/host/nft.py", "program"),
-                ("os.access", "vrrpkit/host/nft.py", "program"),
-                ("os.readlink", "vrrpkit/host/nft.py", "program"),
-                ("os.stat", "vrrpkit/process.py", "_look"),
-                ("os.readlink", "vrrpkit/process.py", "_look"),
+                ("os.stat", "vrrpkit/host/firewall/nft.py", "program"),
+                ("os.access", "vrrpkit/host/firewall/nft.py", "program"),
+                ("os.readlink", "vrrpkit/host/firewall/nft.py", "program"),
+                ("os.stat", "vrrpkit/commands/command.py", "_look"),
+                ("os.readlink", "vrrpkit/commands/command.py", "_look"),
                 ("os.read", "subprocess.py", "_execute_child"),
-                ("os.listdir", "vrrpkit/processgroup.py", "_living"),
-                ("io.BufferedReader.read", "vrrpkit/processgroup.py", "_lives"),
+                ("os.listdir", "vrrpkit/commands/process.py", "_living"),
+                ("io.BufferedReader.read", "vrrpkit/commands/process.py", "_lives"),
             ):
                 blockbuster.functions[function].can_block_in(file, caller)
             async with opened(net) as interface:
@@ -296,12 +297,12 @@ def test_what_our_own_removal_takes_along_is_put_back(net: Net) -> None:
 
 def left_by_keepalived(net: Net, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put an address on as keepalived does from its version 2.3 on; no older iproute2 can."""
-    monkeypatch.setattr(messages, "MARK", notices.KEEPALIVED)
+    monkeypatch.setattr(requests, "MARK", records.KEEPALIVED)
     namespace = Namespace(net.name)
-    request = messages.add_address(VIP(text), None)
+    request = requests.add_address(VIP(text), None)
     monkeypatch.undo()
     with namespace.inside():
-        messages.set_index(request, socket.if_nametoindex("eth0"))
+        requests.set_index(request, socket.if_nametoindex("eth0"))
     netlink = Netlink(namespace)
     netlink.request(request)
     netlink.close()

@@ -12,9 +12,9 @@ import pytest
 
 from host.kernel import Net
 from vrrpkit.errors import ConfigError, InterfaceMissing, KernelRefused, VRRPKitError
-from vrrpkit.host.memory import MemoryBus, MemoryInterface
-from vrrpkit.host.routes import Route, Rule
-from vrrpkit.host.static import PACE, RETRY, StaticAddresses
+from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface
+from vrrpkit.host.static import PACE, RETRY, StaticNetwork
+from vrrpkit.routes.route import Route, Rule
 from vrrpkit.testing.virtual import virtual_time
 from vrrpkit.values import VIP
 
@@ -33,8 +33,8 @@ class Machine:
             "eth2": self.bus.interface("198.51.100.1", name="eth2"),
         }
 
-    def static(self, addresses: Any = (ADDRESS,), **options: Any) -> StaticAddresses:
-        return StaticAddresses(addresses, interfaces=self.interfaces, **options)
+    def static(self, addresses: Any = (ADDRESS,), **options: Any) -> StaticNetwork:
+        return StaticNetwork(addresses, interfaces=self.interfaces, **options)
 
     def has(self, address: str, dev: str = "eth1") -> bool:
         return self.interfaces[dev].holds(ip_address(address))
@@ -187,7 +187,7 @@ async def test_what_was_there_before_stays() -> None:
 
 
 def test_text_makes_ordinary_addresses() -> None:
-    first, second = StaticAddresses(
+    first, second = StaticNetwork(
         ["2001:db8::7/64 dev eth1", VIP("2001:db8::8/64", dev="eth1")]
     ).addresses
     # Preferred as a source, and checked for duplicates; a VIP is as it says.
@@ -221,7 +221,7 @@ def test_text_makes_ordinary_addresses() -> None:
 )
 def test_bad_options(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        StaticAddresses(**options)
+        StaticNetwork(**options)
 
 
 @virtual_time()
@@ -256,7 +256,7 @@ def test_in_a_real_kernel(net: Net) -> None:
     ]
 
     async def main() -> None:
-        static = StaticAddresses(addresses, routes=routes, rules=[RULE], netns=net.name)
+        static = StaticNetwork(addresses, routes=routes, rules=[RULE], netns=net.name)
         async with static:
             found = net.addresses("eth1")
             assert found["192.0.2.7/24"]["label"] == "eth1:web"
@@ -292,9 +292,9 @@ def test_an_interface_that_comes_later(net: Net, caplog: pytest.LogCaptureFixtur
 
     async def main() -> None:
         with pytest.raises(InterfaceMissing, match="up0"):
-            async with StaticAddresses(["192.0.2.7/24 dev up0"], netns=net.name):
+            async with StaticNetwork(["192.0.2.7/24 dev up0"], netns=net.name):
                 pytest.fail("entered")
-        static = StaticAddresses(["192.0.2.7/24 dev up0"], netns=net.name, wait_for_interface=True)
+        static = StaticNetwork(["192.0.2.7/24 dev up0"], netns=net.name, wait_for_interface=True)
         async with static:
             assert static.missing == ("192.0.2.7/24 dev up0",)
             net.ip("link add up0 type veth peer name up1")
@@ -316,11 +316,11 @@ def test_an_interface_that_comes_later(net: Net, caplog: pytest.LogCaptureFixtur
 @pytest.mark.system
 def test_routes_alone_in_a_real_kernel(net: Net) -> None:
     async def main() -> None:
-        async with StaticAddresses(routes=["10.0.0.0/8 via 198.51.100.9"], netns=net.name):
+        async with StaticNetwork(routes=["10.0.0.0/8 via 198.51.100.9"], netns=net.name):
             assert "proto 112" in net.ip("route")
         assert "proto 112" not in net.ip("route")
         with pytest.raises(KernelRefused, match="Network is unreachable"):
-            async with StaticAddresses(routes=["10.0.0.0/8 via 203.0.113.1"], netns=net.name):
+            async with StaticNetwork(routes=["10.0.0.0/8 via 203.0.113.1"], netns=net.name):
                 pytest.fail("entered")
 
     asyncio.run(main())

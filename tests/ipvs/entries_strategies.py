@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from vrrpkit.ipvs.addresses import destination_key, service_keys
-from vrrpkit.ipvs.diff import Wanted
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.model.diff import Wanted
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys
+from vrrpkit.ipvs.model.entries import (
     Destination,
     DestinationEntry,
     DestinationKey,

@@ -14,7 +14,8 @@ import attrs
 import pytest
 
 from vrrpkit.errors import ConfigError, KernelRefused, ModuleMissing
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table
+from vrrpkit.ipvs.model.entries import (
     AddDestination,
     AddService,
     DeleteDestination,
@@ -31,7 +32,6 @@ from vrrpkit.ipvs.entries import (
     Tunnel,
     TunnelType,
 )
-from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
 
 SCHEDULERS = (
     *("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vrrpkit.ipvs.entries import Forward
+from vrrpkit.ipvs.model.entries import Forward
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 

@@ -15,14 +15,16 @@ import pytest
 
 from ipvs.table_contract import GONE, HERE, WEB, destination, numbers
 from vrrpkit.errors import ConfigError, HostError, KernelRefused, ModuleMissing, PermissionMissing
-from vrrpkit.host import capabilities
-from vrrpkit.host.netlink import Message
-from vrrpkit.host.netns import Namespace
-from vrrpkit.ipvs import decode, kernel, messages
-from vrrpkit.ipvs import numbers as n
-from vrrpkit.ipvs.entries import AddDestination, DeleteDestination, Destination
-from vrrpkit.ipvs.kernel import KernelTable
-from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
+from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table
+from vrrpkit.ipvs.kernel import constants as n
+from vrrpkit.ipvs.kernel import records
+from vrrpkit.ipvs.kernel import requests as ipvs_requests
+from vrrpkit.ipvs.kernel import table as ipvs_table
+from vrrpkit.ipvs.kernel.table import KernelTable
+from vrrpkit.ipvs.model.entries import AddDestination, DeleteDestination, Destination
+from vrrpkit.linux import capabilities
+from vrrpkit.linux.netlink import Message
+from vrrpkit.linux.netns import Namespace
 
 FAMILY = 28
 
@@ -41,8 +43,8 @@ DAEMON = bytes.fromhex("09010000 1c000300 08000100 01000000 07000200 6c6f0000 08
 
 def shown(wanted: Destination) -> Message:
     """A real server as the kernel lists it."""
-    sent = bytes(messages.operation(FAMILY, AddDestination(WEB, wanted)))
-    nested = sent[sent.index(messages.about(WEB)) + len(messages.about(WEB)) + 4 :]
+    sent = bytes(ipvs_requests.operation(FAMILY, AddDestination(WEB, wanted)))
+    nested = sent[sent.index(ipvs_requests.about(WEB)) + len(ipvs_requests.about(WEB)) + 4 :]
     none = b"".join(attribute(kind, bytes(4)) for kind in (7, 8, 9))
     return Message(FAMILY, 2, 1, bytes([5, 1, 0, 0]) + attribute(n.ATTR_DEST, nested + none))
 
@@ -74,7 +76,7 @@ class Played:
 
 
 class Netlink:
-    """A socket to it, with the methods of :class:`vrrpkit.host.netlink.Netlink`."""
+    """A socket to it, with the methods of :class:`vrrpkit.linux.netlink.Netlink`."""
 
     def __init__(self, played: Played) -> None:
         self._played = played
@@ -111,8 +113,8 @@ class Netlink:
 def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
     """Every table is the played kernel's."""
     played = Played()
-    monkeypatch.setattr(kernel, "Netlink", played.open)
-    monkeypatch.setattr(kernel, "time", played)
+    monkeypatch.setattr(ipvs_table, "Netlink", played.open)
+    monkeypatch.setattr(ipvs_table, "time", played)
     monkeypatch.setattr(capabilities, "_effective", lambda: -1)
     yield played
     assert played.sockets == 0
@@ -134,8 +136,8 @@ def test_the_capability_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_kernel_without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real controller is asked, for a family that no kernel has."""
-    nobody = messages.which_family("VRRPKIT-NOBODY")
-    monkeypatch.setattr(messages, "which_family", lambda name: nobody)
+    nobody = ipvs_requests.which_family("VRRPKIT-NOBODY")
+    monkeypatch.setattr(ipvs_requests, "which_family", lambda name: nobody)
     monkeypatch.setattr(capabilities, "_effective", lambda: -1)
     gc.collect()
     before = set(os.listdir("/proc/self/fd"))
@@ -147,10 +149,10 @@ def test_a_kernel_without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_real_controller_knows_itself() -> None:
     namespace = Namespace()
-    netlink = kernel.Netlink(namespace, 16)
+    netlink = ipvs_table.Netlink(namespace, 16)
     try:
-        answer = netlink.get(n.CONTROLLER, messages.which_family("nlctrl"))
-        assert decode.family(answer.payload) == n.CONTROLLER
+        answer = netlink.get(n.CONTROLLER, ipvs_requests.which_family("nlctrl"))
+        assert records.family(answer.payload) == n.CONTROLLER
     finally:
         netlink.close()
         namespace.close()
@@ -283,7 +285,7 @@ def test_a_service_that_is_not_understood_is_not_there(
 
 def test_a_list_that_is_always_interrupted_is_taken_as_it_is(played: Played) -> None:
     assert read(played, [[(False, [FIRST])]]) == NAMES[:1]
-    assert played.listed == 2 * (kernel.READ_TRIES + 1)
+    assert played.listed == 2 * (ipvs_table.READ_TRIES + 1)
 
 
 def test_a_change_of_ours_interrupts_too(played: Played) -> None:
@@ -347,7 +349,7 @@ def test_many_go_in_chunks(played: Played) -> None:
 
 
 def test_a_slow_kernel_gets_smaller_chunks(played: Played) -> None:
-    played.pause = 2 * kernel.TURN
+    played.pause = 2 * ipvs_table.TURN
     apply(played, 64 + 32 + 16 + 8 + 4 + 2 + 1 + 1)
     assert played.chunks == [64, 32, 16, 8, 4, 2, 1, 1]
 

@@ -13,11 +13,11 @@ import pytest
 
 from vrrpkit import FunctionChecker, RealServer, VirtualServer
 from vrrpkit.checks.target import Target
-from vrrpkit.hurry import hurry
-from vrrpkit.ipvs.addresses import destination_key, service_keys
-from vrrpkit.ipvs.entries import AddDestination, DeleteDestination, DeleteService
-from vrrpkit.ipvs.memory import MemoryTable
-from vrrpkit.ipvs.notices import ServerDrained
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys
+from vrrpkit.ipvs.model.entries import AddDestination, DeleteDestination, DeleteService
+from vrrpkit.ipvs.model.events import ServerDrained
+from vrrpkit.lifecycle.shutdown import hurry
 from vrrpkit.testing import virtual_time
 from vrrpkit.testing.checks import ScriptedChecker
 

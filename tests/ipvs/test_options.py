@@ -11,17 +11,17 @@ import pytest
 from vrrpkit import ConfigError
 from vrrpkit.checks.ping import PingChecker
 from vrrpkit.checks.tcp import TCPChecker
-from vrrpkit.ipvs.entries import SCHEDULERS, Forward, Tunnel, TunnelType
-from vrrpkit.ipvs.memory import MemoryTable
-from vrrpkit.ipvs.options import Options
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.entries import SCHEDULERS, Forward, Tunnel, TunnelType
+from vrrpkit.ipvs.options import VirtualServerConfig
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 
 GUE = Tunnel(type=TunnelType.GUE, port=5555)
 
 
-def options(**changes: Any) -> Options:
+def options(**changes: Any) -> VirtualServerConfig:
     usual: dict[str, Any] = {"services": "192.0.2.10:80", "servers": ["10.0.0.1:80"]}
-    return Options(**(usual | changes))
+    return VirtualServerConfig(**(usual | changes))
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -264,13 +264,15 @@ def test_the_virtual_server_passes_everything_on() -> None:
         "poll_interval": 3.0,
     }
     web = VirtualServer("192.0.2.10:80/udp", servers=["10.0.0.1"], **given)
-    assert web.options == Options(services="192.0.2.10:80/udp", servers=["10.0.0.1"], **given)
+    assert web.options == VirtualServerConfig(
+        services="192.0.2.10:80/udp", servers=["10.0.0.1"], **given
+    )
     assert web.options.state_file == Path("/run/web.json")
     (service,) = web.options.entries
     assert (service.scheduler, service.flags) == ("sh", {"sh-port"})
     assert (service.persistence, service.granularity) == (50, 24)
     ((member, checks, target, alpha),) = [
-        (e.member, e.checks, e.target, e.alpha) for e in web.options.enlisted
+        (e.member, e.checks, e.target, e.alpha) for e in web.options.configured_server
     ]
     assert (member.weight, member.forward, member.tunnel) == (3, Forward.TUN, GUE)
     assert (member.inhibit_on_failure, alpha, checks) == (True, True, (checker,))
@@ -311,7 +313,7 @@ def test_a_real_server_says_it_for_itself() -> None:
             RealServer("10.0.0.2", check=(), alpha=False),
         ],
     )
-    a, b = made.enlisted
+    a, b = made.configured_server
     assert (a.member.name, a.member.weight, a.member.forward) == ("a", 0, Forward.DR)
     assert (a.member.upper, a.member.lower, a.member.inhibit_on_failure) == (9, 3, False)
     assert (a.alpha, a.checks, a.target.name) == (False, (own,), "a")
@@ -321,7 +323,7 @@ def test_a_real_server_says_it_for_itself() -> None:
 def test_a_target_without_one_port_has_none() -> None:
     checker = PingChecker()
     made = options(services="192.0.2.10:80,443", servers=["10.0.0.1"], check=checker)
-    assert made.enlisted[0].target.port is None
+    assert made.configured_server[0].target.port is None
     assert made.enlist(RealServer("10.0.0.2:81")).target.port == 81
 
 

@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from vrrpkit.ipvs.addresses import destination_key, service_keys
-from vrrpkit.ipvs.diff import diff
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.model.cache import TableCache
+from vrrpkit.ipvs.model.diff import diff
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys
+from vrrpkit.ipvs.model.entries import (
     WEIGHT_LIMIT,
     Destination,
     DestinationKey,
@@ -19,9 +20,8 @@ from vrrpkit.ipvs.entries import (
     ServiceEntry,
     ServiceKey,
 )
-from vrrpkit.ipvs.mirror import Mirror
-from vrrpkit.ipvs.notices import PoolNotice, QuorumDown, QuorumUp, ServerDown, ServerUp
-from vrrpkit.ipvs.pool import Adopted, Member, Pool, ServerState
+from vrrpkit.ipvs.model.events import PoolEvent, QuorumDown, QuorumUp, ServerDown, ServerUp
+from vrrpkit.ipvs.model.pool import Adopted, Member, Pool, ServerState
 
 NAMES = "abc"
 CHECKS = 2
@@ -85,11 +85,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.quorate = False
         self.pool.start(0.0)
         self.table: dict[DestinationKey, Destination] = {}
-        self.mirror = Mirror()
-        self.mirror.learn({KEY: ServiceEntry(service=SERVICE)})
+        self.cache = TableCache()
+        self.cache.learn({KEY: ServiceEntry(service=SERVICE)})
         self.follow([])
 
-    def follow(self, notices: list[PoolNotice]) -> None:
+    def follow(self, notices: list[PoolEvent]) -> None:
         """Take in what the pool says, and carry it out on a table, step by step."""
         for notice in notices:
             if isinstance(notice, ServerUp):
@@ -111,11 +111,11 @@ class PoolMachine(RuleBasedStateMachine):
         )
         will = any(destination.weight for destination in self.table.values())
         for operation in operations:
-            self.mirror.carried_out(operation)
+            self.cache.carried_out(operation)
             assert self.served() or not (served and will), "nobody would have served"
 
     def entry(self) -> ServiceEntry:
-        entry = self.mirror.get(KEY)
+        entry = self.cache.get(KEY)
         assert entry is not None
         return entry
 

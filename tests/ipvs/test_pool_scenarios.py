@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from vrrpkit import VRRPKitError
-from vrrpkit.ipvs.addresses import service_keys
-from vrrpkit.ipvs.entries import AddDestination, DeleteDestination, Operation
-from vrrpkit.ipvs.memory import MemoryTable
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.endpoints import service_keys
+from vrrpkit.ipvs.model.entries import AddDestination, DeleteDestination, Operation
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.ipvs.status import VirtualServerState
 from vrrpkit.testing import ScriptedChecker, run_virtual

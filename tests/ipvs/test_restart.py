@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from vrrpkit import HostError
-from vrrpkit.ipvs.addresses import destination_key, service_keys
-from vrrpkit.ipvs.entries import AddDestination, AddService, Destination, Operation, Service
-from vrrpkit.ipvs.memory import MemoryTable
-from vrrpkit.ipvs.pool import ServerState
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys
+from vrrpkit.ipvs.model.entries import AddDestination, AddService, Destination, Operation, Service
+from vrrpkit.ipvs.model.pool import ServerState
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.ipvs.status import VirtualServerState
 from vrrpkit.testing import virtual_time

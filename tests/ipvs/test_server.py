@@ -13,9 +13,9 @@ import pytest
 
 from vrrpkit import Closed, ConfigError, MemoryBus, State, VRRPInstance, VRRPKitError
 from vrrpkit.checks.base import Checker, Weight
+from vrrpkit.checks.engine.scheduler import CheckScheduler
+from vrrpkit.checks.events import CheckResult
 from vrrpkit.checks.function import FunctionChecker
-from vrrpkit.checks.notices import CheckResult
-from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import (
     DuplicateService,
@@ -24,8 +24,9 @@ from vrrpkit.errors import (
     ModuleMissing,
     PermissionMissing,
 )
-from vrrpkit.ipvs.addresses import destination_key, service_keys
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys
+from vrrpkit.ipvs.model.entries import (
     AddDestination,
     AddService,
     DeleteDestination,
@@ -37,8 +38,7 @@ from vrrpkit.ipvs.entries import (
     ServiceEntry,
     ServiceKey,
 )
-from vrrpkit.ipvs.memory import MemoryTable
-from vrrpkit.ipvs.pool import Pool, ServerState
+from vrrpkit.ipvs.model.pool import Pool, ServerState
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.ipvs.statefile import StateFile
 from vrrpkit.ipvs.status import VirtualServerState
@@ -400,7 +400,7 @@ async def test_a_check_that_is_stuck_is_told() -> None:
 
 @virtual_time()
 async def test_a_scheduler_of_its_own() -> None:
-    async with Scheduler(max_concurrent=1) as scheduler:
+    async with CheckScheduler(max_concurrent=1) as scheduler:
         async with server(MemoryTable(), check=checker(), check_scheduler=scheduler):
             assert scheduler.checks == 2
         assert scheduler.checks == 0

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from vrrpkit.errors import HostError
-from vrrpkit.ipvs.addresses import service_keys
-from vrrpkit.ipvs.adoption import LIFETIME, Memory, Remembered
-from vrrpkit.ipvs.statefile import LARGEST, Record, StateFile
+from vrrpkit.ipvs.model.adoption import LIFETIME, PoolMemory, Remembered
+from vrrpkit.ipvs.model.endpoints import service_keys
+from vrrpkit.ipvs.statefile import LARGEST, StateFile, StateRecord
 
 WEB = service_keys(["192.0.2.10:80/tcp", "[2001:db8::1]:53/udp", "fwmark 7 (IPv6)"])
 DNS = service_keys("192.0.2.10:53/udp")
@@ -84,9 +84,9 @@ def test_a_damaged_file_is_empty_and_said_so(
     assert StateFile(path).read("web") == frozenset(WEB)
 
 
-def memory(at: float, name: str = "a") -> Memory:
+def memory(at: float, name: str = "a") -> PoolMemory:
     known = Remembered(endpoint="10.0.0.1:80", described=1, configured=2, disabled=True)
-    return Memory(at=at, quorate=True, servers={name: known})
+    return PoolMemory(at=at, quorate=True, servers={name: known})
 
 
 def test_what_is_known_of_servers_has_a_place_of_its_own(path: Path) -> None:
@@ -200,17 +200,21 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 class TestRecord:
     def test_what_an_earlier_run_left_stays_on_record_until_it_is_gone(self, path: Path) -> None:
-        Record(path, "web").keep(WEB)
-        record = Record(path, "web")
+        StateRecord(path, "web").keep(WEB)
+        record = StateRecord(path, "web")
         assert record.inherit(frozenset(WEB[:1])) == set(WEB[1:])
         assert StateFile(path).read("web") == frozenset(WEB)
         record.keep(WEB[:1])
-        assert Record(path, "web").inherit(frozenset(WEB[:1])) == set()
+        assert StateRecord(path, "web").inherit(frozenset(WEB[:1])) == set()
 
     def test_one_of_a_program_is_on_record_under_a_name(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, again, other = Record(path, "web"), Record(path, "web"), Record(path, "other")
+        first, again, other = (
+            StateRecord(path, "web"),
+            StateRecord(path, "web"),
+            StateRecord(path, "other"),
+        )
         first.open()
         other.open()
         with pytest.raises(HostError, match=r"on record in .* as 'web': give one of them another"):
@@ -219,7 +223,7 @@ class TestRecord:
         path.parent.mkdir()
         monkeypatch.chdir(path.parent)
         with pytest.raises(HostError, match="another name"):
-            Record(Path(path.name), "web").open()
+            StateRecord(Path(path.name), "web").open()
         first.close()
         first.close()
         again.open()
@@ -227,16 +231,16 @@ class TestRecord:
         other.close()
 
     def test_without_a_file_nothing_is_known(self) -> None:
-        record = Record(None, "web")
+        record = StateRecord(None, "web")
         record.open()
-        Record(None, "web").open()
+        StateRecord(None, "web").open()
         assert record.inherit(frozenset(WEB)) == set()
         record.keep(WEB)
 
     def test_what_cannot_be_kept_is_logged(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        Record(tmp_path, "web").keep(WEB)
+        StateRecord(tmp_path, "web").keep(WEB)
         assert "web: state file" in caplog.text
         with pytest.raises(HostError):
-            Record(tmp_path, "web").inherit(frozenset(WEB))
+            StateRecord(tmp_path, "web").inherit(frozenset(WEB))

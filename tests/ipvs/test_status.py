@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from vrrpkit import Closed, ConfigError, MemoryBus, VRRPInstance
-from vrrpkit.checks.notices import CheckResult
-from vrrpkit.ipvs.memory import MemoryTable
+from vrrpkit.checks.events import CheckResult
+from vrrpkit.ipvs.memory.table import MemoryTable
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.testing import virtual_time
 from vrrpkit.testing.checks import ScriptedChecker

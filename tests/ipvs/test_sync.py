@@ -13,9 +13,9 @@ import pytest
 
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance, VRRPKitError
 from vrrpkit.errors import HostError, KernelRefused
-from vrrpkit.ipvs.memory import MemoryTable
+from vrrpkit.ipvs.base import SyncDaemon, SyncRole
+from vrrpkit.ipvs.memory.table import MemoryTable
 from vrrpkit.ipvs.sync import ConnectionSync, SyncRefused
-from vrrpkit.ipvs.table import SyncDaemon, SyncRole
 from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.syncgroup import SyncGroup
 
@@ -244,7 +244,7 @@ async def test_one_on_each_table() -> None:
 @virtual_time()
 async def test_by_default_it_is_the_table_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     table = MemoryTable()
-    monkeypatch.setattr("vrrpkit.ipvs.kernel.KernelTable.current", lambda: table)
+    monkeypatch.setattr("vrrpkit.ipvs.kernel.table.KernelTable.current", lambda: table)
     async with ConnectionSync("eth1"):
         assert await roles(table) == {MASTER, BACKUP}
 

@@ -26,8 +26,8 @@ from vrrpkit.checks.function import FunctionChecker
 from vrrpkit.checks.http import HTTPChecker
 from vrrpkit.checks.target import Target
 from vrrpkit.checks.tcp import TCPChecker
-from vrrpkit.ipvs.entries import Tunnel, TunnelType
-from vrrpkit.ipvs.kernel import KernelTable
+from vrrpkit.ipvs.kernel.table import KernelTable
+from vrrpkit.ipvs.model.entries import Tunnel, TunnelType
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 from vrrpkit.ipvs.sync import ConnectionSync
 from vrrpkit.notify.fifo import NotifyFIFO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from ipvs.table_contract import SCHEDULERS
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.model.entries import (
     Destination,
     DestinationKey,
     Forward,

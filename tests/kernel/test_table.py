@@ -26,8 +26,9 @@ from ipvs import table_contract as contract
 from ipvs.table_contract import MARK, WEB, WEB6, destination, done, key
 from kernel.table_strategies import entries
 from vrrpkit.errors import KernelRefused, ModuleMissing
-from vrrpkit.host.netns import Namespace
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table
+from vrrpkit.ipvs.kernel.table import KernelTable
+from vrrpkit.ipvs.model.entries import (
     AddDestination,
     AddService,
     DeleteDestination,
@@ -40,8 +41,7 @@ from vrrpkit.ipvs.entries import (
     Tunnel,
     TunnelType,
 )
-from vrrpkit.ipvs.kernel import KernelTable
-from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table
+from vrrpkit.linux.netns import Namespace
 
 pytestmark = pytest.mark.kernel
 
@@ -413,7 +413,7 @@ def test_each_namespace_has_a_table(net: Net) -> None:
 
 OPENS = """
 import asyncio
-from vrrpkit.ipvs.kernel import KernelTable
+from vrrpkit.ipvs.kernel.table import KernelTable
 asyncio.run(KernelTable().open())
 """
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from host.kernel import Net
-from vrrpkit.events import EventsLost
-from vrrpkit.ipvs.entries import Operation, Tunnel, TunnelType
-from vrrpkit.ipvs.kernel import KernelTable
-from vrrpkit.ipvs.notices import Notice, TableRefused, TableRepaired
+from vrrpkit.ipvs.kernel.table import KernelTable
+from vrrpkit.ipvs.model.entries import Operation, Tunnel, TunnelType
+from vrrpkit.ipvs.model.events import TableRefused, TableRepaired, VirtualServerEvent
 from vrrpkit.ipvs.server import RealServer, VirtualServer
+from vrrpkit.publishing import EventsLost
 
 pytestmark = pytest.mark.kernel
 
@@ -82,9 +82,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-async def watched(web: VirtualServer) -> list[Notice | EventsLost]:
+async def watched(web: VirtualServer) -> list[VirtualServerEvent | EventsLost]:
     """What the kernel refused, and what had to be put right, while a virtual server ran."""
-    found: list[Notice | EventsLost] = []
+    found: list[VirtualServerEvent | EventsLost] = []
 
     async def read() -> None:
         found.extend(

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from vrrpkit.notify.mail import Mail
+from vrrpkit.notify.mail.notifier import Mail
 
 ADDRESS = "127.0.0.1"
 
@@ -84,7 +84,7 @@ class Server:
         return "250 OK"
 
     @property
-    def letters(self) -> list[tuple[Envelope, EmailMessage]]:
+    def mail_messages(self) -> list[tuple[Envelope, EmailMessage]]:
         """What came, with its envelope."""
         return list(zip(self.envelopes, self.mails, strict=True))
 

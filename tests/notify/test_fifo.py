@@ -11,7 +11,7 @@ import pytest
 
 from vrrpkit import ConfigError, HostError, MemoryBus, State, VRRPInstance
 from vrrpkit.notify.fifo import NotifyFIFO
-from vrrpkit.notify.words import Word
+from vrrpkit.notify.model.keepalived import Notification
 from vrrpkit.testing import virtual_time
 
 
@@ -73,7 +73,7 @@ def test_nobody_reads_and_nobody_waits(tmp_path: Path, caplog: pytest.LogCapture
 
     async def main() -> list[str]:
         attachment = fifo.attach(None)
-        word = Word(kind="INSTANCE", name="x" * 100, state="MASTER", priority=1)
+        word = Notification(kind="INSTANCE", name="x" * 100, state="MASTER", priority=1)
         for _ in range(2000):
             fifo.write(word)
         assert fifo.dropped > 1000
@@ -104,8 +104,8 @@ def test_priorities_are_told_when_asked_for_only(tmp_path: Path) -> None:
 
     async def main() -> list[str]:
         attachment = fifo.attach(None)
-        fifo.write(Word(kind="INSTANCE", name="a", state="BACKUP_PRIORITY", priority=1))
-        fifo.write(Word(kind="GROUP", name="g", state="FAULT"))
+        fifo.write(Notification(kind="INSTANCE", name="a", state="BACKUP_PRIORITY", priority=1))
+        fifo.write(Notification(kind="GROUP", name="g", state="FAULT"))
         lines = read(path)
         await attachment.close()
         return lines
@@ -114,11 +114,11 @@ def test_priorities_are_told_when_asked_for_only(tmp_path: Path) -> None:
 
 
 def test_lines_of_servers() -> None:
-    server = Word(
+    server = Notification(
         kind="RS", name="[10.0.0.1]:tcp:8080", of="[192.0.2.10]:tcp:80", state="DOWN", reason="x"
     )
     assert server.line == "RS [10.0.0.1]:tcp:8080 [192.0.2.10]:tcp:80 DOWN"
-    assert Word(kind="VS", name="[192.0.2.10]:tcp:80", state="UP").line == (
+    assert Notification(kind="VS", name="[192.0.2.10]:tcp:80", state="UP").line == (
         "VS [192.0.2.10]:tcp:80 UP"
     )
 
@@ -188,7 +188,7 @@ def test_what_is_opened_is_what_was_looked_at(
         fifo = NotifyFIFO(path, mode=0o666)
         monkeypatch.setattr(os, "fstat", exchange)
         attachment = fifo.attach(None)
-        fifo.write(Word(kind="GROUP", name="g", state="MASTER"))
+        fifo.write(Notification(kind="GROUP", name="g", state="MASTER"))
         await attachment.close()
 
     asyncio.run(main())
@@ -202,7 +202,7 @@ def test_a_pipe_that_somebody_replaces_or_removes_is_followed(tmp_path: Path) ->
     fifo = NotifyFIFO(path, mode=0o640)
 
     def tell(state: str) -> None:
-        fifo.write(Word(kind="GROUP", name="g", state=state))
+        fifo.write(Notification(kind="GROUP", name="g", state=state))
 
     async def main() -> None:
         attachment = fifo.attach(None)
@@ -234,7 +234,7 @@ def test_a_file_in_its_place_is_left_alone_and_complained_of_once(
         path.unlink()
         path.write_text("mine")
         for _ in range(3):
-            fifo.write(Word(kind="GROUP", name="g", state="MASTER"))
+            fifo.write(Notification(kind="GROUP", name="g", state="MASTER"))
         await attachment.close()
 
     asyncio.run(main())
@@ -248,7 +248,7 @@ def test_what_waited_goes_to_the_pipe_that_is_there_now(tmp_path: Path) -> None:
 
     async def main() -> list[str]:
         attachment = fifo.attach(None)
-        word = Word(kind="INSTANCE", name="x" * 900, state="MASTER", priority=1)
+        word = Notification(kind="INSTANCE", name="x" * 900, state="MASTER", priority=1)
         while not fifo.waiting:
             fifo.write(word)
         path.unlink()
@@ -269,7 +269,9 @@ def test_a_name_of_any_length_and_kind_leaves_the_line_whole(tmp_path: Path) -> 
     async def main() -> list[str]:
         attachment = fifo.attach(None)
         for name in ("\U0001f600" * 5000, "\udc80 \x00\u2028 Zürich"):
-            fifo.write(Word(kind="INSTANCE", name=name, state="MASTER_RX_LOWER_PRI", priority=254))
+            fifo.write(
+                Notification(kind="INSTANCE", name=name, state="MASTER_RX_LOWER_PRI", priority=254)
+            )
         lines = read(path)
         await attachment.close()
         return lines

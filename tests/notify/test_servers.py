@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vrrpkit import Hook, RealServer, VirtualServer
-from vrrpkit.events import Attachment, Notifier
-from vrrpkit.ipvs.memory import MemoryTable
-from vrrpkit.ipvs.notices import QuorumDown, QuorumUp, ServerDown, ServerUp
+from vrrpkit import NotifyFunction, RealServer, VirtualServer
+from vrrpkit.ipvs.memory.table import MemoryTable
+from vrrpkit.ipvs.model.events import QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.notify.fifo import NotifyFIFO
-from vrrpkit.notify.letters import Fields, fields_of
+from vrrpkit.notify.model.mail import Fields, fields_of
 from vrrpkit.notify.scripts import NotifyScripts
+from vrrpkit.publishing import Attachment, Notifier
 from vrrpkit.testing import ScriptedChecker, virtual_time
 
 A, B = "10.0.0.1:8080", "10.0.0.2:8080"
@@ -34,14 +34,14 @@ class Letters(Notifier):
 
 
 class _Letters:
-    def __init__(self, letters: Letters, subject: object) -> None:
-        self._letters = letters
+    def __init__(self, mail_messages: Letters, subject: object) -> None:
+        self._mail_messages = mail_messages
         self._subject = subject
 
     def tell(self, event: object) -> None:
         found = fields_of(event, self._subject, "lb1", 0)
         if found is not None:
-            self._letters.written.append(found)
+            self._mail_messages.written.append(found)
 
     async def close(self) -> None:
         """Nothing waits."""
@@ -104,10 +104,10 @@ async def test_the_lines_of_the_fifo(tmp_path: Path) -> None:
 
 @virtual_time()
 async def test_what_mail_says() -> None:
-    letters, checker = Letters(), checking()
-    async with server(checker, letters, sorry="10.0.0.9:80"):
+    mail_messages, checker = Letters(), checking()
+    async with server(checker, mail_messages, sorry="10.0.0.9:80"):
         await life(checker)
-    assert letters.subjects == [
+    assert mail_messages.subjects == [
         "Virtualserver [192.0.2.10]:tcp:80 - UP",
         "Realserver [10.0.0.1]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - DOWN",
         "Realserver [10.0.0.2]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - DOWN",
@@ -116,7 +116,7 @@ async def test_what_mail_says() -> None:
         "Virtualserver [192.0.2.10]:tcp:80 - UP",
         "Realserver [10.0.0.2]:tcp:8080 of virtual server [192.0.2.10]:tcp:80 - UP",
     ]
-    first, down, _, lost, up, gained, _ = letters.written
+    first, down, _, lost, up, gained, _ = mail_messages.written
     assert first["reason"] == "weight 2"
     assert "connection refused" in down["reason"]
     assert (down["state"], lost["state"], up["state"]) == ("DOWN", "DOWN", "UP")
@@ -128,28 +128,33 @@ async def test_what_mail_says() -> None:
 
 @virtual_time()
 async def test_one_letter_for_all_services_and_no_header_out_of_a_reason() -> None:
-    letters, checker = Letters(), checking()
+    mail_messages, checker = Letters(), checking()
     services = ["192.0.2.10:80", "192.0.2.10:443"]
     servers = [RealServer("10.0.0.1", name="first"), B]
-    async with server(checker, letters, services=services, servers=servers):
+    async with server(checker, mail_messages, services=services, servers=servers):
         await asyncio.sleep(3)
         checker.fails("first", "no\r\nBcc: victim@example.net")
         await asyncio.sleep(3)
-    assert letters.subjects[1] == ("Realserver [10.0.0.1]:tcp:0 of virtual server [web]:0 - DOWN")
-    assert not any("\n" in text or "\r" in text for text in letters.written[1].values())
+    assert mail_messages.subjects[1] == (
+        "Realserver [10.0.0.1]:tcp:0 of virtual server [web]:0 - DOWN"
+    )
+    assert not any("\n" in text or "\r" in text for text in mail_messages.written[1].values())
 
 
 @virtual_time()
 async def test_a_firewall_mark_and_ipv6() -> None:
-    letters, checker = Letters(), checking()
+    mail_messages, checker = Letters(), checking()
     async with server(
-        checker, letters, services=(), fwmark=7, family=6, servers=["[2001:db8::1]:80"]
+        checker, mail_messages, services=(), fwmark=7, family=6, servers=["[2001:db8::1]:80"]
     ):
         await asyncio.sleep(3)
         checker.fails("[2001:db8::1]:80")
         await asyncio.sleep(3)
-    assert "Virtualserver FWM 7 - DOWN" in letters.subjects
-    assert letters.subjects[1] == "Realserver [2001:db8::1]:none:80 of virtual server FWM 7 - DOWN"
+    assert "Virtualserver FWM 7 - DOWN" in mail_messages.subjects
+    assert (
+        mail_messages.subjects[1]
+        == "Realserver [2001:db8::1]:none:80 of virtual server FWM 7 - DOWN"
+    )
 
 
 @virtual_time()
@@ -162,7 +167,7 @@ async def test_a_slow_hook_hears_the_newest_state_of_each_server() -> None:
             await asyncio.sleep(60)
             heard.append(str(event))
 
-    async with server(checker, Hook(slow, timeout=None)):
+    async with server(checker, NotifyFunction(slow, timeout=None)):
         for _ in range(4):
             await life(checker)
         await asyncio.sleep(600)
@@ -185,7 +190,7 @@ async def test_a_slow_hook_misses_no_server_of_a_pool_that_goes_down_as_one() ->
             await asyncio.sleep(0.1)
             heard.append(event.server if isinstance(event, ServerDown) else "quorum")
 
-    async with server(checker, Hook(slow), servers=names):
+    async with server(checker, NotifyFunction(slow), servers=names):
         await asyncio.sleep(5)
         for name in names:
             checker.fails(name)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vrrpkit import Hook, MemoryTable, NotifyFIFO, ServerDown, VirtualServer
-from vrrpkit.notify.words import word_of
+from vrrpkit import MemoryTable, NotifyFIFO, NotifyFunction, ServerDown, VirtualServer
+from vrrpkit.notify.model.keepalived import notification_of
 from vrrpkit.testing import ScriptedChecker, virtual_time
 
 
@@ -19,7 +19,7 @@ async def test_a_pool_of_several_services_speaks_once_and_by_its_name() -> None:
     pool: VirtualServer
 
     def note(event: object) -> None:
-        word = word_of(event, pool)
+        word = notification_of(event, pool)
         if word is not None:
             told.append(word.line)
 
@@ -31,7 +31,7 @@ async def test_a_pool_of_several_services_speaks_once_and_by_its_name() -> None:
         quorum=2,
         omega=True,
         table=MemoryTable(),
-        notify=[Hook(note)],
+        notify=[NotifyFunction(note)],
     )
     async with pool:
         await asyncio.sleep(2.5)
@@ -62,7 +62,7 @@ async def test_what_a_word_costs_does_not_grow_with_the_pool(
     async with VirtualServer("192.0.2.10:80", servers=["10.0.0.1"], table=MemoryTable()) as pool:
         monkeypatch.setattr(VirtualServer, "servers", property(look_at_all))
         event = ServerDown(virtual_server="web", at=0.0, server="10.0.0.1", reason="refused")
-        word = word_of(event, pool)
+        word = notification_of(event, pool)
     assert word is not None
     assert word.line == "RS [10.0.0.1]:tcp:80 [192.0.2.10]:tcp:80 DOWN"
 
@@ -81,7 +81,7 @@ async def test_who_comes_later_is_told_what_is_wrong_and_of_the_quorum() -> None
     )
     async with pool:
         await asyncio.sleep(2.5)
-        pool.add_notifier(Hook(lambda event: heard.append(str(event))))
+        pool.add_notifier(NotifyFunction(lambda event: heard.append(str(event))))
         await asyncio.sleep(0.1)
         assert heard == [
             "web: 10.0.0.2:80 is down: Scripted: connection refused",
@@ -90,7 +90,7 @@ async def test_who_comes_later_is_told_what_is_wrong_and_of_the_quorum() -> None
         checker.fails("10.0.0.1:80")
         await asyncio.sleep(2.5)
         heard.clear()
-        pool.add_notifier(Hook(lambda event: heard.append(str(event))))
+        pool.add_notifier(NotifyFunction(lambda event: heard.append(str(event))))
         await asyncio.sleep(0.1)
         assert heard[-1] == "web: quorum lost with weight 0"
 

@@ -50,9 +50,9 @@ class Bfdd:
 
     def __init__(self, host: Host, neighbor: str, own: str, *, multihop: bool = False) -> None:
         self.host = host
-        way = f"local-address {own}"
-        way = f"multihop {way}" if multihop else f"{way} interface {host.dev}"
-        self.peer = f"peer {neighbor} {way}"
+        endpoint = f"local-address {own}"
+        endpoint = f"multihop {endpoint}" if multihop else f"{endpoint} interface {host.dev}"
+        self.peer = f"peer {neighbor} {endpoint}"
         self._directory = host.directory / "bfdd"
         self._directory.mkdir()
         lines = [

@@ -34,7 +34,7 @@ from vrrpkit import (
     TrackProcess,
     VRRPInstance,
 )
-from vrrpkit.events import Notifier
+from vrrpkit.publishing import Notifier
 
 
 def make(value: Any) -> Any:

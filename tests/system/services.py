@@ -14,7 +14,7 @@ from checks.attempts import PASSED, attempt
 from system.lab import Host, wait_until
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
-from vrrpkit.host.netns import Namespace
+from vrrpkit.linux.netns import Namespace
 
 T = TypeVar("T")
 

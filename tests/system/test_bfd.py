@@ -21,9 +21,9 @@ from checks.attempts import until
 from system.bfd_peers import PROGRAMS, Bfdd, BFDDaemon, KeepalivedBFD
 from system.lab import Host, Lab, require_root_and
 from system.wire import BFDPacket, Sniffer, socket_in
-from vrrpkit.bfd.notices import BFDTransition
-from vrrpkit.bfd.packet import BFDDiagnostic, BFDRejectReason, BFDState
-from vrrpkit.bfd.peer import BFDSession
+from vrrpkit.bfd.protocol.events import BFDTransition
+from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDRejectReason, BFDState
+from vrrpkit.bfd.session import BFDSession
 from vrrpkit.errors import HostError, InterfaceMissing, SourceMissing
 
 REASON = require_root_and(*PROGRAMS, "ping") or ""
@@ -43,7 +43,7 @@ THEIRS = {4: "192.0.2.2", 6: "2001:db8::2"}
 
 ON = """
 import asyncio, sys
-from vrrpkit.bfd.peer import BFDSession
+from vrrpkit.bfd.session import BFDSession
 async def main():
     async with BFDSession(sys.argv[1], multiplier=10):
         await asyncio.Event().wait()

@@ -165,7 +165,7 @@ kinds = pytest.mark.parametrize(
 @versions
 @kinds
 @pytest.mark.parametrize(
-    ("way", "address"),
+    ("endpoint", "address"),
     [
         ({}, NEAR),
         ({"source": SECOND}, SECOND),
@@ -180,10 +180,12 @@ def test_from_where(
     kind: type[NetworkChecker],
     transport: str,
     version: int,
-    way: dict[str, Any],
+    endpoint: dict[str, Any],
     address: dict[int, str],
 ) -> None:
-    given = {name: value[version] if name == "source" else value for name, value in way.items()}
+    given = {
+        name: value[version] if name == "source" else value for name, value in endpoint.items()
+    }
     _, seen = site.seen(kind(**given), version)
     assert seen[:4] == [transport, SERVER[version], str(PORT), address[version]]
 
@@ -205,7 +207,7 @@ def test_from_a_port_and_to_another_server(
 
 @versions
 @pytest.mark.parametrize(
-    ("way", "address"),
+    ("endpoint", "address"),
     [
         ({}, NEAR),
         ({"source": SECOND}, SECOND),
@@ -213,8 +215,10 @@ def test_from_a_port_and_to_another_server(
         ({"fwmark": MARK}, FAR),
     ],
 )
-def test_ping(site: Site, version: int, way: dict[str, Any], address: dict[int, str]) -> None:
-    given = {name: value[version] if name == "source" else value for name, value in way.items()}
+def test_ping(site: Site, version: int, endpoint: dict[str, Any], address: dict[int, str]) -> None:
+    given = {
+        name: value[version] if name == "source" else value for name, value in endpoint.items()
+    }
     said, seen = site.seen(PingChecker(**given), version)
     assert said == "passed"
     assert seen[0] == "icmp"
@@ -223,8 +227,8 @@ def test_ping(site: Site, version: int, way: dict[str, Any], address: dict[int, 
 
 @versions
 def test_they_get_their_answer(site: Site, version: int) -> None:
-    for way in ({}, {"source": SECOND[version]}, {"interface": "eth1"}, {"fwmark": MARK}):
-        given: dict[str, Any] = dict(way)
+    for endpoint in ({}, {"source": SECOND[version]}, {"interface": "eth1"}, {"fwmark": MARK}):
+        given: dict[str, Any] = dict(endpoint)
         assert site.seen(TCPChecker(expect=b"hello", **given), version)[0] == "passed"
         assert site.seen(UDPChecker(reply=b"hello", **given), version)[0] == "passed"
         assert site.seen(Own(**given), version)[0] == "passed"

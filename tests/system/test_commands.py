@@ -16,9 +16,9 @@ import pytest
 from system.lab import require_root_and
 from vrrpkit import CheckFailed, ConfigError, Target, Weight
 from vrrpkit.checks.script import ScriptChecker
-from vrrpkit.errors import Untrusted
-from vrrpkit.process import Command, Finished
-from vrrpkit.trust import ACCESS_LIST
+from vrrpkit.commands.command import Command, Finished
+from vrrpkit.commands.trust import ACCESS_LIST
+from vrrpkit.errors import UntrustedCommand
 
 REASON = require_root_and("setpriv") or ""
 
@@ -117,7 +117,7 @@ def test_what_others_may_change_is_not_run_as_root(place: Path, level: str) -> N
         changed.chmod(mode)
         with pytest.raises(ConfigError, match=f"run as root, but {changed} "):
             Command([str(path)])
-        with pytest.raises(Untrusted, match=f"run as root, but {changed} "):
+        with pytest.raises(UntrustedCommand, match=f"run as root, but {changed} "):
             run(command)
         assert run(as_nobody).output == b"65534\n"
     os.chown(changed, 0, 0)
@@ -138,7 +138,9 @@ def test_who_may_write_by_an_access_control_list(place: Path) -> None:
     command = Command([str(path)])
     assert run(command).output == b"0\n"
     allow(7)
-    with pytest.raises(Untrusted, match=rf"{path} can be written to by user {NOBODY} \(access"):
+    with pytest.raises(
+        UntrustedCommand, match=rf"{path} can be written to by user {NOBODY} \(access"
+    ):
         run(command)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from system.lab import Host, Lab, require_root_and, wait_until
 from vrrpkit.errors import HostError
-from vrrpkit.host.firewall import Firewall
-from vrrpkit.host.sysctl import Sysctls
-from vrrpkit.ipvs.addresses import destination_key, service_keys
-from vrrpkit.ipvs.entries import Destination, Forward
-from vrrpkit.ipvs.masquerade import Masquerade, discard, require_forwarding
+from vrrpkit.host.firewall.nftables import Firewall
+from vrrpkit.ipvs.masquerade.rules import Masquerade, discard, require_forwarding
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys
+from vrrpkit.ipvs.model.entries import Destination, Forward
+from vrrpkit.linux.sysctl import Sysctls
 
 pytestmark = [
     pytest.mark.system,

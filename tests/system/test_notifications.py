@@ -309,16 +309,16 @@ def test_the_fifo_tells_the_same_life_in_the_same_lines_as_keepalived(lab: Lab) 
         group.stop()
         wait_until(last("STOP"), 10, "STOP")
         told[name] = reader.lines
-    life = ["BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "STOP"]
+    router_run = ["BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "STOP"]
     for name in SIDES:
         start = f'INSTANCE "{name}" '
         ours = [line for line in told["ours"] if line.startswith(start)]
-        assert ours == [f"{start}{state} 120" for state in life]
+        assert ours == [f"{start}{state} 120" for state in router_run]
         assert ours == [line for line in told["theirs"] if line.startswith(start)]
     for lines in told.values():
         groups = [line for line in lines if line.startswith("GROUP")]
-        assert groups == [f'GROUP "both" {state} 0' for state in life]
-        assert len(lines) == 3 * len(life)
+        assert groups == [f'GROUP "both" {state} 0' for state in router_run]
+        assert len(lines) == 3 * len(router_run)
     # The members first, then their group; keepalived begins the other way round.
     assert told["ours"][2::3] == groups
     assert told["theirs"][0] == 'GROUP "both" BACKUP 0'

@@ -11,7 +11,7 @@ import pytest
 from system.lab import Host, Lab, require_root_and, wait_until
 from system.peers import KEEPALIVED, Keepalived, keepalived_conf
 from vrrpkit.testing import Replay, ReplayMismatch, replay
-from vrrpkit.vrrp.following import Following
+from vrrpkit.vrrp.protocol.backup import BackupState
 
 REASON = require_root_and(KEEPALIVED) or ""
 
@@ -97,7 +97,7 @@ def test_it_tells_what_happened(recording: Path) -> None:
         for effect in form.get("effects", ())
         if effect["type"] == "Publish" and effect["notice"]["type"] == "Transition"
     ]
-    life = [
+    router_run = [
         "startup",
         "no-response",
         "higher-priority",
@@ -106,10 +106,10 @@ def test_it_tells_what_happened(recording: Path) -> None:
         "fault-cleared",
         "no-response",
     ]
-    assert reasons == [*life, "shutdown", *life]
+    assert reasons == [*router_run, "shutdown", *router_run]
 
 
 def test_a_changed_machine_does_not_pass(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Following, "down_interval", lambda self, priority: 0.7)
+    monkeypatch.setattr(BackupState, "down_interval", lambda self, priority: 0.7)
     with pytest.raises(ReplayMismatch, match=r"web\.jsonl"):
         replay(recording)

@@ -27,7 +27,7 @@ from system.scenario import (
     skew,
 )
 from system.wire import socket_in
-from vrrpkit.vrrp.packet import Advertisement, encode
+from vrrpkit.vrrp.protocol.packet import Advertisement, encode
 
 pytestmark = pytest.mark.system
 

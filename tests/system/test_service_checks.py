@@ -14,9 +14,9 @@ from checks.privileges import unprivileged
 from system.lab import Host, Lab, require_root_and, wait_until
 from system.services import DNSMASQ, NAMED, POSTFIX, Dnsmasq, Named, Postfix, answers, check, within
 from vrrpkit.checks.dns import DNSChecker
-from vrrpkit.checks.notices import CheckResult
+from vrrpkit.checks.engine.scheduler import CheckScheduler
+from vrrpkit.checks.events import CheckResult
 from vrrpkit.checks.ping import PingChecker
-from vrrpkit.checks.scheduler import Scheduler
 from vrrpkit.checks.smtp import SMTPChecker
 from vrrpkit.checks.target import Target
 from vrrpkit.checks.udp import UDPChecker
@@ -172,7 +172,7 @@ def test_postfix_goes_and_comes_back(
             async with asyncio.timeout(30):
                 await turned.wait()
 
-        async with Scheduler() as scheduler:
+        async with CheckScheduler() as scheduler:
             scheduler.add(checker, Target(ip_address(V4)), on_result=heard)
             await turn(postfix.stop)
             await turn(postfix.start)
@@ -285,8 +285,10 @@ def test_udp_where_nobody_listens(director: Host, address: str) -> None:
 def test_hosts_that_cannot_be_reached(
     director: Host, checker: UDPChecker | PingChecker | DNSChecker, address: str
 ) -> None:
-    way = checker.way(Target(ip_address(address)))
-    assert check(director, checker, address) == f"asking {way} failed: the host cannot be reached"
+    endpoint = checker.endpoint(Target(ip_address(address)))
+    assert (
+        check(director, checker, address) == f"asking {endpoint} failed: the host cannot be reached"
+    )
 
 
 def test_udp_that_is_swallowed(director: Host, server: Host) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from checks.scripts import TARGET, Notebook
 from vrrpkit.checks.base import Weight
-from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.testing import ScriptedChecker, virtual_time
@@ -55,7 +55,7 @@ async def test_answers_take_their_time() -> None:
     checker = ScriptedChecker(after=0.5, interval=2, timeout=3, retry=0)
     checker.passes("web1", after=1)
     notes = Notebook()
-    async with Scheduler() as scheduler:
+    async with CheckScheduler() as scheduler:
         notes.add(scheduler, checker)
         await asyncio.sleep(2.5)
         checker.fails("web1", "refused")

@@ -10,22 +10,22 @@ from typing import Any, TypeAlias
 import pytest
 
 from vrrpkit import State
-from vrrpkit.host.memory_interface import MemoryInterface
+from vrrpkit.host.memory.interface import MemoryInterface
 from vrrpkit.testing import Invariant, InvariantBroken, Lan, run_virtual, virtual
-from vrrpkit.vrrp import election, following, machine
-from vrrpkit.vrrp.belongings import Belongings
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.following import Following
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.serving import Serving
-from vrrpkit.vrrp.standing import Standing
-from vrrpkit.vrrp.vocabulary import AdvertReceived, DropAddresses, SendAdvert
+from vrrpkit.vrrp.protocol import backup, election, machine
+from vrrpkit.vrrp.protocol.backup import BackupState
+from vrrpkit.vrrp.protocol.inputs import AdvertReceived, DropAddresses, SendAdvert
+from vrrpkit.vrrp.protocol.machine import Machine
+from vrrpkit.vrrp.protocol.serving import AdvertTimer
+from vrrpkit.vrrp.protocol.standing import Standing
+from vrrpkit.vrrp.resources import HostResources
 
 Patch: TypeAlias = Callable[[pytest.MonkeyPatch], None]
 VIP = "192.0.2.100"
 
 
-async def _life() -> None:
+async def _router_run() -> None:
     """What befalls routers, one thing after the other."""
     async with Lan(delay=0.01) as lan:
         for name, priority in (("a", 150), ("b", 100), ("c", 50), ("d", 50)):
@@ -64,7 +64,7 @@ async def _life() -> None:
 def _broken() -> set[Invariant]:
     """The rules that the machines break now."""
     try:
-        run_virtual(_life())
+        run_virtual(_router_run())
     except InvariantBroken as broken:
         return {violation.invariant for violation in broken.violations}
     except ExceptionGroup:
@@ -91,25 +91,25 @@ def _without(kind: type[object], **values: object) -> Patch:
 def _deaf_to(states: set[State], matches: Callable[[AdvertReceived, Machine], bool]) -> Patch:
     handle = Machine.handle
 
-    def deaf(self: Machine, event: Any, now: float) -> Any:
+    def overflowed(self: Machine, event: Any, now: float) -> Any:
         heard = isinstance(event, AdvertReceived) and self.state in states
         return [] if heard and matches(event, self) else handle(self, event, now)
 
-    return _put(Machine, "handle", deaf)
+    return _put(Machine, "handle", overflowed)
 
 
 def _down(adverts: int) -> Patch:
-    def interval(self: Following, priority: int) -> float:
+    def interval(self: BackupState, priority: int) -> float:
         factor = self._config.down_factor + adverts
         return factor * self.interval + self.skew(priority)
 
-    return _put(Following, "down_interval", interval)
+    return _put(BackupState, "down_interval", interval)
 
 
-_heard = Following.heard
+_heard = BackupState.heard
 
 
-def _accepts_lower(self: Following, event: AdvertReceived, priority: int, *_: object) -> bool:
+def _accepts_lower(self: BackupState, event: AdvertReceived, priority: int, *_: object) -> bool:
     return _heard(self, event, priority, False)
 
 
@@ -121,12 +121,12 @@ def _says(priority: int) -> Patch:
 
 
 def _interval(factor: float) -> Patch:
-    def sent(self: Serving, now: float) -> float:
+    def sent(self: AdvertTimer, now: float) -> float:
         self.last_sent = now
         self.due = due = now + factor * self._config.interval
         return due
 
-    return _put(Serving, "sent", sent)
+    return _put(AdvertTimer, "sent", sent)
 
 
 def _masters_at_once(self: Machine, reason: Any, now: float) -> None:
@@ -143,7 +143,7 @@ def _wins(beats: Callable[..., bool]) -> Patch:
 
 MUTANTS: dict[str, tuple[Patch, Invariant]] = {
     "a MASTER never takes its addresses": (
-        _put(Belongings, "take", lambda self: None),
+        _put(HostResources, "take", lambda self: None),
         Invariant.HOLDS_ADDRESSES,
     ),
     "a MASTER does not announce": (
@@ -160,15 +160,15 @@ MUTANTS: dict[str, tuple[Patch, Invariant]] = {
         Invariant.NOT_EARLY,
     ),
     "a lower advert restarts the timer": (
-        _put(Following, "heard", _accepts_lower),
+        _put(BackupState, "heard", _accepts_lower),
         Invariant.BEST_MASTER,
     ),
     "preempt_delay is not served": (
-        _put(Following, "_delaying", lambda self, at, priority: False),
+        _put(BackupState, "_delaying", lambda self, at, priority: False),
         Invariant.NOT_EARLY,
     ),
     "preempt_delay never ends": (
-        _put(Following, "_delaying", lambda self, at, priority: self._config.preempt_delay > 0),
+        _put(BackupState, "_delaying", lambda self, at, priority: self._config.preempt_delay > 0),
         Invariant.BEST_MASTER,
     ),
     "priority 0 is never said": (_without(SendAdvert, priority=0), Invariant.SAYS_GOODBYE),
@@ -177,12 +177,12 @@ MUTANTS: dict[str, tuple[Patch, Invariant]] = {
         Invariant.HEEDS_GOODBYE,
     ),
     "priority 0 is taken for silence": (
-        _put(Following, "skew", lambda self, priority: 0.0),
+        _put(BackupState, "skew", lambda self, priority: 0.0),
         Invariant.NOT_EARLY,
     ),
-    "skew is 0": (_put(following, "skew_time", lambda *_: 0.0), Invariant.NOT_EARLY),
+    "skew is 0": (_put(backup, "skew_time", lambda *_: 0.0), Invariant.NOT_EARLY),
     "skew is the same for all": (
-        _put(following, "skew_time", lambda version, priority, interval: interval / 2),
+        _put(backup, "skew_time", lambda version, priority, interval: interval / 2),
         Invariant.NOT_EARLY,
     ),
     "everybody takes over an interval early": (_down(-1), Invariant.NOT_EARLY),

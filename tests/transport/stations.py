@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from system.lab import Host
 from system.wire import socket_in
-from vrrpkit.transport.base import Datagram, Membership, Port
+from vrrpkit.transport.base import Datagram, Membership, TransportLink
 from vrrpkit.transport.raw import RawTransport
 from vrrpkit.values import IPAddress, Peer
 
@@ -48,7 +48,7 @@ class Listener:
         if self.then is not None:
             self.then()
 
-    def deaf(self) -> None:
+    def overflowed(self) -> None:
         self.deafened += 1
 
     @property
@@ -108,7 +108,7 @@ class Station:
             also=also,
         )
 
-    def join(self, listener: Listener, membership: Membership) -> Port:
+    def join(self, listener: Listener, membership: Membership) -> TransportLink:
         return self.transport.join(membership, listener)
 
 

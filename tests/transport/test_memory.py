@@ -10,7 +10,7 @@ import pytest
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.testing.virtual import run_virtual, virtual_time
-from vrrpkit.transport.base import Datagram, Membership, Port
+from vrrpkit.transport.base import Datagram, Membership, TransportLink
 from vrrpkit.transport.memory import Conditions, Fate, Segment
 from vrrpkit.values import IPAddress, Peer
 
@@ -27,7 +27,7 @@ class Router:
     """Someone on the segment."""
 
     name: str
-    port: Port
+    port: TransportLink
     source: IPAddress
     heard: list[Datagram]
 
@@ -47,7 +47,7 @@ class Receiver:
     def received(self, datagram: Datagram) -> None:
         self.heard.append(datagram)
 
-    def deaf(self) -> None:
+    def overflowed(self) -> None:
         raise AssertionError("memory loses nothing on this host")
 
 

@@ -15,10 +15,10 @@ from system.lab import Host
 from system.wire import socket_in
 from transport.stations import GROUPS, Listener, advert, now, stall, stations
 from vrrpkit.errors import PermissionMissing
-from vrrpkit.transport.base import Datagram, Membership, Port, Repeats
-from vrrpkit.transport.batch import MOST, Batch
-from vrrpkit.transport.inlet import Member
+from vrrpkit.transport.base import Datagram, Membership, Repeats, TransportLink
 from vrrpkit.transport.raw import RawTransport
+from vrrpkit.transport.receiver import Subscriber
+from vrrpkit.transport.recvmmsg import MOST, Batch
 from vrrpkit.values import IPAddress
 
 pytestmark = pytest.mark.system
@@ -220,7 +220,7 @@ def test_leaving_and_joining_again_keeps_the_socket(hosts: tuple[Host, Host]) ->
 def test_closing_while_hearing(hosts: tuple[Host, Host]) -> None:
     async def main() -> None:
         async with stations(hosts) as (a, b):
-            ports: list[Port] = []
+            ports: list[TransportLink] = []
             listeners: list[Listener] = []
 
             def close_all() -> None:
@@ -239,7 +239,7 @@ def test_closing_while_hearing(hosts: tuple[Host, Host]) -> None:
             assert [len(listener.heard) for listener in listeners] == [1, 0]
             assert len(ending.heard) == 1
             ports[0].drain()
-            ports[0].relax(1.0)
+            ports[0].set_batching(1.0)
             with pytest.raises(OSError, match="closed"):
                 ports[0].send(advert(7), GROUPS[4])
 
@@ -257,8 +257,8 @@ def test_a_macvlan_pair_hears_once(hosts: tuple[Host, Host], family: int) -> Non
                 macvlan = b.ifindex("mv0")
                 b.join(both, b.membership(7, family, also=(macvlan,)))
                 b.join(parent, b.membership(7, family))
-                inlet = b.transport.inlet(macvlan, GROUPS[family])
-                inlet.enter(Member(7, 1.0, child.received, child.deaf))
+                receive_socket = b.transport.receive_socket(macvlan, GROUPS[family])
+                receive_socket.enter(Subscriber(7, 1.0, child.received, child.overflowed))
                 sender = a.join(Listener(), a.membership(7, family))
                 for _ in range(3):
                     sender.send(advert(7), GROUPS[family])
@@ -359,7 +359,7 @@ def test_errors_of_reading_are_counted(
 def test_many_sources_do_not_fill_the_memory(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vrrpkit.transport.inlet.ROUTES", 4)
+    monkeypatch.setattr("vrrpkit.transport.receiver.ROUTES", 4)
 
     async def main() -> None:
         async with stations(hosts) as (a, b):
@@ -416,7 +416,7 @@ def test_repetitions_are_noted(hosts: tuple[Host, Host], family: int) -> None:
             sender = a.join(Listener(), a.membership(7, family))
             near = a.join(Listener(), attrs.evolve(a.membership(7, family), hop_limit=254))
 
-            def say(*payloads: bytes, through: Port = sender) -> None:
+            def say(*payloads: bytes, through: TransportLink = sender) -> None:
                 for payload in payloads:
                     through.send(payload, group)
                 stall(0.02)

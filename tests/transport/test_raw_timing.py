@@ -141,9 +141,9 @@ def test_relaxed_reading(hosts: tuple[Host, Host], family: int) -> None:
             sender = a.join(Listener(), a.membership(7, family))
             before = b.sockets
 
-            first.relax(0.6)
+            first.set_batching(0.6)
             assert b.sockets == before, "not all are relaxed"
-            second.relax(0.6)
+            second.set_batching(0.6)
             assert b.sockets == before + 1
             await asyncio.sleep(0.02)
             sender.send(advert(7), group)
@@ -165,7 +165,7 @@ def test_relaxed_reading(hosts: tuple[Host, Host], family: int) -> None:
 
             await asyncio.sleep(0.7)
             sender.send(advert(7), group)
-            second.relax(None)
+            second.set_batching(None)
             assert b.sockets == before
             sent = now()
             await one.wait(4)
@@ -180,7 +180,7 @@ def test_relaxing_for_few_adverts_is_refused(hosts: tuple[Host, Host]) -> None:
         async with stations(hosts) as (a, b):
             listener = Listener()
             port = b.join(listener, b.membership(7, interval=1.0))
-            port.relax(0.5)
+            port.set_batching(0.5)
             assert b.sockets == 2
             a.join(Listener(), a.membership(7)).send(advert(7), GROUPS[4])
             await listener.wait(1)
@@ -193,13 +193,13 @@ def test_a_newcomer_ends_relaxed_reading(hosts: tuple[Host, Host]) -> None:
     async def main() -> None:
         async with stations(hosts) as (_, b):
             first = b.join(Listener(), b.membership(7, interval=0.1))
-            first.relax(0.6)
+            first.set_batching(0.6)
             assert b.sockets == 3
             second = b.join(Listener(), b.membership(8, interval=0.1))
             assert b.sockets == 2
             second.close()
             assert b.sockets == 3
-            first.relax(0.7)
+            first.set_batching(0.7)
             assert b.sockets == 3
             first.close()
             await asyncio.sleep(0)

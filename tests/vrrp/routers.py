@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from vrrpkit import MemoryBus, State, Transition, VRRPInstance
-from vrrpkit.host.memory import MemoryInterface
+from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.transport.memory import Crossing, Fate
 
 VIP = "192.0.2.10"

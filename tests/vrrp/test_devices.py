@@ -24,7 +24,7 @@ from vrrpkit import (
     VRRPInstance,
 )
 from vrrpkit.host.base import Link
-from vrrpkit.host.memory import MemoryInterface
+from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.testing import virtual_time
 
 BACKUP, MASTER, FAULT = State.BACKUP, State.MASTER, State.FAULT

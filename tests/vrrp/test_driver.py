@@ -22,29 +22,29 @@ from vrrpkit import (
     MemoryBus,
     PermissionMissing,
     RejectReason,
+    RouterStatistics,
     SendFailed,
     State,
-    Statistics,
     SyncGroup,
     Transition,
     TransitionReason,
     VRRPInstance,
 )
 from vrrpkit.testing import Lan, run_virtual, virtual_time
-from vrrpkit.transport.base import Membership, Port, Receiver, Transport
+from vrrpkit.transport.base import Membership, Receiver, Transport, TransportLink
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.packet import Advertisement, encode
-from vrrpkit.vrrp.vocabulary import (
+from vrrpkit.vrrp.protocol.inputs import (
     Effect,
-    Event,
+    Input,
     Refreshed,
     SetPriority,
     Shutdown,
     Startup,
     TimerFired,
 )
+from vrrpkit.vrrp.protocol.machine import Machine
+from vrrpkit.vrrp.protocol.packet import Advertisement, encode
 
 MASTER, BACKUP, FAULT, INIT = State.MASTER, State.BACKUP, State.FAULT, State.INIT
 GROUP = ip_address("224.0.0.18")
@@ -97,8 +97,8 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make every machine fail on events of some kinds."""
     handle = Machine.handle
 
-    def install(*kinds: type[Event]) -> None:
-        def failing(self: Machine, event: Event, at: float) -> list[Effect]:
+    def install(*kinds: type[Input]) -> None:
+        def failing(self: Machine, event: Input, at: float) -> list[Effect]:
             if isinstance(event, kinds):
                 raise Broken(type(event).__name__)
             return handle(self, event, at)
@@ -198,7 +198,9 @@ class TestBugs:
         async def body() -> None:
             async with router(bus) as instance:
                 await mastering(instance)
-                monkeypatch.setattr("vrrpkit.vrrp.receive.Inspector.inspect", broken)
+                monkeypatch.setattr(
+                    "vrrpkit.vrrp.protocol.validation.AdvertValidator.inspect", broken
+                )
                 forge(bus)
                 await asyncio.sleep(3600)
 
@@ -286,10 +288,10 @@ class TestRejections:
     @virtual_time()
     async def test_lost_adverts_start_the_wait_again(self) -> None:
         started = now()
-        deaf = DeafTransport()
-        async with router(MemoryBus(), transport=deaf) as instance:
+        overflowed = DeafTransport()
+        async with router(MemoryBus(), transport=overflowed) as instance:
             await asyncio.sleep(3)
-            deaf.receiver.deaf()
+            overflowed.receiver.overflowed()
             await instance.wait_for(MASTER)
             assert now() - started == pytest.approx(6 + 106 / 256)
 
@@ -306,14 +308,14 @@ class DeafTransport(Transport):
     def __init__(self) -> None:
         self.tries: list[float] = []
 
-    def join(self, membership: Membership, receiver: Receiver) -> Port:
+    def join(self, membership: Membership, receiver: Receiver) -> TransportLink:
         self.tries.append(now())
         if self.full is not None:
             raise self.full
         self.receiver = receiver
         outer = self
 
-        class Line(Port):
+        class Line(TransportLink):
             def send(self, payload: bytes, destination: IPAddress) -> None:
                 if outer.broken is not None:
                     raise outer.broken
@@ -623,13 +625,13 @@ class Script:
     """A run with every reason to leave the fast path, and what came of it."""
 
     def __init__(self) -> None:
-        self.kinds: list[type[Event]] = []
+        self.kinds: list[type[Input]] = []
         self.deadlines: list[float | None] = []
-        self.statistics: list[Statistics] = []
+        self.statistics: list[RouterStatistics] = []
         self.changes: list[str] = []
         self._machine: Machine | None = None
 
-    def record(self, machine: Machine, event: Event, at: float, effects: Sequence[Effect]) -> None:
+    def record(self, machine: Machine, event: Input, at: float, effects: Sequence[Effect]) -> None:
         self.kinds.append(type(event))
         self._machine = machine
 
@@ -663,7 +665,7 @@ class Script:
         yield lambda: a.demote(3)
 
 
-def _copied(statistics: Statistics) -> dict[str, object]:
+def _copied(statistics: RouterStatistics) -> dict[str, object]:
     return {
         "rejected": statistics.rejected.copy(),
         "anomalies": statistics.anomalies.copy(),

@@ -10,8 +10,8 @@ import pytest
 
 from vrrp.routers import became, mastering, router
 from vrrpkit import VIP, AddressesRefused, AddressLost, MemoryBus, State, VRRPInstance
-from vrrpkit.host.memory_parts import DETECTION
-from vrrpkit.host.static import RETRY, StaticAddresses
+from vrrpkit.host.memory.resources import DETECTION
+from vrrpkit.host.static import RETRY, StaticNetwork
 from vrrpkit.testing import virtual_time
 
 BACKUP, MASTER, FAULT = State.BACKUP, State.MASTER, State.FAULT
@@ -193,7 +193,7 @@ async def test_a_static_address_is_tried_until_it_is_nobody_else_s() -> None:
     other = bus.interface("192.0.2.9")
     other.add(f"{SIX}/64")
     eth1 = bus.interface("192.0.2.1", name="eth1")
-    static = StaticAddresses([f"{SIX}/64 dev eth1"], interfaces={"eth1": eth1})
+    static = StaticNetwork([f"{SIX}/64 dev eth1"], interfaces={"eth1": eth1})
     async with static:
         assert static.missing == ()
         await asyncio.sleep(DETECTION + 0.1)

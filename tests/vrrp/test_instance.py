@@ -24,7 +24,7 @@ from vrrpkit import (
     VRRPKitError,
 )
 from vrrpkit.host.base import Link
-from vrrpkit.host.memory import MemoryInterface
+from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.testing import virtual_time
 
 MASTER, BACKUP, FAULT, INIT = State.MASTER, State.BACKUP, State.FAULT, State.INIT

@@ -8,9 +8,7 @@ import pytest
 
 from builders import advert, due, faults, machine_config, mastering, run, started, told
 from vrrpkit.values import State
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.profile import LostPolicy
-from vrrpkit.vrrp.vocabulary import (
+from vrrpkit.vrrp.protocol.inputs import (
     AdvertsLost,
     EverythingInPlace,
     KernelRefusedAddresses,
@@ -18,6 +16,8 @@ from vrrpkit.vrrp.vocabulary import (
     SetPriority,
     TimerFired,
 )
+from vrrpkit.vrrp.protocol.machine import Machine
+from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 
 SKEW = 0.609375
 DOWN = 3 + SKEW
@@ -130,7 +130,7 @@ def test_stepping_down_as_keepalived() -> None:
 
 
 def test_a_lost_address_may_be_ignored() -> None:
-    machine = mastering(address_lost=LostPolicy.IGNORE)
+    machine = mastering(address_lost=AddressLostPolicy.IGNORE)
     now = due(machine) - 0.5
     assert told(machine.handle(LostAddress(VIP), now)) == ["AddressLost"]
     assert machine.state is State.MASTER

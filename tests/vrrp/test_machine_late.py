@@ -8,12 +8,7 @@ import pytest
 
 from builders import advert, due, losing, mastering, run, started, told
 from vrrpkit.values import State
-from vrrpkit.vrrp.vocabulary import (
-    AdvertsLost,
-    Demote,
-    Refreshed,
-    TimerFired,
-)
+from vrrpkit.vrrp.protocol.inputs import AdvertsLost, Demote, Refreshed, TimerFired
 
 SKEW = 0.609375
 DOWN = 3 + SKEW
@@ -136,7 +131,7 @@ def test_a_stall_over_the_silence_and_the_delay_together() -> None:
 def test_deafness_starts_the_silence_again() -> None:
     machine = started()
     machine.handle(advert(0, 1.0), 1.0)
-    assert told(machine.handle(AdvertsLost(), 1.2)) == ["Deaf"]
+    assert told(machine.handle(AdvertsLost(), 1.2)) == ["ReceiveOverflow"]
     assert due(machine) == 1.2 + DOWN
     (_, answer), *_ = run(machine, (6.0, TimerFired()))
     assert answer[-1] == "BACKUP -> MASTER: no-response"
@@ -155,7 +150,7 @@ def test_deafness_that_lasts_puts_a_takeover_off_to_an_end() -> None:
         else:
             notices += told(machine.handle(AdvertsLost(), now))
     assert now == pytest.approx(1.1 + 3 * DOWN)
-    assert set(notices) == {"Deaf"}
+    assert set(notices) == {"ReceiveOverflow"}
 
 
 def test_an_advert_that_came_through_ends_deafness() -> None:

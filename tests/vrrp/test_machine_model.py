@@ -13,20 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from builders import PRIMARY, machine_config
 from vrrpkit.values import State
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import Transition, TransitionReason
-from vrrpkit.vrrp.profile import LostPolicy
-from vrrpkit.vrrp.vocabulary import (
+from vrrpkit.vrrp.protocol.events import Transition, TransitionReason
+from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     AdvertsLost,
     AnnounceAgain,
     Demote,
     DropAddresses,
     Effect,
-    Event,
     EverythingInPlace,
     FaultsNow,
     HostChanged,
+    Input,
     KernelRefusedAddresses,
     LostAddress,
     LostRoute,
@@ -41,6 +39,8 @@ from vrrpkit.vrrp.vocabulary import (
     TakeAddresses,
     TimerFired,
 )
+from vrrpkit.vrrp.protocol.machine import Machine
+from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 
 PEERS = [ip_address(f"192.0.2.{n}") for n in (0, 2, 3)]
 LONGEST = 5.0
@@ -82,7 +82,7 @@ class Twins(RuleBasedStateMachine):
             preempt_delay=st.sampled_from([0.0, 0.0, 4.0]),
             down_factor=st.sampled_from([1, 3]),
             startup_delay=st.sampled_from([0.0, 0.0, 0.0, 3.0]),
-            address_lost=st.sampled_from(LostPolicy),
+            address_lost=st.sampled_from(AddressLostPolicy),
         ),
         faults=FAULTS,
     )
@@ -90,7 +90,7 @@ class Twins(RuleBasedStateMachine):
         self.fast, self.slow = Machine(config), Machine(config)  # type: ignore[arg-type]
         self.give(Startup(primary=PRIMARY, faults=faults))
 
-    def give(self, event: Event) -> list[Effect]:
+    def give(self, event: Input) -> list[Effect]:
         before = self.fast.state
         effects = self.fast.handle(event, self.now)
         assert effects == self.slow.handle(event, self.now)
@@ -218,7 +218,7 @@ class Twins(RuleBasedStateMachine):
             st.builds(Startup, primary=st.just(PRIMARY), faults=FAULTS),
         )
     )
-    def the_host(self, event: Event) -> None:
+    def the_host(self, event: Input) -> None:
         if isinstance(event, Startup):
             self.give(Shutdown())
             assert (self.fast.state, self.fast.deadline) == (State.INIT, None)

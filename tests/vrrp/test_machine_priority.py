@@ -17,15 +17,8 @@ from builders import (
     told,
 )
 from vrrpkit.values import State
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.vocabulary import (
-    Demote,
-    Promote,
-    SetPriority,
-    Shutdown,
-    Startup,
-    TimerFired,
-)
+from vrrpkit.vrrp.protocol.inputs import Demote, Promote, SetPriority, Shutdown, Startup, TimerFired
+from vrrpkit.vrrp.protocol.machine import Machine
 
 SKEW = 0.609375
 DOWN = 3 + SKEW

@@ -6,9 +6,9 @@ import pytest
 
 from builders import PRIMARY, advert, due, faults, mastering, started, told
 from vrrpkit.values import State
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import AddressesRefused
-from vrrpkit.vrrp.vocabulary import (
+from vrrpkit.vrrp.protocol.events import AddressesRefused
+from vrrpkit.vrrp.protocol.explain import waiting_for
+from vrrpkit.vrrp.protocol.inputs import (
     Effect,
     EverythingInPlace,
     HostChanged,
@@ -19,7 +19,7 @@ from vrrpkit.vrrp.vocabulary import (
     Startup,
     TimerFired,
 )
-from vrrpkit.vrrp.waiting import waiting_for
+from vrrpkit.vrrp.protocol.machine import Machine
 
 ROUTE = "route 10.0.0.0/8: Network is unreachable"
 REFUSED = KernelRefusedAddresses((ROUTE,))

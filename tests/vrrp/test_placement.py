@@ -15,8 +15,8 @@ from vrrp.routers import became, router
 from vrrpkit import (
     AddressesInPlace,
     GroupTransition,
-    Hook,
     MemoryBus,
+    NotifyFunction,
     State,
     SyncGroup,
     Transition,
@@ -50,7 +50,7 @@ def started(bus: MemoryBus, delay: float, **options: Any) -> tuple[VRRPInstance,
     """A router whose host takes ``delay`` seconds for each request; when it became MASTER."""
     bus.interface("192.0.2.1").manager.delay = delay
     told = Told(bus)
-    a = router(bus, notify=[Hook(told)], **options)
+    a = router(bus, notify=[NotifyFunction(told)], **options)
     moments: list[float] = []
 
     def note(transition: Transition) -> None:
@@ -174,7 +174,7 @@ async def test_a_group_waits_for_all_its_members() -> None:
     one = router(bus, "one")
     two = router(other, "two", "192.0.2.2")
     other.interface("192.0.2.2").manager.delay = 0.4
-    async with SyncGroup("both", [one, two], notify=[Hook(told)]) as both:
+    async with SyncGroup("both", [one, two], notify=[NotifyFunction(told)]) as both:
         moments: list[float] = []
         both.on_transition(lambda transition: moments.append(transition.at))
         at = await now(lambda: both.wait_for(MASTER))

@@ -18,9 +18,9 @@ from vrrpkit import (
     VRRPInstance,
     VRRPKitError,
 )
-from vrrpkit.notify.hooks import FINISH, Hook
+from vrrpkit.notify.function import FINISH, NotifyFunction
 from vrrpkit.testing import virtual_time
-from vrrpkit.vrrp.instance import life_of
+from vrrpkit.vrrp.instance import run_of
 from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
 
@@ -205,17 +205,17 @@ class TestCancellation:
 
     @staticmethod
     def tied(buses: tuple[MemoryBus, MemoryBus]) -> Gateway:
-        return Gateway(1, *buses, notify=[Hook(lambda _: asyncio.sleep(0.3))])
+        return Gateway(1, *buses, notify=[NotifyFunction(lambda _: asyncio.sleep(0.3))])
 
     async def cancelled(self, *, leaving: bool, turns: int, again: int | None) -> bool:
         buses = (MemoryBus(), MemoryBus())
         gateway, leave = self.tied(buses), asyncio.Event()
 
-        async def life() -> None:
+        async def router_run() -> None:
             async with gateway.group:
                 await leave.wait()
 
-        task = asyncio.create_task(life())
+        task = asyncio.create_task(router_run())
         if leaving:
             await gateway.group.wait_for(State.MASTER)
             leave.set()
@@ -256,7 +256,7 @@ async def test_a_bug_while_entering_is_raised_as_it_is(monkeypatch: pytest.Monke
 
     def claimed(key: Hashable) -> None:
         claim(key)
-        driver = life_of(one.members[0]).driver
+        driver = run_of(one.members[0]).driver
         assert driver is not None
         asyncio.get_running_loop().call_soon(driver.fail, ZeroDivisionError())
 
@@ -336,7 +336,7 @@ async def test_a_bug_in_one_member_ends_all_with_priority_0_and_is_raised() -> N
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    async def life() -> None:
+    async def router_run() -> None:
         async with one.group:
             await one.group.wait_for(State.MASTER)
             await asyncio.sleep(2)
@@ -345,7 +345,7 @@ async def test_a_bug_in_one_member_ends_all_with_priority_0_and_is_raised() -> N
 
     async with two_.group:
         with pytest.raises(ZeroDivisionError):
-            await life()
+            await router_run()
         await two_.group.wait_for(State.MASTER)
         assert two_.states == [State.MASTER] * 2
 
@@ -357,7 +357,7 @@ async def test_members_end_at_the_same_time_however_slow_their_notifiers_are() -
     async def hang(_: object) -> None:
         await asyncio.sleep(3600)
 
-    hooks = [Hook(hang, timeout=None)]
+    hooks = [NotifyFunction(hang, timeout=None)]
     gateway = Gateway(1, *buses, notify=hooks)
     loop = asyncio.get_running_loop()
     async with gateway.group:

@@ -11,9 +11,9 @@ import pytest
 
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.testing import virtual_time
-from vrrpkit.vrrp.notices import WeightTooSmall
+from vrrpkit.tracking.tracker import Signal, Tracker
+from vrrpkit.vrrp.protocol.events import WeightTooSmall
 from vrrpkit.vrrp.syncgroup import SyncGroup
-from vrrpkit.vrrp.tracker import Signal, Tracker
 
 
 class Switch:

@@ -13,16 +13,16 @@ from vrrp.routers import VIP, router
 from vrrp.routers import mastering as master
 from vrrpkit import values
 from vrrpkit.errors import ConfigError
-from vrrpkit.host.memory import MemoryBus, MemoryInterface
-from vrrpkit.host.routes import Entry, Route, Rule
+from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface
+from vrrpkit.routes.route import Entry, Route, Rule
 from vrrpkit.testing import Lan, virtual_time
 from vrrpkit.values import State
 from vrrpkit.vrrp.instance import VRRPInstance
-from vrrpkit.vrrp.notices import AddressesRefused, RouteLost, Transition, TransitionReason
-from vrrpkit.vrrp.options import Options
-from vrrpkit.vrrp.profile import LostPolicy
+from vrrpkit.vrrp.protocol.events import AddressesRefused, RouteLost, Transition, TransitionReason
+from vrrpkit.vrrp.protocol.inputs import LostAddress, LostRoute
+from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
+from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 from vrrpkit.vrrp.syncgroup import SyncGroup
-from vrrpkit.vrrp.vocabulary import LostAddress, LostRoute
 
 DEFAULT = "default via 192.0.2.254"
 SUBNET = f"10.0.0.0/8 via 192.0.2.254 src {VIP}"
@@ -191,7 +191,7 @@ def test_the_policy_for_a_lost_route_is_that_for_an_address() -> None:
     assert lost(machine, now) == answer
     assert due(machine) == now + 0.609375
 
-    machine = mastering(address_lost=LostPolicy.IGNORE)
+    machine = mastering(address_lost=AddressLostPolicy.IGNORE)
     assert lost(machine, due(machine) - 0.5) == ["RouteLost"]
     assert machine.state is State.MASTER
 
@@ -338,8 +338,8 @@ async def test_routes_that_were_there_stay() -> None:
 # --- options
 
 
-def options(**more: Any) -> Options:
-    return Options(**({"name": "x", "vrid": 51, "vips": [VIP]} | more))
+def options(**more: Any) -> VRRPInstanceConfig:
+    return VRRPInstanceConfig(**({"name": "x", "vrid": 51, "vips": [VIP]} | more))
 
 
 def test_options() -> None:

@@ -5,26 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vrrpkit.bfd.options import BFDOptions
-from vrrpkit.bfd.wires import Arrival, Outlet, Take, Wires
+from vrrpkit.bfd.base import BFDDatagram, BFDSender, BFDTransport, ReceiveCallback
+from vrrpkit.bfd.protocol.options import BFDSessionConfig
 from vrrpkit.errors import SourceMissing
-from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.memory import MemoryInterface
-from vrrpkit.transport.base import Datagram, Membership, Port
+from vrrpkit.host.memory.bus import MemoryInterface
+from vrrpkit.timers import Deadlines
+from vrrpkit.transport.base import Datagram, Membership, TransportLink
 from vrrpkit.values import IPAddress, Peer
 
-__all__ = ["MemoryWires"]
+__all__ = ["MemoryBFDTransport"]
 
 VRID = 0
 """No virtual router has it: what travels under it here is BFD."""
 
 
-class _Ear:
+class _Listener:
     """Hears what is sent to one own address, on behalf of all sessions that use it."""
 
     def __init__(self, ifindex: int) -> None:
-        self.listeners: dict[object, tuple[int, Take]] = {}
-        self.port: Port | None = None
+        self.listeners: dict[object, tuple[int, ReceiveCallback]] = {}
+        self.port: TransportLink | None = None
         self._ifindex = ifindex
 
     def received(self, datagram: Datagram) -> None:
@@ -32,25 +32,29 @@ class _Ear:
         port = int.from_bytes(payload[2:4])
         for listening, take in self.listeners.values():
             if listening == port:
-                take(Arrival(payload[4:], port, source, destination, self._ifindex, ttl, received))
+                take(
+                    BFDDatagram(
+                        payload[4:], port, source, destination, self._ifindex, ttl, received
+                    )
+                )
                 return
 
-    def deaf(self) -> None:
+    def overflowed(self) -> None:
         """A segment in memory loses nothing on this host."""
 
 
-class _Deaf:
+class _Unreachable:
     """A port that is there to send."""
 
     def received(self, datagram: Datagram) -> None:
         """Ears hear it."""
 
-    def deaf(self) -> None:
+    def overflowed(self) -> None:
         """Nothing is lost that anybody wanted."""
 
 
-class _MemoryOutlet(Outlet):
-    def __init__(self, port: Port, ifindex: int, options: BFDOptions) -> None:
+class _MemorySender(BFDSender):
+    def __init__(self, port: TransportLink, ifindex: int, options: BFDSessionConfig) -> None:
         self.ifindex = ifindex
         self._port = port
         self._options = options
@@ -63,7 +67,7 @@ class _MemoryOutlet(Outlet):
         self._port.close()
 
 
-class MemoryWires(Wires):
+class MemoryBFDTransport(BFDTransport):
     """The network of the machine behind one interface in memory. Needs a running event loop.
 
     :param interface: the interface; while it is paused, so are the sessions.
@@ -73,15 +77,15 @@ class MemoryWires(Wires):
         self._interface = interface
         self.deadlines = Deadlines(interface.alarm())
         self.deadlines.drains[self] = interface.station.drain
-        self._ears: dict[IPAddress, _Ear] = {}
+        self._ears: dict[IPAddress, _Listener] = {}
 
     def listen(
-        self, options: BFDOptions, take: Take, deaf: Callable[[], None]
+        self, options: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
     ) -> Callable[[], None]:
         source = self._source(options)
         ear = self._ears.get(source)
         if ear is None:
-            ear = self._ears[source] = _Ear(self._interface.link.ifindex)
+            ear = self._ears[source] = _Listener(self._interface.link.ifindex)
             ear.port = self._interface.station.join(self._membership(options), ear)
         listener = object()
         ear.listeners[listener] = (options.port, take)
@@ -94,14 +98,14 @@ class MemoryWires(Wires):
 
         return stop
 
-    def outlet(self, options: BFDOptions) -> Outlet:
-        port = self._interface.station.join(self._membership(options), _Deaf())
-        return _MemoryOutlet(port, self._interface.link.ifindex, options)
+    def sender(self, options: BFDSessionConfig) -> BFDSender:
+        port = self._interface.station.join(self._membership(options), _Unreachable())
+        return _MemorySender(port, self._interface.link.ifindex, options)
 
     def close(self) -> None:
         self.deadlines.close()
 
-    def _source(self, options: BFDOptions) -> IPAddress:
+    def _source(self, options: BFDSessionConfig) -> IPAddress:
         version = options.neighbor.version
         own = [address for address, _prefix in self._interface.link.addresses]
         wanted = options.source
@@ -116,7 +120,7 @@ class MemoryWires(Wires):
             )
         return wanted
 
-    def _membership(self, options: BFDOptions) -> Membership:
+    def _membership(self, options: BFDSessionConfig) -> Membership:
         return Membership(
             interface=self._interface.name,
             ifindex=self._interface.link.ifindex,

@@ -1,5 +1,5 @@
 """One run of a BFD session: it has a place among the sessions of its host, and carries out what
-``session.py`` decides."""
+``protocol/session.py`` decides."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import assert_never
 
-from vrrpkit.bfd.notices import BFDNotice, BFDRejected, BFDSendFailed
-from vrrpkit.bfd.options import BFDOptions
-from vrrpkit.bfd.packet import BFDRejectReason, ControlPacket, encode
-from vrrpkit.bfd.session import Session
-from vrrpkit.bfd.speaker import Speaker
-from vrrpkit.bfd.statistics import BFDStatistics, Rate
-from vrrpkit.bfd.vocabulary import (
+from vrrpkit.bfd.endpoint import BFDEndpoint
+from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed
+from vrrpkit.bfd.protocol.inputs import (
     Effect,
-    Event,
+    Input,
     PacketReceived,
     PacketsLost,
     Publish,
@@ -23,14 +19,18 @@ from vrrpkit.bfd.vocabulary import (
     Stop,
     TimerFired,
 )
+from vrrpkit.bfd.protocol.options import BFDSessionConfig
+from vrrpkit.bfd.protocol.packet import BFDRejectReason, ControlPacket, encode
+from vrrpkit.bfd.protocol.session import SessionMachine
+from vrrpkit.bfd.protocol.statistics import BFDStatistics, Rate
 from vrrpkit.errors import DecodeError
-from vrrpkit.host.deadlines import AGAIN
+from vrrpkit.timers import AGAIN
 from vrrpkit.values import IPAddress
 
-__all__ = ["Run"]
+__all__ = ["SessionRun"]
 
 
-class Run:
+class SessionRun:
     """Takes a place on the host when it is made, and gives it back at :meth:`end`. Everything meets
     in :meth:`feed`.
 
@@ -41,22 +41,22 @@ class Run:
 
     def __init__(
         self,
-        options: BFDOptions,
-        speaker: Speaker,
+        options: BFDSessionConfig,
+        endpoint: BFDEndpoint,
         statistics: BFDStatistics,
         rate: Rate,
-        publish: Callable[[BFDNotice], None],
+        publish: Callable[[BFDEvent], None],
         chance: Callable[[], float],
     ) -> None:
         self.options = options
-        self.speaker = speaker
-        self.seat = speaker.enter(self)
-        self.session = Session(options.session_config(), self.seat.discriminator, chance)
-        self._deadline = speaker.deadlines.new(self._due)
+        self.endpoint = endpoint
+        self.slot = endpoint.enter(self)
+        self.session = SessionMachine(options.session_config(), self.slot.discriminator, chance)
+        self._deadline = endpoint.deadlines.new(self._due)
         self._statistics = statistics
         self._rate = rate
         self._publish = publish
-        self._queue: deque[Event] = deque()
+        self._queue: deque[Input] = deque()
         self._feeding = False
         self._ended = False
 
@@ -66,9 +66,9 @@ class Run:
         self._step(Stop())
         self._ended = True
         self._deadline.drop()
-        self.seat.leave()
+        self.slot.leave()
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Input) -> None:
         """Give the session one event and carry out its effects. Called from within a callback, it
         waits its turn."""
         self._queue.append(event)
@@ -82,7 +82,7 @@ class Run:
             self._queue.clear()
             self._feeding = False
 
-    def _step(self, event: Event) -> None:
+    def _step(self, event: Input) -> None:
         if self._ended:
             return
         now = self._now
@@ -102,10 +102,10 @@ class Run:
 
     @property
     def _now(self) -> float:
-        return self.speaker.deadlines.now()
+        return self.endpoint.deadlines.now()
 
     def _due(self) -> None:
-        deadlines = self.speaker.deadlines
+        deadlines = self.endpoint.deadlines
         self.feed(TimerFired(deadlines.heard_to))
         deadline = self.session.deadline
         if not self._ended and deadline is not None and deadline > deadlines.heard_to:
@@ -123,7 +123,7 @@ class Run:
 
     def _send(self, packet: ControlPacket, now: float) -> None:
         try:
-            self.seat.send(encode(packet))
+            self.slot.send(encode(packet))
         except OSError as problem:
             self._statistics.send_errors += 1
             count = self._rate.report("send", now)
@@ -136,7 +136,7 @@ class Run:
         else:
             self._statistics.packets_sent += 1
 
-    # --- what comes in (vrrpkit.bfd.speaker.Tenant)
+    # --- what comes in (vrrpkit.bfd.endpoint.SessionHandler)
 
     def received(self, packet: ControlPacket, at: float) -> None:
         """A packet of this session passed every check."""
@@ -162,7 +162,7 @@ class Run:
                 )
             )
 
-    def deaf(self) -> None:
+    def overflowed(self) -> None:
         """Packets were lost on this host."""
         self._statistics.losses += 1
         self.feed(PacketsLost())

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from vrrpkit.bfd.options import BFDOptions
-from vrrpkit.bfd.wires import Arrival, Outlet, Take, Wires
+from vrrpkit.bfd.base import BFDDatagram, BFDSender, BFDTransport, ReceiveCallback
+from vrrpkit.bfd.protocol.options import BFDSessionConfig
 from vrrpkit.errors import HostError, InterfaceMissing, PermissionMissing, SourceMissing
-from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.netns import Namespace
-from vrrpkit.host.timerfd import TimerfdAlarm
+from vrrpkit.linux.netns import Namespace
+from vrrpkit.linux.timerfd import TimerfdAlarm
+from vrrpkit.timers import Deadlines
 from vrrpkit.transport import sockets
 from vrrpkit.values import IPAddress
 
-__all__ = ["KernelWires"]
+__all__ = ["KernelBFDTransport"]
 
 # From the kernel's headers; the socket module of Python 3.11 does not name them.
 IP_PKTINFO = 8
@@ -68,17 +68,17 @@ def _address(text: str) -> IPAddress:
     return ip_address(text.partition("%")[0])
 
 
-class _Inlet:
+class _ReceiveSocket:
     """A receive socket and those who listen."""
 
-    def __init__(self, wires: KernelWires, version: int, port: int) -> None:
-        self.listeners: dict[object, tuple[Take, Callable[[], None]]] = {}
-        self._wires = wires
+    def __init__(self, transport: KernelBFDTransport, version: int, port: int) -> None:
+        self.listeners: dict[object, tuple[ReceiveCallback, Callable[[], None]]] = {}
+        self._transport = transport
         self._version = version
         self._port = port
         self._loop = asyncio.get_running_loop()
-        self._dry = wires.deadlines.now()
-        self._latest = self._dry
+        self._drained_at = transport.deadlines.now()
+        self._latest = self._drained_at
         self._room = 0
         self._sock = self._open()
         self._lost = sockets.drops(self._sock)
@@ -87,7 +87,7 @@ class _Inlet:
     def _open(self) -> socket.socket:
         family = socket.AF_INET if self._version == 4 else socket.AF_INET6
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        sock = self._wires.namespace.socket(family, kind, socket.IPPROTO_UDP)
+        sock = self._transport.namespace.socket(family, kind, socket.IPPROTO_UDP)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
@@ -121,17 +121,17 @@ class _Inlet:
         the kernel had to drop something; up to when everything was read."""
         if self._sock.fileno() < 0:
             return None
-        now = self._wires.deadlines.now()
+        now = self._transport.deadlines.now()
         offset = now - time.clock_gettime(time.CLOCK_REALTIME)
         count = 0
         while self._sock.fileno() >= 0 and self._latest < now:
-            if count % GLANCE == GLANCE - 1 and self._wires.deadlines.now() - now > TURN:
+            if count % GLANCE == GLANCE - 1 and self._transport.deadlines.now() - now > TURN:
                 break
             count += 1
             try:
                 read = self._sock.recvmsg(SIZE, CONTROL)
             except BlockingIOError:
-                self._dry = self._latest = now
+                self._drained_at = self._latest = now
                 break
             except OSError:
                 # What the network said about an earlier packet is no packet, and must not put off
@@ -158,7 +158,7 @@ class _Inlet:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW):
                 seconds, nanoseconds = _STAMP.unpack_from(data)
                 # The wall clock may have been set meanwhile: only the age is of use.
-                received = min(max(seconds + nanoseconds * 1e-9 + offset, self._dry), now)
+                received = min(max(seconds + nanoseconds * 1e-9 + offset, self._drained_at), now)
             elif kind in (socket.IP_TTL, socket.IPV6_HOPLIMIT):
                 (ttl,) = _INTEGER.unpack_from(data)
             elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:
@@ -169,13 +169,13 @@ class _Inlet:
                 destination = IPv6Address(packed)
         self._latest = received
         assert destination is not None, "the kernel was asked for it"
-        arrival = Arrival(
+        datagram = BFDDatagram(
             payload, self._port, _address(sender), destination, ifindex, ttl, received
         )
         # All who listen here share one that knows for whom it is.
         take, _deaf = next(iter(self.listeners.values()), (None, None))
         if take is not None:
-            take(arrival)
+            take(datagram)
 
     def _check_drops(self) -> None:
         if self._sock.fileno() < 0:
@@ -183,8 +183,8 @@ class _Inlet:
         lost = sockets.drops(self._sock)
         if lost != self._lost:
             self._lost = lost
-            for _take, deaf in list(self.listeners.values()):
-                deaf()
+            for _take, overflowed in list(self.listeners.values()):
+                overflowed()
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:
@@ -192,11 +192,11 @@ class _Inlet:
             self._sock.close()
 
 
-class _UDPOutlet(Outlet):
+class _UDPSender(BFDSender):
     """Not connected: the kernel then looks for a route and a source each time, and keeps to itself
     that nobody listens over there."""
 
-    def __init__(self, namespace: Namespace, options: BFDOptions) -> None:
+    def __init__(self, namespace: Namespace, options: BFDSessionConfig) -> None:
         self._namespace = namespace
         self._options = options
         # One for all packets of a session (RFC 5881 section 4), also when the socket is made anew.
@@ -302,7 +302,7 @@ def _leave_by(sock: socket.socket, ifindex: int) -> None:
         raise PermissionMissing("CAP_NET_RAW", "BFD on one interface only") from None
 
 
-class KernelWires(Wires):
+class KernelBFDTransport(BFDTransport):
     """The real network. Needs a running event loop, and no privilege as long as no interface is
     given.
 
@@ -314,17 +314,17 @@ class KernelWires(Wires):
         self.namespace = Namespace(netns)
         self.deadlines = Deadlines(TimerfdAlarm())
         self.deadlines.drains[self] = self.drain
-        self._inlets: dict[tuple[int, int], _Inlet] = {}
+        self._inlets: dict[tuple[int, int], _ReceiveSocket] = {}
 
     def listen(
-        self, options: BFDOptions, take: Take, deaf: Callable[[], None]
+        self, options: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
     ) -> Callable[[], None]:
         key = (options.neighbor.version, options.port)
         inlet = self._inlets.get(key)
         if inlet is None:
-            inlet = self._inlets[key] = _Inlet(self, *key)
+            inlet = self._inlets[key] = _ReceiveSocket(self, *key)
         listener = object()
-        inlet.listeners[listener] = (take, deaf)
+        inlet.listeners[listener] = (take, overflowed)
         inlet.grow()
 
         def stop() -> None:
@@ -335,8 +335,8 @@ class KernelWires(Wires):
 
         return stop
 
-    def outlet(self, options: BFDOptions) -> Outlet:
-        return _UDPOutlet(self.namespace, options)
+    def sender(self, options: BFDSessionConfig) -> BFDSender:
+        return _UDPSender(self.namespace, options)
 
     def drain(self) -> float | None:
         """Deliver what waits in any socket, for some milliseconds each at most. Called before a

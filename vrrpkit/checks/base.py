@@ -10,11 +10,11 @@ from typing import Self, TypeAlias
 import attrs
 
 from vrrpkit import values
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
-__all__ = ["Begin", "Checker", "DirectChecker", "NetworkChecker", "Report", "Weight"]
+__all__ = ["Begin", "CallbackChecker", "Checker", "Done", "NetworkChecker", "Weight"]
 
 WEIGHT_LIMIT = 2**31 - 1
 """The kernel keeps the weight of a real server in a signed 32-bit number."""
@@ -44,10 +44,10 @@ class Weight:
         whole_number("weight", self.value, low, WEIGHT_LIMIT, "0 sends no new connections")
 
 
-Report: TypeAlias = "Callable[[Weight | BaseException | None], None]"
+Done: TypeAlias = "Callable[[Weight | BaseException | None], None]"
 """How an attempt ends: ``None`` is healthy, an exception is not, and its text says why."""
 
-Begin: TypeAlias = "Callable[[Report, asyncio.AbstractEventLoop | None], Callable[[], None]]"
+Begin: TypeAlias = "Callable[[Done, asyncio.AbstractEventLoop | None], Callable[[], None]]"
 """Starts an attempt; returns what abandons it."""
 
 
@@ -154,9 +154,9 @@ class Checker:
         not only at the next interval, starts here. Return what ends it, or ``None``."""
         return None
 
-    def way(self, target: Target) -> Way:
+    def endpoint(self, target: Target) -> Endpoint:
         """Where and how connections to ``target`` are made."""
-        return Way(target.address, target.port)
+        return Endpoint(target.address, target.port)
 
     def __str__(self) -> str:
         return type(self).__name__.removesuffix("Checker") or type(self).__name__
@@ -227,8 +227,8 @@ class NetworkChecker(Checker):
     needs_port = True
     """Whether a target without a port cannot be checked."""
 
-    def way(self, target: Target) -> Way:
-        return Way(
+    def endpoint(self, target: Target) -> Endpoint:
+        return Endpoint(
             self.address or target.address,
             self.port if self.port is not None else target.port,
             source=self.source,
@@ -238,21 +238,21 @@ class NetworkChecker(Checker):
         )
 
     def validate(self, target: Target) -> None:
-        way = self.way(target)
-        if self.needs_port and not way.port:
+        endpoint = self.endpoint(target)
+        if self.needs_port and not endpoint.port:
             raise ConfigError(
                 f"{type(self).__name__} of {target}: there is no port to connect to; give the "
                 "checker port=, or the server a port"
             )
-        if way.source is not None and way.source.version != way.address.version:
+        if endpoint.source is not None and endpoint.source.version != endpoint.address.version:
             raise ConfigError(
-                f"{type(self).__name__} of {target}: source {way.source} and destination "
-                f"{way.address} are of different address families"
+                f"{type(self).__name__} of {target}: source {endpoint.source} and destination "
+                f"{endpoint.address} are of different address families"
             )
 
 
 @attrs.frozen(kw_only=True)
-class DirectChecker(NetworkChecker):
+class CallbackChecker(NetworkChecker):
     """A checker that works by callbacks, without a task for each attempt: for checks that run
     hundreds of times a second. Inside this package only."""
 
@@ -264,12 +264,12 @@ class DirectChecker(NetworkChecker):
         is called once, later or before that returns, and never after the attempt was abandoned.
         Nothing is raised. A subclass has either this or :meth:`begin` of its own.
         """
-        if type(self).begin is DirectChecker.begin:
+        if type(self).begin is CallbackChecker.begin:
             raise NotImplementedError(f"{type(self).__name__} has neither prepare() nor begin()")
         return partial(self.begin, target)
 
     def begin(
-        self, target: Target, report: Report, loop: asyncio.AbstractEventLoop | None = None
+        self, target: Target, report: Done, loop: asyncio.AbstractEventLoop | None = None
     ) -> Callable[[], None]:
         """Start one attempt; return what abandons it."""
         return self.prepare(target)(report, loop)

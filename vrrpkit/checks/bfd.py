@@ -9,15 +9,15 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from vrrpkit.bfd.notices import BFDTransition
-from vrrpkit.bfd.options import BFDSettings
-from vrrpkit.bfd.packet import BFDDiagnostic, BFDState
-from vrrpkit.bfd.peer import BFDSession
+from vrrpkit.bfd.protocol.events import BFDTransition
+from vrrpkit.bfd.protocol.options import BFDSettings
+from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDState
+from vrrpkit.bfd.session import BFDSession
 from vrrpkit.checks.base import Checker, flag, link_name, times
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, HostError
-from vrrpkit.host.memory import MemoryInterface
-from vrrpkit.trouble import own_trouble
+from vrrpkit.host.memory.bus import MemoryInterface
+from vrrpkit.local_errors import own_trouble
 from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["BFDChecker"]
@@ -27,7 +27,7 @@ def _source(value: str | IPAddress | None) -> IPAddress | None:
     return None if value is None else parse_address(value, "BFD source")
 
 
-class _Watch:
+class _SessionWatch:
     """The session with one address, shared by all checks that want the same of it."""
 
     def __init__(self, session: BFDSession) -> None:
@@ -54,7 +54,9 @@ class _Watch:
             self._open = False
 
 
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Watch]] = WeakKeyDictionary()
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _SessionWatch]] = (
+    WeakKeyDictionary()
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +113,7 @@ class BFDChecker(Checker):
         key = self._key(target)
         watch = watches.get(key)
         if watch is None:
-            watch = watches[key] = _Watch(self._session(target))
+            watch = watches[key] = _SessionWatch(self._session(target))
         watch.users += 1
 
         def changed(transition: BFDTransition) -> None:

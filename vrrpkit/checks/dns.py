@@ -11,12 +11,20 @@ from typing import TypeAlias
 
 import attrs
 
-from vrrpkit.checks import dns_records
-from vrrpkit.checks.base import Begin, DirectChecker, Report, Weight, flag, times
-from vrrpkit.checks.connection import connect
-from vrrpkit.checks.datagram import ask
-from vrrpkit.checks.dns_message import ANY, RCODES, TYPES, Answer, answer, encode_name, query
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.base import Begin, CallbackChecker, Done, Weight, flag, times
+from vrrpkit.checks.io.tcp import connect
+from vrrpkit.checks.io.udp import ask
+from vrrpkit.checks.protocol import dns_records
+from vrrpkit.checks.protocol.dns_message import (
+    ANY,
+    RCODES,
+    TYPES,
+    Answer,
+    answer,
+    encode_name,
+    query,
+)
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.values import IPAddress, whole_number
 
@@ -102,7 +110,7 @@ def _several(value: Expected | None) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class DNSChecker(DirectChecker):
+class DNSChecker(CallbackChecker):
     """A server is healthy if it answers a DNS query (keepalived: ``DNS_CHECK``)::
 
         DNSChecker()
@@ -168,13 +176,13 @@ class DNSChecker(DirectChecker):
         ):
             object.__setattr__(self, name, value)
 
-    def way(self, target: Target) -> Way:
-        way = super().way(target)
-        return way if way.port else attrs.evolve(way, port=PORT)
+    def endpoint(self, target: Target) -> Endpoint:
+        endpoint = super().endpoint(target)
+        return endpoint if endpoint.port else attrs.evolve(endpoint, port=PORT)
 
     def prepare(self, target: Target) -> Begin:
-        way = self.way(target)
-        return lambda report, loop: _Attempt(self, way, report, loop).abandon
+        endpoint = self.endpoint(target)
+        return lambda report, loop: _Attempt(self, endpoint, report, loop).abandon
 
     def query(self) -> bytes:
         """A query with a random identifier."""
@@ -222,12 +230,12 @@ class _Attempt:
     def __init__(
         self,
         checker: DNSChecker,
-        way: Way,
-        report: Report,
+        endpoint: Endpoint,
+        report: Done,
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         self._checker = checker
-        self._way = way
+        self._endpoint = endpoint
         self._report = report
         self._asked = checker.query()
         self._strays = 0
@@ -235,14 +243,14 @@ class _Attempt:
             self._close = self._by_tcp()
         else:
             self._close = ask(
-                way, self._asked, self._heard, self._reported, limit=DATAGRAM, loop=loop
+                endpoint, self._asked, self._heard, self._reported, limit=DATAGRAM, loop=loop
             )
 
     def abandon(self) -> None:
         self._close()
 
     def _by_tcp(self) -> Callable[[], None]:
-        return connect(self._way, _Dialogue(self._checker), self._report)
+        return connect(self._endpoint, _Dialogue(self._checker), self._report)
 
     def _reported(self, outcome: BaseException | Weight | None) -> None:
         if isinstance(outcome, _Truncated):

@@ -13,9 +13,9 @@ from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight, flag
 from vrrpkit.checks.paths import as_path
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError, CouldNotAsk
-from vrrpkit.trouble import own_trouble
+from vrrpkit.linux.inotify import watch
+from vrrpkit.local_errors import own_trouble
 from vrrpkit.values import whole_number
-from vrrpkit.watch import watch
 
 __all__ = ["FileChecker", "as_path", "read_number"]
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from vrrpkit.advice import advised
-from vrrpkit.checks.base import Begin, DirectChecker, Report, Weight, flag
-from vrrpkit.checks.connection import Conversation, connect
-from vrrpkit.checks.http_options import (
+from vrrpkit.checks.base import Begin, CallbackChecker, Done, Weight, flag
+from vrrpkit.checks.io.tcp import connect
+from vrrpkit.checks.paths import pem_file
+from vrrpkit.checks.protocol.exchange import Exchange
+from vrrpkit.checks.protocol.http import SUCCESS, URL, Question, Rules, compose
+from vrrpkit.checks.protocol.http_options import (
     body_pattern,
     digest_digits,
     header_lines,
@@ -26,11 +28,10 @@ from vrrpkit.checks.http_options import (
     status_codes,
     without_port,
 )
-from vrrpkit.checks.http_rules import SUCCESS, URL, Question, Rules, compose
-from vrrpkit.checks.http_status import Chunks, StatusExchange
-from vrrpkit.checks.paths import pem_file
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.protocol.http_status import Chunks, StatusExchange
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
+from vrrpkit.keyword_advice import advised
 from vrrpkit.values import hidden, whole_number
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _urls(value: str | URL | Iterable[str | URL]) -> tuple[URL, ...]:
 
 @advised
 @attrs.frozen
-class HTTPChecker(DirectChecker):
+class HTTPChecker(CallbackChecker):
     """A server is healthy if it answers HTTP requests as it should (keepalived: ``HTTP_GET``)::
 
         HTTPChecker("/healthz", status=200, interval=2, timeout=1)
@@ -136,27 +137,27 @@ class HTTPChecker(DirectChecker):
         object.__setattr__(self, "_questions", questions)
 
     def prepare(self, target: Target) -> Begin:
-        way = self.way(target)
-        authority = way.authority(self.usual_port)
+        endpoint = self.endpoint(target)
+        authority = endpoint.authority(self.usual_port)
         talks = [
-            self._conversation(way, question, question.request(authority))
+            self._conversation(endpoint, question, question.request(authority))
             for question in self._questions
         ]
         if len(talks) > 1:
-            return lambda report, _loop: _Tour(way, talks, report).abandon
+            return lambda report, _loop: _Tour(endpoint, talks, report).abandon
         [talk] = talks
-        return lambda report, loop: connect(way, talk(), report, loop)
+        return lambda report, loop: connect(endpoint, talk(), report, loop)
 
     def _conversation(
-        self, way: Way, question: Question, request: bytes
-    ) -> Callable[[], Conversation]:
+        self, endpoint: Endpoint, question: Question, request: bytes
+    ) -> Callable[[], Exchange]:
         """What holds the conversation of each attempt."""
         header_limit, body_limit = self.header_limit, self.body_limit
         if self.strict or question.rules.need_body:
             # h11 is loaded when something needs it, not when vrrpkit is imported.
-            from vrrpkit.checks.http_exchange import Exchange
+            from vrrpkit.checks.protocol.http_exchange import HTTPExchange
 
-            return partial(Exchange, question, request, header_limit, body_limit)
+            return partial(HTTPExchange, question, request, header_limit, body_limit)
         return partial(
             StatusExchange,
             question.path,
@@ -170,7 +171,7 @@ class HTTPChecker(DirectChecker):
 
 
 def _in_chunks(header_limit: int) -> Chunks:
-    from vrrpkit.checks.http_exchange import body_in_chunks
+    from vrrpkit.checks.protocol.http_exchange import body_in_chunks
 
     return body_in_chunks(header_limit)
 
@@ -180,11 +181,11 @@ class _Tour:
 
     def __init__(
         self,
-        way: Way,
-        talks: Iterable[Callable[[], Conversation]],
-        report: Report,
+        endpoint: Endpoint,
+        talks: Iterable[Callable[[], Exchange]],
+        report: Done,
     ) -> None:
-        self._way = way
+        self._endpoint = endpoint
         self._talks = iter(talks)
         self._report = report
         self._close: Callable[[], None]
@@ -196,7 +197,7 @@ class _Tour:
         if talk is None:
             self._report(outcome)
         else:
-            self._close = connect(self._way, talk(), self._go_on)
+            self._close = connect(self._endpoint, talk(), self._go_on)
 
     def abandon(self) -> None:
         """Close without a report."""
@@ -261,7 +262,7 @@ class HTTPSChecker(HTTPChecker):
         if not isinstance(cast(object, self.password), str | None):
             raise ConfigError("HTTPSChecker: password must be text; write str(...)")
         # ssl is loaded when something needs it, not when vrrpkit is imported.
-        from vrrpkit.checks.tls import context
+        from vrrpkit.checks.io.tls import context
 
         made = context(
             verify=self.verify, ca=self.ca, cert=self.cert, key=self.key, password=self.password
@@ -269,10 +270,10 @@ class HTTPSChecker(HTTPChecker):
         object.__setattr__(self, "_context", made)
 
     def _conversation(
-        self, way: Way, question: Question, request: bytes
-    ) -> Callable[[], Conversation]:
-        from vrrpkit.checks.tls import Encrypted
+        self, endpoint: Endpoint, question: Question, request: bytes
+    ) -> Callable[[], Exchange]:
+        from vrrpkit.checks.io.tls import TLSExchange
 
-        name = self.server_name or without_port(question.host or "") or way.host
-        inner = super()._conversation(way, question, request)
-        return lambda: Encrypted(self._context, name, inner())
+        name = self.server_name or without_port(question.host or "") or endpoint.host
+        inner = super()._conversation(endpoint, question, request)
+        return lambda: TLSExchange(self._context, name, inner())

@@ -11,9 +11,9 @@ from functools import partial
 
 import attrs
 
-from vrrpkit.checks.base import Begin, DirectChecker, Report
-from vrrpkit.checks.datagram import ask
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.base import Begin, CallbackChecker, Done
+from vrrpkit.checks.io.udp import ask
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed, ConfigError, PermissionMissing
 from vrrpkit.values import whole_number
 
@@ -45,7 +45,7 @@ _FILLING = bytes(range(256)) * 256
 
 
 @attrs.frozen(kw_only=True)
-class PingChecker(DirectChecker):
+class PingChecker(CallbackChecker):
     """A server is healthy if it answers an ICMP or ICMPv6 echo request (keepalived:
     ``PING_CHECK``)::
 
@@ -75,8 +75,8 @@ class PingChecker(DirectChecker):
             if value is not None:
                 raise ConfigError(f"PingChecker: there are no ports in ICMP; leave {name} out")
 
-    def way(self, target: Target) -> Way:
-        return attrs.evolve(super().way(target), port=None)
+    def endpoint(self, target: Target) -> Endpoint:
+        return attrs.evolve(super().endpoint(target), port=None)
 
     def validate(self, target: Target) -> None:
         """Refuse a target that cannot be pinged.
@@ -86,7 +86,7 @@ class PingChecker(DirectChecker):
         """
         super().validate(target)
         try:
-            _socket(self.way(target)).close()
+            _socket(self.endpoint(target)).close()
         except PermissionMissing:
             raise
         except OSError:
@@ -94,15 +94,15 @@ class PingChecker(DirectChecker):
             return
 
     def prepare(self, target: Target) -> Begin:
-        return partial(self._ask, self.way(target))
+        return partial(self._ask, self.endpoint(target))
 
     def _ask(
-        self, way: Way, report: Report, loop: asyncio.AbstractEventLoop | None
+        self, endpoint: Endpoint, report: Done, loop: asyncio.AbstractEventLoop | None
     ) -> Callable[[], None]:
         content = os.urandom(TOKEN) + _FILLING[: self.size - TOKEN]
-        version = way.address.version
+        version = endpoint.address.version
         return ask(
-            way,
+            endpoint,
             request(version, int.from_bytes(content[:2], "big"), content),
             partial(answered, version, content),
             report,
@@ -112,20 +112,20 @@ class PingChecker(DirectChecker):
         )
 
 
-def _socket(way: Way) -> socket.socket:
-    version = way.address.version
+def _socket(endpoint: Endpoint) -> socket.socket:
+    version = endpoint.address.version
     try:
-        return way.socket(socket.SOCK_DGRAM, _PROTOCOL[version])
+        return endpoint.socket(socket.SOCK_DGRAM, _PROTOCOL[version])
     except PermissionMissing:
         raise
     except PermissionError:
-        return _raw(way)
+        return _raw(endpoint)
 
 
-def _raw(way: Way) -> socket.socket:
-    version = way.address.version
+def _raw(endpoint: Endpoint) -> socket.socket:
+    version = endpoint.address.version
     try:
-        sock = way.socket(socket.SOCK_RAW, _PROTOCOL[version])
+        sock = endpoint.socket(socket.SOCK_RAW, _PROTOCOL[version])
     except PermissionMissing:
         raise
     except PermissionError:

@@ -9,8 +9,8 @@ import attrs
 
 from vrrpkit.checks.base import Checker, Weight, flag
 from vrrpkit.checks.target import Target
+from vrrpkit.commands.command import Command, attempted, group_names, variables, words
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.process import Command, attempted, group_names, variables, words
 from vrrpkit.values import hidden
 
 __all__ = ["ScriptChecker"]

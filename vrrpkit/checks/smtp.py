@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from vrrpkit.checks.base import Begin, DirectChecker, flag
-from vrrpkit.checks.connection import Conversation, connect
-from vrrpkit.checks.http_options import server_name
+from vrrpkit.checks.base import Begin, CallbackChecker, flag
+from vrrpkit.checks.io.tcp import connect
 from vrrpkit.checks.paths import pem_file
-from vrrpkit.checks.smtp_session import Session
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.protocol.exchange import Exchange
+from vrrpkit.checks.protocol.http_options import server_name
+from vrrpkit.checks.protocol.smtp import SMTPDialogue
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _helo(value: str | None) -> str | None:
 
 
 @attrs.frozen(kw_only=True)
-class SMTPChecker(DirectChecker):
+class SMTPChecker(CallbackChecker):
     """A server is healthy if it talks SMTP (keepalived: ``SMTP_CHECK``)::
 
         SMTPChecker()
@@ -112,31 +113,31 @@ class SMTPChecker(DirectChecker):
                 "SMTPChecker: ca is of no use with verify=False; leave one of them out"
             )
         # ssl is loaded when something needs it, not when vrrpkit is imported.
-        from vrrpkit.checks.tls import context
+        from vrrpkit.checks.io.tls import context
 
         made = context(
             verify=self.verify, ca=self.ca, cert=None, key=None, password=None, alpn=None
         )
         object.__setattr__(self, "_context", made)
 
-    def way(self, target: Target) -> Way:
-        way = super().way(target)
-        return way if way.port else attrs.evolve(way, port=PORT)
+    def endpoint(self, target: Target) -> Endpoint:
+        endpoint = super().endpoint(target)
+        return endpoint if endpoint.port else attrs.evolve(endpoint, port=PORT)
 
     def prepare(self, target: Target) -> Begin:
-        way = self.way(target)
-        encrypted: Callable[[Conversation], Conversation] | None = None
+        endpoint = self.endpoint(target)
+        encrypted: Callable[[Exchange], Exchange] | None = None
         if self._context is not None:
-            from vrrpkit.checks.tls import Encrypted
+            from vrrpkit.checks.io.tls import TLSExchange
 
-            encrypted = partial(Encrypted, self._context, self.server_name or way.host)
+            encrypted = partial(TLSExchange, self._context, self.server_name or endpoint.host)
 
-        def session() -> Session:
+        def session() -> SMTPDialogue:
             # The host's name may change.
             name = self.helo_name or _own_name()
-            return Session(name, esmtp=self.esmtp, encrypted=encrypted)
+            return SMTPDialogue(name, esmtp=self.esmtp, encrypted=encrypted)
 
-        return lambda report, loop: connect(way, session(), report, loop)
+        return lambda report, loop: connect(endpoint, session(), report, loop)
 
 
 def _own_name() -> str:

@@ -15,7 +15,7 @@ from vrrpkit.values import IPAddress, parse_address, whole_number
 if TYPE_CHECKING:
     from vrrpkit.checks.base import Checker
 
-__all__ = ["EPHEMERAL", "Target", "Way", "leads_back"]
+__all__ = ["EPHEMERAL", "Endpoint", "Target", "is_self_connection"]
 
 EPHEMERAL = 32768
 """The lowest port that the kernel by default gives to a connection that asks for none."""
@@ -41,7 +41,7 @@ def _bind(sock: socket.socket, source: IPAddress | None, port: int | None) -> No
     if port is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     anywhere = "0.0.0.0" if sock.family == socket.AF_INET else "::"
-    end = Way(source or ip_address(anywhere), port)
+    end = Endpoint(source or ip_address(anywhere), port)
     try:
         sock.bind(end.destination)
     except OSError as problem:
@@ -49,7 +49,7 @@ def _bind(sock: socket.socket, source: IPAddress | None, port: int | None) -> No
 
 
 @attrs.frozen
-class Way:
+class Endpoint:
     """Where connections go, and from where."""
 
     address: IPAddress
@@ -122,10 +122,10 @@ class Way:
         return host if self.port is None else f"{host}:{self.port}"
 
 
-def leads_back(way: Way, sock: socket.socket) -> bool:
+def is_self_connection(endpoint: Endpoint, sock: socket.socket) -> bool:
     """Whether a connected socket is connected to itself: where nobody listens on a port of this
     machine, the kernel may pick that very port for our end, and to connect succeeds."""
-    if (way.port or 0) < EPHEMERAL and way.source_port is None:
+    if (endpoint.port or 0) < EPHEMERAL and endpoint.source_port is None:
         return False
     try:
         return bool(sock.getsockname() == sock.getpeername())
@@ -165,12 +165,16 @@ class Target:
             whole_number("target: port", self.port, 0, 65535, "leave it out where there is none")
 
     def __str__(self) -> str:
-        return self.name or str(Way(self.address, self.port))
+        return self.name or str(Endpoint(self.address, self.port))
 
     @property
-    def way(self) -> Way:
+    def endpoint(self) -> Endpoint:
         """Where :meth:`connect` goes."""
-        return Way(self.address, self.port) if self.checker is None else self.checker.way(self)
+        return (
+            Endpoint(self.address, self.port)
+            if self.checker is None
+            else self.checker.endpoint(self)
+        )
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a TCP connection to the server, from where and to where the checker says.
@@ -179,10 +183,10 @@ class Target:
 
         :raises OSError: it was refused, reset, or there is no route.
         """
-        way = self.way
-        sock = way.socket(socket.SOCK_STREAM)
+        endpoint = self.endpoint
+        sock = endpoint.socket(socket.SOCK_STREAM)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, way.sockaddr)
+            await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr)
             return await asyncio.open_connection(sock=sock)
         except BaseException:
             sock.close()

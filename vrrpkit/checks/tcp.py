@@ -7,11 +7,11 @@ from functools import partial
 
 import attrs
 
-from vrrpkit.advice import advised
-from vrrpkit.checks.base import Begin, DirectChecker
-from vrrpkit.checks.connection import connect
+from vrrpkit.checks.base import Begin, CallbackChecker
+from vrrpkit.checks.io.tcp import connect
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.keyword_advice import advised
 from vrrpkit.values import hidden, whole_number
 
 __all__ = ["TCPChecker"]
@@ -27,7 +27,7 @@ is an eighth longer, and at its end."""
 
 @advised
 @attrs.frozen(kw_only=True)
-class TCPChecker(DirectChecker):
+class TCPChecker(CallbackChecker):
     """A server is healthy if it accepts a TCP connection (keepalived: ``TCP_CHECK``), and, if asked
     for, answers as expected::
 
@@ -65,18 +65,18 @@ class TCPChecker(DirectChecker):
         whole_number("TCPChecker: limit", self.limit, 1, 2**24, "octets until expect is found")
 
     def prepare(self, target: Target) -> Begin:
-        way = self.way(target)
+        endpoint = self.endpoint(target)
         if self.send is None and self.expect is None:
-            return lambda report, loop: connect(way, None, report, loop)
-        talk = partial(_Talk, self.send or b"", self.expect, self.limit)
-        return lambda report, loop: connect(way, talk(), report, loop)
+            return lambda report, loop: connect(endpoint, None, report, loop)
+        talk = partial(_TextExchange, self.send or b"", self.expect, self.limit)
+        return lambda report, loop: connect(endpoint, talk(), report, loop)
 
 
 def _octets(value: object) -> bool:
     return isinstance(value, bytes) and value != b""
 
 
-class _Talk:
+class _TextExchange:
     """Send something, then look for something."""
 
     farewell = b""

@@ -6,8 +6,8 @@ import re
 
 import attrs
 
-from vrrpkit.checks.base import Begin, DirectChecker, flag, seconds
-from vrrpkit.checks.datagram import ask
+from vrrpkit.checks.base import Begin, CallbackChecker, flag, seconds
+from vrrpkit.checks.io.udp import ask
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.values import hidden, whole_number
@@ -62,7 +62,7 @@ def _pattern(value: bytes | str | None) -> bytes | str | None:
 
 
 @attrs.frozen(kw_only=True)
-class UDPChecker(DirectChecker):
+class UDPChecker(CallbackChecker):
     """Sends a datagram (keepalived: ``UDP_CHECK``)::
 
         UDPChecker(payload="00 01 f3", reply="00 81 xx")
@@ -147,14 +147,14 @@ class UDPChecker(DirectChecker):
         object.__setattr__(self, "_compared", length)
 
     def prepare(self, target: Target) -> Begin:
-        way = self.way(target)
+        endpoint = self.endpoint(target)
         silence: float | None = None
         if not self.require_reply and self.reply is None:
             silence = self.patience
             if silence is None:
                 silence = min(PATIENCE, self.timeout / 2)
         return lambda report, loop: ask(
-            way,
+            endpoint,
             self.payload,
             self._judge,
             report,

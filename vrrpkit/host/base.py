@@ -1,5 +1,5 @@
-"""What a virtual router asks of the machine it runs on; ``memory.py`` and ``interface.py`` provide
-it."""
+"""What a virtual router asks of the machine it runs on; ``memory/`` and ``kernel_interface.py``
+provide it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from vrrpkit.errors import DuplicateRouter
-from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.loading import load
+from vrrpkit.lifecycle.loading import load
+from vrrpkit.timers import Deadlines
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress
 
 if TYPE_CHECKING:
     # Their parsing is loaded where there are any.
-    from vrrpkit.host.routes import Entry, Route, Rule
+    from vrrpkit.routes.route import Entry, Route, Rule
 
 __all__ = [
-    "AddressHold",
+    "AddressClaim",
     "AddressListener",
     "AddressManager",
     "Announcements",
-    "Ban",
+    "FilterRule",
     "Interface",
     "Link",
-    "RouteHold",
+    "RouteClaim",
     "on_this_host",
 ]
 
@@ -114,10 +114,10 @@ class AddressListener(Protocol):
 
     def duplicate(self, vip: VIP) -> None:
         """Somebody else on the link has an address, found duplicate address detection: it is in
-        place, and useless. :meth:`AddressHold.detect` tries again."""
+        place, and useless. :meth:`AddressClaim.detect` tries again."""
 
 
-class AddressHold(ABC):
+class AddressClaim(ABC):
     """The addresses of one router on one interface. The last wish wins; the kernel follows."""
 
     @abstractmethod
@@ -154,7 +154,7 @@ class AddressHold(ABC):
         """Release, wait for it, and forget the addresses."""
 
 
-class RouteHold(ABC):
+class RouteClaim(ABC):
     """The routes and rules of one router. Everything happens at once: a call returns when the
     kernel has done it."""
 
@@ -177,7 +177,7 @@ class RouteHold(ABC):
         """Release, and forget them."""
 
 
-class Ban(ABC):
+class FilterRule(ABC):
     """Packets that the packet filter drops on behalf of one router."""
 
     @abstractmethod
@@ -233,7 +233,7 @@ class Interface(ABC):
         announcements: Announcements,
         listener: AddressListener,
         lease: float | None = None,
-    ) -> AddressHold:
+    ) -> AddressClaim:
         """Make a hold on ``vips``: none is put in place yet, and leftovers of a killed run are
         removed.
 
@@ -254,7 +254,7 @@ class Interface(ABC):
     @abstractmethod
     def hold_routes(
         self, routes: Sequence[Route], rules: Sequence[Rule], lost: Callable[[Entry], None]
-    ) -> RouteHold:
+    ) -> RouteClaim:
         """Make a hold on routes and rules of the host that this interface belongs to: none is put
         in place yet, and leftovers of a killed run are removed.
 
@@ -264,7 +264,7 @@ class Interface(ABC):
         """
 
     @abstractmethod
-    async def refuse(self, vips: Sequence[VIP]) -> Ban:
+    async def refuse(self, vips: Sequence[VIP]) -> FilterRule:
         """Drop packets to these addresses, which may be put on this interface, but for what it
         takes to find out its MAC address (RFC 9568 section 6.1: Accept_Mode False).
 

@@ -10,12 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from vrrpkit.host import route_notices
-from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.monitor import LinkMonitor
-from vrrpkit.host.netlink import Overrun, Subscription
-from vrrpkit.host.netns import Namespace
-from vrrpkit.host.notices import MARK
+from vrrpkit.host.links.monitor import LinkMonitor
+from vrrpkit.host.links.records import MARK
+from vrrpkit.host.routing import records
+from vrrpkit.linux.netlink import Overrun, Subscription
+from vrrpkit.linux.netns import Namespace
+from vrrpkit.timers import Deadlines
 
 __all__ = ["HostChanges"]
 
@@ -85,7 +85,7 @@ class HostChanges:
                 if not messages:
                     break
                 for message in messages:
-                    record = route_notices.parse_route(message.payload)
+                    record = records.parse_route(message.payload)
                     seen = seen or (record is not None and record.protocol not in (BY_KERNEL, MARK))
         except Overrun:
             return True

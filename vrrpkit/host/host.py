@@ -6,14 +6,14 @@ import asyncio
 import logging
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from vrrpkit.host.addresses import GONE
-from vrrpkit.host.interface import KernelInterface
-from vrrpkit.host.messages import add_found, delete_found
-from vrrpkit.host.monitor import Removal
-from vrrpkit.host.netns import Identity, identity
-from vrrpkit.host.notices import AddressKey, to_address
-from vrrpkit.host.parts import Parts
-from vrrpkit.host.sweep import Users
+from vrrpkit.host.addresses.kernel import GONE
+from vrrpkit.host.addresses.leftovers import Users
+from vrrpkit.host.kernel_interface import KernelInterface
+from vrrpkit.host.links.monitor import Removal
+from vrrpkit.host.links.records import AddressKey, to_address
+from vrrpkit.host.links.requests import add_found, delete_found
+from vrrpkit.host.resources import Resources
+from vrrpkit.linux.netns import Identity, identity
 
 __all__ = ["Host"]
 
@@ -36,7 +36,7 @@ class Host:
         self._netns = netns
         self._interfaces: WeakValueDictionary[str, KernelInterface] = WeakValueDictionary()
         self._opened: dict[str, KernelInterface] = {}
-        self._parts: Parts | None = None
+        self._resources: Resources | None = None
 
     @classmethod
     def current(cls, netns: str | None = None) -> Host:
@@ -59,23 +59,23 @@ class Host:
             interface = self._interfaces[name] = KernelInterface(self, name)
         return interface
 
-    def acquire(self, interface: KernelInterface) -> Parts:
+    def acquire(self, interface: KernelInterface) -> Resources:
         """Open everything, unless it is open, on behalf of an interface.
 
         :raises PermissionMissing: a capability is missing.
         :raises HostError: there is no such namespace.
         """
-        if self._parts is None:
-            self._parts = Parts.open(self._netns, self._removed, self._detected)
+        if self._resources is None:
+            self._resources = Resources.open(self._netns, self._removed, self._detected)
         self._opened[interface.name] = interface
-        return self._parts
+        return self._resources
 
     def release(self, interface: KernelInterface) -> None:
         """End what :meth:`acquire` began."""
         del self._opened[interface.name]
-        if not self._opened and self._parts is not None:
-            parts, self._parts = self._parts, None
-            parts.close()
+        if not self._opened and self._resources is not None:
+            resources, self._resources = self._resources, None
+            resources.close()
 
     def held(self, name: str) -> set[AddressKey]:
         """The addresses on the interface ``name`` that any virtual router of this Host holds."""
@@ -83,8 +83,8 @@ class Host:
 
     def sweep(self) -> None:
         """Have what a killed run left behind removed, unless that was begun."""
-        if self._parts is not None:
-            self._parts.sweep.begin(Users(self.held, self._uses))
+        if self._resources is not None:
+            self._resources.sweep.begin(Users(self.held, self._uses))
 
     def _uses(self, name: str) -> bool:
         interface = self._interfaces.get(name)
@@ -100,29 +100,29 @@ class Host:
     def _take_off(self, strays: list[Removal]) -> None:
         """Remove what went away with an interface that was renamed: under its new name nobody would
         look for it, and it must not stay when another router takes over."""
-        parts = self._parts
-        if parts is None:
+        resources = self._resources
+        if resources is None:
             return
         for stray in strays:
             name, key, ifindex = stray.name, stray.key, stray.ifindex
-            record = parts.monitor.address(ifindex, key)
-            if record is None or not parts.monitor.mine(record) or key not in self.held(name):
+            record = resources.monitor.address(ifindex, key)
+            if record is None or not resources.monitor.mine(record) or key not in self.held(name):
                 continue
             log.warning("%s has another name now: removing %s from it", name, record)
-            with parts.monitor.removing([(ifindex, key)]):
-                (problem,) = parts.netlink.exchange([delete_found(record)])
+            with resources.monitor.removing([(ifindex, key)]):
+                (problem,) = resources.netlink.exchange([delete_found(record)])
             if problem is not None and problem.errno not in GONE:
                 log.warning("%s stays there: %s", record, problem)
 
     def _give_back(self, taken: list[Removal]) -> None:
         """Put back what the kernel took along with an address that was removed here, if it is
         somebody else's; the rest is up to who holds it."""
-        parts = self._parts
+        resources = self._resources
         taken = [removal for removal in taken if removal.key not in self.held(removal.name)]
-        if parts is None or not taken:
+        if resources is None or not taken:
             return
         for removal in taken:
-            (problem,) = parts.netlink.exchange([add_found(removal.taken_along)])
+            (problem,) = resources.netlink.exchange([add_found(removal.taken_along)])
             octets, prefix = removal.key
             what = f"{to_address(octets)}/{prefix}"
             if problem is None:

@@ -12,15 +12,15 @@ from types import TracebackType
 import attrs
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, KernelRefused, VRRPKitError
-from vrrpkit.forks import Origin
-from vrrpkit.host.base import AddressHold, Interface, RouteHold, on_this_host
-from vrrpkit.host.deadlines import Deadlines
-from vrrpkit.host.route_text import read_address, said_of
-from vrrpkit.host.routes import Entry, Route, Rule, parse_routes, parse_rules
-from vrrpkit.leaving import to_the_end
+from vrrpkit.host.base import AddressClaim, Interface, RouteClaim, on_this_host
+from vrrpkit.lifecycle.fork import ProcessOrigin
+from vrrpkit.lifecycle.leaving import shielded
+from vrrpkit.routes.route import Entry, Route, Rule, parse_routes, parse_rules
+from vrrpkit.routes.syntax import read_address, said_of
+from vrrpkit.timers import Deadlines
 from vrrpkit.values import VIP, Announcements, IPAddress
 
-__all__ = ["StaticAddresses"]
+__all__ = ["StaticNetwork"]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ RETRY = 5.0
 ANNOUNCED = Announcements(repeat=1, delay=0.0)
 
 
-class StaticAddresses:
+class StaticNetwork:
     """Addresses, routes and rules that are in place as long as the ``async with`` lasts, and are
     put back when somebody else removes them.
 
@@ -95,9 +95,9 @@ class StaticAddresses:
         self._devices: list[_Device] = []
         self._routes: _Routes | None = None
         self._stack: contextlib.AsyncExitStack | None = None
-        self._origin: Origin | None = None
+        self._origin: ProcessOrigin | None = None
 
-    async def __aenter__(self) -> StaticAddresses:
+    async def __aenter__(self) -> StaticNetwork:
         """Put everything in place: addresses, routes, rules.
 
         :raises InterfaceMissing: there is no such interface.
@@ -106,12 +106,12 @@ class StaticAddresses:
         """
         if self._stack is not None:
             raise VRRPKitError("static addresses were entered already; make a new object")
-        self._origin = Origin()
+        self._origin = ProcessOrigin()
         stack = contextlib.AsyncExitStack()
         try:
             await self._start(stack)
         except BaseException:
-            await to_the_end(stack.aclose(), "vrrpkit: static addresses are removed")
+            await shielded(stack.aclose(), "vrrpkit: static addresses are removed")
             raise
         self._stack = stack
         return self
@@ -124,7 +124,7 @@ class StaticAddresses:
     ) -> None:
         stack, self._stack = self._stack, None
         if stack is not None and self._origin is not None and not self._origin.elsewhere:
-            await to_the_end(stack.aclose(), "vrrpkit: static addresses are removed")
+            await shielded(stack.aclose(), "vrrpkit: static addresses are removed")
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         self._devices, self._routes = [], None
@@ -219,7 +219,7 @@ class _Device:
         self.missing: dict[VIP, None] = dict.fromkeys(self._vips)
         self._duplicates: set[VIP] = set()
         self._in_place = in_place
-        self._hold: AddressHold | None = None
+        self._hold: AddressClaim | None = None
         self._mender: _Mender | None = None
         self._starting = True
         self._refusals: Sequence[tuple[VIP, OSError]] = ()
@@ -305,7 +305,7 @@ class _Routes:
     ) -> None:
         self._interface = interface
         self._wanted = (routes, rules)
-        self._hold: RouteHold | None = None
+        self._hold: RouteClaim | None = None
         self._mender = _Mender(interface.deadlines, self.mend)
 
     def start(self, stack: contextlib.AsyncExitStack) -> None:
@@ -318,7 +318,7 @@ class _Routes:
             raise KernelRefused(problem.errno, f"{entry.described}: {problem.strerror}")
         self._hold = hold
 
-    def _close(self, hold: RouteHold) -> None:
+    def _close(self, hold: RouteClaim) -> None:
         self._hold = None
         self._mender.close()
         hold.close()

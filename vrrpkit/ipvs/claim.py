@@ -1,4 +1,5 @@
-"""The part of an IPVS table that one virtual server holds. ``keeper.py`` has the table follow."""
+"""The part of an IPVS table that one virtual server holds. ``reconciler.py`` has the table
+follow."""
 
 from __future__ import annotations
 
@@ -6,13 +7,19 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from vrrpkit.ipvs.entries import Destination, DestinationKey, Service, ServiceEntry, ServiceKey
-from vrrpkit.ipvs.mirror import Subject
+from vrrpkit.ipvs.model.cache import Subject
+from vrrpkit.ipvs.model.entries import (
+    Destination,
+    DestinationKey,
+    Service,
+    ServiceEntry,
+    ServiceKey,
+)
 
 if TYPE_CHECKING:
-    from vrrpkit.ipvs.keeper import Keeper
+    from vrrpkit.ipvs.reconciler import TableReconciler
 
-__all__ = ["Claim", "ClaimListener"]
+__all__ = ["ClaimListener", "ServiceClaim"]
 
 
 class ClaimListener(Protocol):
@@ -47,12 +54,12 @@ class ClaimListener(Protocol):
         ...
 
 
-class Claim:
-    """The services of one virtual server; made by :meth:`Keeper.claim`."""
+class ServiceClaim:
+    """The services of one virtual server; made by :meth:`TableReconciler.claim`."""
 
     def __init__(
         self,
-        keeper: Keeper,
+        reconciler: TableReconciler,
         services: Iterable[Service],
         listener: ClaimListener,
         poll_interval: float | None,
@@ -81,24 +88,24 @@ class Claim:
         """Counts the times that it was begun to be read."""
         self.looked = 0
         """The last of them that succeeded."""
-        self._keeper = keeper
+        self._reconciler = reconciler
 
     @property
     def entries(self) -> Mapping[ServiceKey, ServiceEntry]:
         """The services that are in the table, as they were read last, and changed since."""
-        return self._keeper.mirror.excerpt(self.services)
+        return self._reconciler.cache.excerpt(self.services)
 
     @property
     def left(self) -> tuple[ServiceKey, ...]:
         """Services, also of an earlier run, that the table holds."""
-        return tuple(self._keeper.mirror.excerpt((*self.services, *self.stale)))
+        return tuple(self._reconciler.cache.excerpt((*self.services, *self.stale)))
 
     def begin(self, wanted: Iterable[Destination], stale: Iterable[ServiceKey] = ()) -> None:
         """Want the services with these real servers in the table, and ``stale`` gone."""
         self.begun = self.whole = True
         self.wanted = {destination.key: destination for destination in wanted}
         self.stale = set(stale)
-        self._keeper.wish(self)
+        self._reconciler.wish(self)
 
     def update(self, changes: Mapping[DestinationKey, Destination | None]) -> None:
         """Want these real servers otherwise, or gone."""
@@ -108,21 +115,21 @@ class Claim:
                 self.wanted.pop(key, None)
             else:
                 self.wanted[key] = destination
-        self._keeper.wish(self)
+        self._reconciler.wish(self)
 
     async def settled(self) -> None:
         """Wait until the table followed the last wish, or refused to.
 
         :raises Closed: the event loop ended before that.
         """
-        await self._keeper.settled(self)
+        await self._reconciler.settled(self)
 
     async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
         """Read the services anew.
 
         :raises OSError: the table refused.
         """
-        await self._keeper.look(self)
+        await self._reconciler.look(self)
         return self.entries
 
     async def withdraw(self, *, remove: bool) -> None:
@@ -131,9 +138,9 @@ class Claim:
         if self.begun:
             self.leaving = remove
             if remove:
-                self._keeper.wish(self)
-            await self._keeper.settled(self)
+                self._reconciler.wish(self)
+            await self._reconciler.settled(self)
 
     async def drop(self) -> None:
         """Give the services up: somebody else may claim them, and the table may be closed."""
-        await self._keeper.drop(self)
+        await self._reconciler.drop(self)

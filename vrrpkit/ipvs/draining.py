@@ -7,10 +7,10 @@ import logging
 from collections.abc import Mapping
 
 from vrrpkit.errors import Closed, VRRPKitError
-from vrrpkit.ipvs.claim import Claim
-from vrrpkit.ipvs.connections import connections, entries_of
-from vrrpkit.ipvs.entries import DestinationKey, ServiceEntry, ServiceKey
-from vrrpkit.ipvs.pool import Seat
+from vrrpkit.ipvs.claim import ServiceClaim
+from vrrpkit.ipvs.model.connections import connections, entries_of
+from vrrpkit.ipvs.model.entries import DestinationKey, ServiceEntry, ServiceKey
+from vrrpkit.ipvs.model.pool import PoolServer
 
 __all__ = ["Draining"]
 
@@ -67,7 +67,9 @@ class Draining:
             if not pause.done():
                 pause.set_result(None)
 
-    async def over(self, claim: Claim, seat: Seat, call: object, timeout: float | None) -> int:
+    async def over(
+        self, claim: ServiceClaim, seat: PoolServer, call: object, timeout: float | None
+    ) -> int:
         """Wait until the connections are gone or the time is up; how many are left.
 
         :raises VRRPKitError: the draining was given up.
@@ -102,7 +104,9 @@ class Draining:
         finally:
             self._pauses.discard(pause)
 
-    async def _connections(self, claim: Claim, seat: Seat, before: int | None) -> int | None:
+    async def _connections(
+        self, claim: ServiceClaim, seat: PoolServer, before: int | None
+    ) -> int | None:
         """How many connections a server has, ``None`` where nobody can tell now.
 
         That it is not in the table does not mean that they have ended: somebody took it out, and
@@ -131,7 +135,7 @@ class Draining:
             return None
 
     def _whole(
-        self, claim: Claim, key: DestinationKey, entries: Mapping[ServiceKey, ServiceEntry]
+        self, claim: ServiceClaim, key: DestinationKey, entries: Mapping[ServiceKey, ServiceEntry]
     ) -> bool:
         self._unreadable = False
         return key not in claim.wanted or len(entries_of(key, entries)) == len(claim.services)

@@ -13,45 +13,45 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from vrrpkit.checks.notices import CheckNotMade, CheckResult, CheckStuck
-from vrrpkit.checks.scheduler import Scheduler
-from vrrpkit.checks.settling import settle
+from vrrpkit.checks.engine.closing import settle
+from vrrpkit.checks.engine.scheduler import CheckScheduler
+from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.errors import Closed, ConfigError, HostError
-from vrrpkit.events import Hub
-from vrrpkit.guests import as_bug, pass_on
-from vrrpkit.hurry import on_hurry
-from vrrpkit.ipvs.addresses import destination_key
-from vrrpkit.ipvs.adoption import Memory, Remembered, adopt
-from vrrpkit.ipvs.adoption import Table as Adoptable
-from vrrpkit.ipvs.adoption import quorate as adopted_quorum
-from vrrpkit.ipvs.asking import Asking
-from vrrpkit.ipvs.checking import Checking, Followed
-from vrrpkit.ipvs.claim import Claim
-from vrrpkit.ipvs.connections import entries_of, live
+from vrrpkit.ipvs.base import MIXED, Table
+from vrrpkit.ipvs.claim import ServiceClaim
 from vrrpkit.ipvs.draining import Draining
-from vrrpkit.ipvs.entries import DestinationKey, ServiceEntry, ServiceKey
-from vrrpkit.ipvs.keeper import Keeper
-from vrrpkit.ipvs.masquerading import Masquerading, forget_kept
-from vrrpkit.ipvs.memorizing import Memorizing
-from vrrpkit.ipvs.mirror import placed
-from vrrpkit.ipvs.notices import (
+from vrrpkit.ipvs.first_results import Asking
+from vrrpkit.ipvs.health import Followed, PoolChecks
+from vrrpkit.ipvs.masquerade.lifecycle import MasqueradeLifecycle, forget_kept
+from vrrpkit.ipvs.model.adoption import PoolMemory, Remembered, adopt
+from vrrpkit.ipvs.model.adoption import Table as Adoptable
+from vrrpkit.ipvs.model.adoption import quorate as adopted_quorum
+from vrrpkit.ipvs.model.cache import placed
+from vrrpkit.ipvs.model.connections import entries_of, live
+from vrrpkit.ipvs.model.endpoints import destination_key
+from vrrpkit.ipvs.model.entries import DestinationKey, ServiceEntry, ServiceKey
+from vrrpkit.ipvs.model.events import (
     CheckOverdue,
     CheckPostponed,
     ForeignServices,
-    Notice,
-    PoolNotice,
+    PoolEvent,
     ServicesAdopted,
     StaleServices,
     TableFollows,
     TableRefused,
     TableRepaired,
+    VirtualServerEvent,
 )
-from vrrpkit.ipvs.options import Options
-from vrrpkit.ipvs.pool import Pool, Seat, ServerState
+from vrrpkit.ipvs.model.pool import Pool, PoolServer, ServerState
+from vrrpkit.ipvs.options import VirtualServerConfig
 from vrrpkit.ipvs.realserver import RealServer
-from vrrpkit.ipvs.statefile import Record
-from vrrpkit.ipvs.table import MIXED, Table
-from vrrpkit.leaving import to_the_end
+from vrrpkit.ipvs.reconciler import TableReconciler
+from vrrpkit.ipvs.state_writer import StateWriter
+from vrrpkit.ipvs.statefile import StateRecord
+from vrrpkit.lifecycle.callbacks import as_bug, pass_on
+from vrrpkit.lifecycle.leaving import shielded
+from vrrpkit.lifecycle.shutdown import on_hurry
+from vrrpkit.publishing import Hub
 
 __all__ = ["Driver"]
 
@@ -67,11 +67,11 @@ class Driver:
 
     def __init__(
         self,
-        options: Options,
+        options: VirtualServerConfig,
         table: Table,
-        scheduler: Scheduler,
+        scheduler: CheckScheduler,
         follows: Followed | None,
-        hub: Hub[Notice],
+        hub: Hub[VirtualServerEvent],
         results: Hub[CheckResult],
         broken: Callable[[], None],
     ) -> None:
@@ -83,8 +83,8 @@ class Driver:
             sorry=options.stand_in,
             sorry_inhibit=options.sorry_inhibit,
         )
-        self.checking = Checking(scheduler, follows, self._checked, self._overdue, self._not_made)
-        self.claim: Claim | None = None
+        self.checking = PoolChecks(scheduler, follows, self._checked, self._overdue, self._not_made)
+        self.claim: ServiceClaim | None = None
         self.failure: Exception | None = None
         """The bug that ended the run."""
         self.refusals: tuple[str, ...] = ()
@@ -94,15 +94,15 @@ class Driver:
         self._hub = hub
         self._results = results
         self._broken = broken
-        self._roster = options.roster()
-        self._record = Record(options.state_file, options.label)
-        self._masquerading: Masquerading | None = None
-        self._memorizing = Memorizing(self._record, self._memory)
+        self._configured = options.configured()
+        self._record = StateRecord(options.state_file, options.label)
+        self._masquerading: MasqueradeLifecycle | None = None
+        self._memorizing = StateWriter(self._record, self._memory)
         self._seen: set[str] = set()
         """Servers that an earlier run saw in service, until their checks begin."""
         self._draining = Draining(options.label)
         self._asking = Asking()
-        self._unchecked = {each.member.name: len(each.checks) for each in options.enlisted}
+        self._unchecked = {each.member.name: len(each.checks) for each in options.configured_server}
         """How many checks servers have that are not checked yet."""
         self._stack = AsyncExitStack()
         self._begun = False
@@ -121,12 +121,12 @@ class Driver:
                 f"{options.label}: {MIXED}: use servers of the family of their services, or no "
                 "ConnectionSync"
             )
-        keeper = Keeper.of(self._table)
-        self.claim = await keeper.claim(options.entries, self, options.poll_interval)
+        reconciler = TableReconciler.of(self._table)
+        self.claim = await reconciler.claim(options.entries, self, options.poll_interval)
         self._stack.push_async_callback(self.claim.drop)
         adopted = self.claim.entries
-        for enlisted in options.enlisted:
-            self._roster.enter(enlisted.member)
+        for configured_server in options.configured_server:
+            self._configured.enter(configured_server.member)
         await self._begin_masquerading(self.claim)
         self._stack.callback(self._record.close)
         self._record.open()
@@ -153,14 +153,16 @@ class Driver:
         self.claim.begin(self.pool.wanted(), stale)
         await self.claim.settled()
         self._record.keep((*self.claim.services, *self.claim.left))
-        for enlisted in options.enlisted:
-            seat = self.pool.seat(enlisted.member.name)
+        for configured_server in options.configured_server:
+            pool_server = self.pool.pool_server(configured_server.member.name)
             # Somebody may have removed it while the table was programmed.
-            if seat is not None and seat.member is enlisted.member:
+            if pool_server is not None and pool_server.member is configured_server.member:
                 self.checking.add(
-                    enlisted, failing=seat.failing, seen=enlisted.member.name in self._seen
+                    configured_server,
+                    failing=pool_server.failing,
+                    seen=configured_server.member.name in self._seen,
                 )
-            self._unchecked.pop(enlisted.member.name, None)
+            self._unchecked.pop(configured_server.member.name, None)
         self._seen.clear()
         self._memorizing.begin()
 
@@ -173,13 +175,13 @@ class Driver:
         if sorry is not None:
             stand_ins = {placed(sorry.key, key) for key in entries}
         table = Adoptable(live=len(serving - stand_ins), stands_in=bool(serving & stand_ins))
-        for enlisted in self.options.enlisted:
-            member = enlisted.member
+        for configured_server in self.options.configured_server:
+            member = configured_server.member
             found = entries_of(member.key, entries)
             adopted = adopt(
                 member,
-                [str(check) for check in enlisted.checks],
-                enlisted.alpha,
+                [str(check) for check in configured_server.checks],
+                configured_server.alpha,
                 [entry.destination.weight for _, entry in found],
                 table,
                 memory,
@@ -189,14 +191,15 @@ class Driver:
             self.pool.adopt(member, adopted, self._now())
         return adopted_quorum(table, sorry is not None, memory)
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> PoolMemory:
         servers = {
-            seat.member.name: Remembered.of(
-                seat, [str(check.checker) for check in self.checking.of(seat.member.name)]
+            pool_server.member.name: Remembered.of(
+                pool_server,
+                [str(check.checker) for check in self.checking.of(pool_server.member.name)],
             )
-            for seat in self.pool.seats
+            for pool_server in self.pool.pool_servers
         }
-        return Memory(at=time.time(), quorate=self.pool.quorate, servers=servers)
+        return PoolMemory(at=time.time(), quorate=self.pool.quorate, servers=servers)
 
     async def end(self) -> None:
         """Stop the checks and give the table back; a cancellation waits for the end."""
@@ -216,12 +219,12 @@ class Driver:
                 await settle(checks)
 
         try:
-            await to_the_end(give_back(), f"vrrpkit: {self.options.label} leaves the table")
+            await shielded(give_back(), f"vrrpkit: {self.options.label} leaves the table")
         finally:
             self._hub.close()
             self._results.close()
 
-    async def _withdraw(self, claim: Claim) -> None:
+    async def _withdraw(self, claim: ServiceClaim) -> None:
         remove = self.options.at_exit == "remove"
         await claim.withdraw(remove=remove)
         if remove and claim.left:
@@ -229,20 +232,20 @@ class Driver:
             log.warning("%s: the kernel kept %s", self.options.label, kept)
         self._record.keep(claim.left)
 
-    async def _begin_masquerading(self, claim: Claim) -> None:
+    async def _begin_masquerading(self, claim: ServiceClaim) -> None:
         name = self.options.label
         if not self.options.masquerade:
             await forget_kept(self._table, name)
             return
         services = [service.key for service in self.options.entries]
-        masquerading = Masquerading(self._table, services, name, self._restored)
+        masquerading = MasqueradeLifecycle(self._table, services, name, self._restored)
 
         async def end() -> None:
             kept = self.options.at_exit == "keep" and bool(claim.left)
             await masquerading.end(keep=kept)
 
         self._stack.push_async_callback(end)
-        await masquerading.start(self._roster.members)
+        await masquerading.start(self._configured.members)
         self._masquerading = masquerading
 
     def _restored(self) -> None:
@@ -254,10 +257,10 @@ class Driver:
         try:
             check = self.checking.of(name)[number]
             said = None if check.weight is None else (check.weight.value, check.weight.relative)
-            seat = self.pool.seat(name)
-            if said is None and not result.passed and seat is not None:
+            pool_server = self.pool.pool_server(name)
+            if said is None and not result.passed and pool_server is not None:
                 # What it said in an earlier run outlasts a failure, too.
-                said = seat.said.get(number)
+                said = pool_server.said.get(number)
             self._feed(
                 self.pool.report(
                     name,
@@ -303,7 +306,7 @@ class Driver:
 
     # --- commands -------------------------------------------------------------------------------
 
-    def present(self) -> list[PoolNotice]:
+    def present(self) -> list[PoolEvent]:
         """What who listens from now on must know; nothing before the start and after the end."""
         return self.pool.present(self._now()) if self.running else []
 
@@ -314,7 +317,7 @@ class Driver:
         """
         missing = [
             (name, number)
-            for name in (seat.member.name for seat in self.pool.seats)
+            for name in (pool_server.member.name for pool_server in self.pool.pool_servers)
             for number, check in enumerate(self.checking.of(name))
             if check.last is None
         ]
@@ -325,18 +328,18 @@ class Driver:
     async def add(self, server: RealServer) -> None:
         """See :meth:`vrrpkit.VirtualServer.add`."""
         claim = self._claimed
-        enlisted = self.options.enlist(server)
-        self._roster.enter(enlisted.member)
+        configured_server = self.options.enlist(server)
+        self._configured.enter(configured_server.member)
         if self._masquerading is not None:
             try:
-                await self._masquerading.update(self._roster.members)
+                await self._masquerading.update(self._configured.members)
                 claim = self._claimed
             except BaseException:
-                self._roster.leave(enlisted.member)
+                self._configured.leave(configured_server.member)
                 raise
-        failing = range(len(enlisted.checks)) if enlisted.alpha else ()
-        self._feed(self.pool.add(enlisted.member, failing, self._now()))
-        self.checking.add(enlisted, failing=failing)
+        failing = range(len(configured_server.checks)) if configured_server.alpha else ()
+        self._feed(self.pool.add(configured_server.member, failing, self._now()))
+        self.checking.add(configured_server, failing=failing)
         await claim.settled()
 
     async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
@@ -367,56 +370,56 @@ class Driver:
 
     async def drain(self, server: str | RealServer, timeout: float | None) -> int:
         """See :meth:`vrrpkit.VirtualServer.drain`."""
-        seat = self._sought(server)
-        name = seat.member.name
-        before = seat.rest
+        pool_server = self._sought(server)
+        name = pool_server.member.name
+        before = pool_server.rest
         call = self._draining.begin(name)
         self._feed(self.pool.rest(name, ServerState.DRAINING, self._now()))
         try:
-            left = await self._draining.over(self._claimed, seat, call, timeout)
+            left = await self._draining.over(self._claimed, pool_server, call, timeout)
         except BaseException:
             if self.running and self._draining.give_up(name, call):
                 self._feed(self.pool.rest(name, before, self._now()))
             raise
-        await self._remove(seat, left=left)
+        await self._remove(pool_server, left=left)
         return left
 
-    async def _remove(self, seat: Seat, *, left: int | None = None) -> None:
+    async def _remove(self, pool_server: PoolServer, *, left: int | None = None) -> None:
         claim = self._claimed
-        name = seat.member.name
+        name = pool_server.member.name
         checks = self.checking.drop(name)
         self._draining.give_up(name)
         self._unchecked.pop(name, None)
         self._asking.gone(name)
-        self._roster.leave(seat.member)
+        self._configured.leave(pool_server.member)
         self._feed(self.pool.remove(name, self._now(), left=left))
         await claim.settled()
         if self._masquerading is not None:
             try:
-                await self._masquerading.update(self._roster.members)
+                await self._masquerading.update(self._configured.members)
             except HostError as problem:
                 log.warning("%s: it is masqueraded on: %s", name, problem)
         await settle(checks)
 
-    def _sought(self, server: str | RealServer) -> Seat:
+    def _sought(self, server: str | RealServer) -> PoolServer:
         """The seat of a server, by its name or its endpoint.
 
         :raises ConfigError: there is none.
         """
-        seat = self.pool.seat(str(server))
-        if seat is None:
+        pool_server = self.pool.pool_server(str(server))
+        if pool_server is None:
             endpoint = server.endpoint if isinstance(server, RealServer) else str(server)
             with contextlib.suppress(ConfigError):
-                seat = self.pool.seat_at(destination_key(endpoint))
-        if seat is None:
-            known = ", ".join(seat.member.name for seat in self.pool.seats)
+                pool_server = self.pool.seat_at(destination_key(endpoint))
+        if pool_server is None:
+            known = ", ".join(pool_server.member.name for pool_server in self.pool.pool_servers)
             raise ConfigError(
                 f"{self.options.label} has no real server {str(server)!r}; it has {known or 'none'}"
             )
-        return seat
+        return pool_server
 
     @property
-    def _claimed(self) -> Claim:
+    def _claimed(self) -> ServiceClaim:
         if self.claim is None or not self.running:
             raise Closed(f"{self.options.label} has ended")
         return self.claim
@@ -425,7 +428,11 @@ class Driver:
 
     def healthy(self) -> list[DestinationKey]:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
-        return [seat.member.key for seat in self.pool.seats if seat.carries]
+        return [
+            pool_server.member.key
+            for pool_server in self.pool.pool_servers
+            if pool_server.quorum_weight
+        ]
 
     def repaired(self, entries: Sequence[str]) -> None:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
@@ -475,7 +482,7 @@ class Driver:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _feed(self, notices: Iterable[PoolNotice]) -> None:
+    def _feed(self, notices: Iterable[PoolEvent]) -> None:
         changes = self.pool.changes()
         if changes and self.claim is not None and self.claim.begun:
             self.claim.update(changes)
@@ -483,5 +490,5 @@ class Driver:
         for notice in notices:
             self._publish(notice)
 
-    def _publish(self, notice: Notice) -> None:
+    def _publish(self, notice: VirtualServerEvent) -> None:
         self._hub.publish(notice)

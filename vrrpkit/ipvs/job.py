@@ -6,24 +6,24 @@ from typing import TypeAlias
 
 import attrs
 
-from vrrpkit.ipvs.claim import Claim
-from vrrpkit.ipvs.entries import Operation, ServiceKey
-from vrrpkit.ipvs.mirror import Subject
+from vrrpkit.ipvs.claim import ServiceClaim
+from vrrpkit.ipvs.model.cache import Subject
+from vrrpkit.ipvs.model.entries import Operation, ServiceKey
 
-__all__ = ["Answers", "Job"]
+__all__ = ["Answers", "Pass"]
 
 Answers: TypeAlias = list[tuple[Operation, OSError | None]]
 """Operations, and how each of them ended."""
 
 
 @attrs.frozen
-class Job:
+class Pass:
     """One pass over the claims, frozen before the table is asked."""
 
     fresh: bool
     """The table was read right before."""
-    epochs: dict[Claim, int]
-    claims: dict[ServiceKey, Claim]
+    epochs: dict[ServiceClaim, int]
+    claims: dict[ServiceKey, ServiceClaim]
     """Whom an operation concerns, by its service."""
     wished: set[ServiceKey]
     """Services of which anything may have been wished since the last pass."""

@@ -11,8 +11,9 @@ import attrs
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
-from vrrpkit.ipvs.addresses import destination_key, service_keys, takes_every_port
-from vrrpkit.ipvs.entries import (
+from vrrpkit.ipvs.enlisted import ConfiguredServer, ConfiguredServers
+from vrrpkit.ipvs.model.endpoints import destination_key, service_keys, takes_every_port
+from vrrpkit.ipvs.model.entries import (
     ENGINES,
     SCHEDULERS,
     WEIGHT_LIMIT,
@@ -22,13 +23,12 @@ from vrrpkit.ipvs.entries import (
     ServiceKey,
     Tunnel,
 )
-from vrrpkit.ipvs.given import require_text, several, truth
-from vrrpkit.ipvs.pool import Member
+from vrrpkit.ipvs.model.pool import Member
+from vrrpkit.ipvs.model.validate import require_text, several, truth
 from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, tunnel_of, usable_tunnel
-from vrrpkit.ipvs.roster import Enlisted, Roster
 from vrrpkit.values import is_number, whole_number
 
-__all__ = ["Options"]
+__all__ = ["VirtualServerConfig"]
 
 POLL: float | None = 10.0
 LONGEST_POLL = 86400
@@ -92,7 +92,7 @@ def _path(value: str | Path | None) -> Path | None:
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class VirtualServerConfig:
     """The options of :class:`vrrpkit.VirtualServer`, whose docstring explains them."""
 
     services: tuple[str, ...] = attrs.field(default=(), converter=_services)
@@ -126,7 +126,7 @@ class Options:
     """The name, also where none was given."""
     entries: tuple[Service, ...] = attrs.field(init=False, default=())
     """The services, as the table is to hold them."""
-    enlisted: tuple[Enlisted, ...] = attrs.field(init=False, default=())
+    configured_server: tuple[ConfiguredServer, ...] = attrs.field(init=False, default=())
     """The real servers at the start."""
     stand_in: Member | None = attrs.field(init=False, default=None)
     """The sorry server."""
@@ -161,12 +161,12 @@ class Options:
                 for key in keys
             ),
         )
-        roster = self.roster()
-        enlisted = tuple(self.enlist(server) for server in self.servers)
-        for found in enlisted:
-            roster.enter(found.member)
-        self._set("enlisted", enlisted)
-        members = [found.member for found in enlisted]
+        configured = self.configured()
+        configured_server = tuple(self.enlist(server) for server in self.servers)
+        for found in configured_server:
+            configured.enter(found.member)
+        self._set("configured_server", configured_server)
+        members = [found.member for found in configured_server]
         if self.stand_in is not None:
             members.append(self.stand_in)
         forwards = {self.forward} | {member.forward for member in members}
@@ -184,17 +184,17 @@ class Options:
     @property
     def mixed(self) -> bool:
         """Whether a real server is of another address family than its service."""
-        members = [found.member for found in self.enlisted]
+        members = [found.member for found in self.configured_server]
         if self.stand_in is not None:
             members.append(self.stand_in)
         return any(frozenset((member.key.address.version,)) != self._families for member in members)
 
-    def roster(self) -> Roster:
+    def configured(self) -> ConfiguredServers:
         """The names and endpoints that are taken before there is any real server."""
-        roster = Roster(self._ports)
+        configured = ConfiguredServers(self._ports)
         if self.stand_in is not None:
-            roster.enter(self.stand_in)
-        return roster
+            configured.enter(self.stand_in)
+        return configured
 
     # --- the services ---------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Options:
                 "write name='web'"
             )
 
-    def enlist(self, server: RealServer) -> Enlisted:
+    def enlist(self, server: RealServer) -> ConfiguredServer:
         """Fill in what the virtual server says, and check the whole.
 
         :raises ConfigError: the server does not fit the services, or a checker does not fit it.
@@ -277,7 +277,7 @@ class Options:
         target = Target(member.key.address, port or None, member.name)
         for checker in checks:
             checker.validate(target)
-        return Enlisted(member, checks, target, alpha)
+        return ConfiguredServer(member, checks, target, alpha)
 
     def _stand_in(self, server: RealServer) -> Member:
         if server.check or server.alpha or server.inhibit_on_failure is not None:

@@ -8,9 +8,9 @@ import attrs
 
 from vrrpkit.checks.base import Checker
 from vrrpkit.errors import ConfigError
-from vrrpkit.ipvs.addresses import destination_key
-from vrrpkit.ipvs.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
-from vrrpkit.ipvs.given import require_text, truth
+from vrrpkit.ipvs.model.endpoints import destination_key
+from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
+from vrrpkit.ipvs.model.validate import require_text, truth
 from vrrpkit.values import whole_number
 
 __all__ = ["RealServer", "checkers", "forward_of", "tunnel_of", "usable_tunnel"]

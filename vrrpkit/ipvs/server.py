@@ -8,20 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from vrrpkit.advice import advised
 from vrrpkit.checks.base import Checker
-from vrrpkit.checks.notices import CheckResult
-from vrrpkit.checks.scheduler import Scheduler
+from vrrpkit.checks.engine.scheduler import CheckScheduler
+from vrrpkit.checks.events import CheckResult
 from vrrpkit.errors import Closed, ConfigError, VRRPKitError
-from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.guests import require_callback
-from vrrpkit.ipvs.checking import Followed, require_followed, require_scheduler
+from vrrpkit.ipvs.base import Table, require_table
 from vrrpkit.ipvs.driver import Driver
-from vrrpkit.ipvs.entries import WEIGHT_LIMIT, ServiceKey, Tunnel
-from vrrpkit.ipvs.given import several
-from vrrpkit.ipvs.notices import Notice, QuorumDown, QuorumUp, ServerDown, ServerUp
-from vrrpkit.ipvs.options import Options
-from vrrpkit.ipvs.pool import ServerState
+from vrrpkit.ipvs.health import Followed, require_followed, require_scheduler
+from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, ServiceKey, Tunnel
+from vrrpkit.ipvs.model.events import QuorumDown, QuorumUp, ServerDown, ServerUp, VirtualServerEvent
+from vrrpkit.ipvs.model.pool import ServerState
+from vrrpkit.ipvs.model.validate import several
+from vrrpkit.ipvs.options import VirtualServerConfig
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.status import (
     PoolStatus,
@@ -32,8 +30,10 @@ from vrrpkit.ipvs.status import (
     statistics,
     status,
 )
-from vrrpkit.ipvs.table import Table, require_table
-from vrrpkit.leaving import Body, to_the_end
+from vrrpkit.keyword_advice import advised
+from vrrpkit.lifecycle.callbacks import require_callback
+from vrrpkit.lifecycle.leaving import TaskGuard, shielded
+from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
 from vrrpkit.values import flag, is_number, whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
@@ -58,8 +58,8 @@ class VirtualServer:
     unless ``at_exit="keep"``.
 
     :param services: what clients connect to: ``"192.0.2.10:80/tcp"``, or several, also ranges of
-        addresses and ports, see :mod:`vrrpkit.ipvs.addresses`. All share one pool, and each real
-        server is checked once.
+        addresses and ports, see :mod:`vrrpkit.ipvs.model.endpoints`. All share one pool, and each
+        real server is checked once.
     :param servers: the real servers, as endpoints or :class:`vrrpkit.RealServer`; more may join
         later.
     :param name: what events, logs and the state file call it; by default the first service.
@@ -136,10 +136,10 @@ class VirtualServer:
         at_exit: str = "remove",
         state_file: str | Path | None = None,
         poll_interval: float | None = 10.0,
-        check_scheduler: Scheduler | None = None,
+        check_scheduler: CheckScheduler | None = None,
         notify: Iterable[Notifier] = (),
     ) -> None:
-        self.options = Options(
+        self.options = VirtualServerConfig(
             services=services,
             servers=servers,
             name=name,
@@ -175,10 +175,10 @@ class VirtualServer:
         self._follows = follows
         self._table = table
         self._scheduler = check_scheduler
-        self._hub: Hub[Notice] = Hub(logging.getLogger("vrrpkit.ipvs"))
+        self._hub: Hub[VirtualServerEvent] = Hub(logging.getLogger("vrrpkit.ipvs"))
         self._results: Hub[CheckResult] = Hub()
         self._driver: Driver | None = None
-        self._body = Body()
+        self._body = TaskGuard()
 
     def __repr__(self) -> str:
         return f"<VirtualServer {self.name!r} {self.state}>"
@@ -203,7 +203,7 @@ class VirtualServer:
         self._driver = Driver(
             self.options,
             _of_the_kernel() if self._table is None else self._table,
-            self._scheduler or Scheduler.current(),
+            self._scheduler or CheckScheduler.current(),
             self._follows,
             self._hub,
             self._results,
@@ -232,7 +232,7 @@ class VirtualServer:
             try:
                 await driver.end()
             finally:
-                await to_the_end(self._notify.close(), f"vrrpkit: {self.name} tells its notifiers")
+                await shielded(self._notify.close(), f"vrrpkit: {self.name} tells its notifiers")
 
         await self._body.end(leave, lambda: driver.failure)
 
@@ -266,13 +266,13 @@ class VirtualServer:
         entries = {} if driver.claim is None else dict(driver.claim.entries)
         return tuple(
             status(
-                seat,
-                driver.pool.serves(seat),
-                (check.last for check in driver.checking.of(seat.member.name)),
+                pool_server,
+                driver.pool.serves(pool_server),
+                (check.last for check in driver.checking.of(pool_server.member.name)),
                 entries,
                 driver.checking.paused_since,
             )
-            for seat in driver.pool.seats
+            for pool_server in driver.pool.pool_servers
         )
 
     @property
@@ -297,8 +297,8 @@ class VirtualServer:
     def endpoint_of(self, name: str) -> str | None:
         """The address and port of a real server, as :attr:`servers` has it; ``None`` if there is
         none of this name. Costs the same however many there are."""
-        seat = None if self._driver is None else self._driver.pool.seat(name)
-        return None if seat is None else str(seat.member.key)
+        pool_server = None if self._driver is None else self._driver.pool.pool_server(name)
+        return None if pool_server is None else str(pool_server.member.key)
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -312,7 +312,7 @@ class VirtualServer:
         """
         driver = self._running
         entries = await driver.look()
-        members = [seat.member for seat in driver.pool.seats]
+        members = [pool_server.member for pool_server in driver.pool.pool_servers]
         if self.options.stand_in is not None:
             members.append(self.options.stand_in)
         return statistics(members, entries)
@@ -341,7 +341,7 @@ class VirtualServer:
             raise Closed(f"{self.name} has ended and will not reach its quorum any more")
         await self._hub.wait_for(lambda notice: isinstance(notice, QuorumUp))
 
-    def events(self, limit: int = 1000) -> AsyncIterator[Notice | EventsLost]:
+    def events(self, limit: int = 1000) -> AsyncIterator[VirtualServerEvent | EventsLost]:
         """Everything that happens from now on, until the virtual server ends.
 
         :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
@@ -464,6 +464,6 @@ def _notifiers(what: str, values: Iterable[Notifier]) -> tuple[Notifier, ...]:
 
 def _of_the_kernel() -> Table:
     # Imported at need: a program that stays in memory never loads netlink.
-    from vrrpkit.ipvs.kernel import KernelTable
+    from vrrpkit.ipvs.kernel.table import KernelTable
 
     return KernelTable.current()

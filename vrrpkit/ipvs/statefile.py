@@ -32,11 +32,11 @@ from typing import cast
 import attrs
 
 from vrrpkit.errors import ConfigError, HostError
-from vrrpkit.ipvs.addresses import service_keys
-from vrrpkit.ipvs.adoption import Memory, decode, encode
-from vrrpkit.ipvs.entries import ServiceKey
+from vrrpkit.ipvs.model.adoption import PoolMemory, decode, encode
+from vrrpkit.ipvs.model.endpoints import service_keys
+from vrrpkit.ipvs.model.entries import ServiceKey
 
-__all__ = ["Record", "StateFile"]
+__all__ = ["StateFile", "StateRecord"]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ _on_record: set[tuple[str, str]] = set()
 @attrs.frozen
 class _Content:
     services: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]])
-    pools: Mapping[str, Memory] = attrs.field(factory=dict[str, Memory])
+    pools: Mapping[str, PoolMemory] = attrs.field(factory=dict[str, PoolMemory])
 
 
 class StateFile:
@@ -70,7 +70,7 @@ class StateFile:
         texts = self._load().services.get(name, ())
         return frozenset(key for text in texts for key in service_keys(text))
 
-    def recall(self, name: str) -> Memory | None:
+    def recall(self, name: str) -> PoolMemory | None:
         """What is known of the servers of the virtual server ``name``, if anything; as :meth:`read`
         does."""
         return self._load().pools.get(name)
@@ -89,7 +89,7 @@ class StateFile:
             kept[name] = texts
         self._store(attrs.evolve(known, services=kept))
 
-    def remember(self, name: str, memory: Memory) -> None:
+    def remember(self, name: str, memory: PoolMemory) -> None:
         """Keep what is known of the servers of the virtual server ``name``; what is too old of
         others goes.
 
@@ -174,7 +174,7 @@ def _unfit(found: os.stat_result) -> str:
     return ""
 
 
-class Record:
+class StateRecord:
     """What one virtual server has on record.
 
     :param path: its state file; ``None`` is no record at all.
@@ -220,7 +220,7 @@ class Record:
         self._file.write(self._name, [*services, *stale])
         return stale
 
-    def recall(self) -> Memory | None:
+    def recall(self) -> PoolMemory | None:
         """What an earlier run wrote down of the servers, if that is not too old.
 
         :raises HostError: the file cannot be read.
@@ -228,7 +228,7 @@ class Record:
         memory = None if self._file is None else self._file.recall(self._name)
         return memory if memory is not None and memory.counts(time.time()) else None
 
-    def remember(self, memory: Memory) -> None:
+    def remember(self, memory: PoolMemory) -> None:
         """Write down what is known of the servers; what goes wrong is logged, once in a row."""
         if self._file is None:
             return
@@ -278,8 +278,8 @@ def _parsed(content: object) -> _Content:
     return _Content(found, _pools(fields.get("pools", {})))
 
 
-def _pools(content: object) -> dict[str, Memory]:
-    found: dict[str, Memory] = {}
+def _pools(content: object) -> dict[str, PoolMemory]:
+    found: dict[str, PoolMemory] = {}
     if not isinstance(content, dict):
         return found
     for name, pool in cast("dict[str, object]", content).items():

@@ -10,11 +10,11 @@ from typing import TypedDict
 
 import attrs
 
-from vrrpkit.checks.notices import CheckResult
-from vrrpkit.ipvs.connections import entries_of
-from vrrpkit.ipvs.entries import DestinationEntry, ServiceEntry, ServiceKey, TrafficCounters
-from vrrpkit.ipvs.options import Options
-from vrrpkit.ipvs.pool import Member, Seat, ServerState
+from vrrpkit.checks.events import CheckResult
+from vrrpkit.ipvs.model.connections import entries_of
+from vrrpkit.ipvs.model.entries import DestinationEntry, ServiceEntry, ServiceKey, TrafficCounters
+from vrrpkit.ipvs.model.pool import Member, PoolServer, ServerState
+from vrrpkit.ipvs.options import VirtualServerConfig
 
 __all__ = [
     "CheckValues",
@@ -86,7 +86,7 @@ class ServiceStatistics:
 
 
 def status(
-    seat: Seat,
+    pool_server: PoolServer,
     weight: int,
     results: Iterable[CheckResult | None],
     entries: Mapping[ServiceKey, ServiceEntry],
@@ -98,14 +98,14 @@ def status(
     :param results: the last of each of its checks.
     :param entries: the services, as they were read last.
     """
-    found = entries_of(seat.member.key, entries)
+    found = entries_of(pool_server.member.key, entries)
     return ServerStatus(
-        name=seat.member.name,
-        endpoint=str(seat.member.key),
-        state=seat.state,
-        healthy=seat.up,
-        reason=seat.reason,
-        configured=seat.configured,
+        name=pool_server.member.name,
+        endpoint=str(pool_server.member.key),
+        state=pool_server.state,
+        healthy=pool_server.up,
+        reason=pool_server.reason,
+        configured=pool_server.configured,
         weight=weight,
         results=tuple(results),
         active=sum(entry.active for _, entry in found),
@@ -178,7 +178,7 @@ class PoolStatus(TypedDict):
 
 
 def pool_status(
-    options: Options,
+    options: VirtualServerConfig,
     *,
     state: VirtualServerState,
     weight: int,

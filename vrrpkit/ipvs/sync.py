@@ -13,16 +13,16 @@ from weakref import WeakSet
 import attrs
 
 from vrrpkit.errors import HostError, VRRPKitError
-from vrrpkit.events import EventsLost, Hub
-from vrrpkit.forks import Origin
-from vrrpkit.ipvs.checking import Followed, require_followed
-from vrrpkit.ipvs.table import SyncDaemon, SyncRole, Table, require_table
-from vrrpkit.leaving import to_the_end
+from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table, require_table
+from vrrpkit.ipvs.health import Followed, require_followed
+from vrrpkit.lifecycle.fork import ProcessOrigin
+from vrrpkit.lifecycle.leaving import shielded
+from vrrpkit.lifecycle.worker import Worker
+from vrrpkit.publishing import EventsLost, Hub
 from vrrpkit.values import IPAddress, Stamped, State
 from vrrpkit.vrrp.instance import VRRPInstance
-from vrrpkit.vrrp.notices import Transition
+from vrrpkit.vrrp.protocol.events import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
-from vrrpkit.worker import Worker
 
 __all__ = ["ConnectionSync", "SyncNotice", "SyncRefused", "SyncSwitched"]
 
@@ -136,7 +136,7 @@ class ConnectionSync:
         self._wanted: frozenset[SyncRole] = frozenset()
         self._told: str | None = None
         self._unfollow: Callable[[], None] | None = None
-        self._origin: Origin | None = None
+        self._origin: ProcessOrigin | None = None
         self._unsure = False
         """Whether a switch was cut short, so that nobody knows what runs."""
         self._worker = Worker(f"vrrpkit connection sync on {interface}", self._work, self._pending)
@@ -170,7 +170,7 @@ class ConnectionSync:
         if self._used:
             raise VRRPKitError("a ConnectionSync is entered once: make a new one for each run")
         self._used = True
-        self._origin = Origin()
+        self._origin = ProcessOrigin()
         table = _of_the_kernel() if self._given is None else self._given
         await table.open()
         if table in _taken:
@@ -223,7 +223,7 @@ class ConnectionSync:
                 await table.close()
 
         try:
-            await to_the_end(give_back(), f"vrrpkit: connection sync on {self._interface} ends")
+            await shielded(give_back(), f"vrrpkit: connection sync on {self._interface} ends")
         finally:
             self._hub.close()
 
@@ -329,6 +329,6 @@ def _now() -> float:
 
 def _of_the_kernel() -> Table:
     # Imported at need: a program that stays in memory never loads netlink.
-    from vrrpkit.ipvs.kernel import KernelTable
+    from vrrpkit.ipvs.kernel.table import KernelTable
 
     return KernelTable.current()

@@ -11,8 +11,8 @@ from collections import deque
 from typing import cast
 
 from vrrpkit.errors import ConfigError, HostError
-from vrrpkit.events import Attachment, Notifier
-from vrrpkit.notify.words import Word, word_of
+from vrrpkit.notify.model.keepalived import Notification, notification_of
+from vrrpkit.publishing import Attachment, Notifier
 from vrrpkit.values import whole_number
 
 __all__ = ["NotifyFIFO"]
@@ -90,7 +90,7 @@ class NotifyFIFO(Notifier):
         self._users += 1
         return _FIFOAttachment(self, subject)
 
-    def write(self, word: Word) -> None:
+    def write(self, word: Notification) -> None:
         """Write one line, as soon as the pipe takes it."""
         if word.state.endswith("_PRIORITY") and not self._priorities:
             return
@@ -231,7 +231,7 @@ class _FIFOAttachment:
         self._open = True
 
     def tell(self, event: object) -> None:
-        word = word_of(event, self._subject)
+        word = notification_of(event, self._subject)
         if word is not None:
             self._fifo.write(word)
 

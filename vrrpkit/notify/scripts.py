@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from vrrpkit.errors import ConfigError, Untrusted
-from vrrpkit.events import Attachment, Notifier
-from vrrpkit.notify.lanes import Lanes
-from vrrpkit.notify.words import STATES, Word, word_of
-from vrrpkit.process import Command, group_names
+from vrrpkit.commands.command import Command, group_names
+from vrrpkit.errors import ConfigError, UntrustedCommand
+from vrrpkit.notify.model.keepalived import STATES, Notification, notification_of
+from vrrpkit.notify.queues import CoalescingQueues
+from vrrpkit.publishing import Attachment, Notifier
 from vrrpkit.values import one_line, whole_number
 
 __all__ = ["NotifyScripts"]
@@ -132,7 +132,7 @@ class NotifyScripts(Notifier):
                 "Hook that notes what it is told, or run this test with asyncio.run()"
             )
         name = getattr(subject, "name", "")
-        lanes: Lanes[Word] = Lanes(
+        lanes: CoalescingQueues[Notification] = CoalescingQueues(
             f"scripts of {name}",
             self._run,
             subject=lambda word: (word.kind, word.name, word.of),
@@ -143,7 +143,7 @@ class NotifyScripts(Notifier):
         )
         return _ScriptsAttachment(lanes, subject, self._flush)
 
-    async def _run(self, word: Word) -> None:
+    async def _run(self, word: Notification) -> None:
         specific = word.state if word.kind in ("INSTANCE", "GROUP") else f"{word.kind} {word.state}"
         environment = {
             "VRRPKIT_KIND": word.kind,
@@ -162,7 +162,7 @@ class NotifyScripts(Notifier):
         if generic is not None and self._worth(word):
             await _one(generic, word.arguments, environment)
 
-    def _worth(self, word: Word) -> bool:
+    def _worth(self, word: Notification) -> bool:
         """Whether the generic script is called."""
         return word.state in STATES or (self._priorities and word.state.endswith("_PRIORITY"))
 
@@ -177,7 +177,7 @@ async def _one(command: Command, extra: tuple[str, ...], environment: dict[str, 
     extra = tuple(map(_printable, extra))
     try:
         done = await command.run(*extra, environment=environment)
-    except (Untrusted, OSError) as problem:
+    except (UntrustedCommand, OSError) as problem:
         log.warning("%s is not run: %s", command, problem)
         return
     if not done.ok:
@@ -190,13 +190,15 @@ class _ScriptsAttachment:
     limit: float | None = None
     """It ends within ``flush``."""
 
-    def __init__(self, lanes: Lanes[Word], subject: object, flush: float) -> None:
+    def __init__(
+        self, lanes: CoalescingQueues[Notification], subject: object, flush: float
+    ) -> None:
         self._lanes = lanes
         self._subject = subject
         self._flush = flush
 
     def tell(self, event: object) -> None:
-        word = word_of(event, self._subject)
+        word = notification_of(event, self._subject)
         if word is not None:
             self._lanes.put(word)
 

@@ -7,12 +7,12 @@ Importing this costs a program that only runs routers nothing: nothing else impo
 from __future__ import annotations
 
 from vrrpkit.testing.checks import ScriptedChecker
-from vrrpkit.testing.invariants import Invariant, InvariantBroken, Violation, violations
-from vrrpkit.testing.lan import Lan
+from vrrpkit.testing.lan.invariants import Invariant, InvariantBroken, Violation, violations
+from vrrpkit.testing.lan.lan import Lan
+from vrrpkit.testing.lan.timeline import Entry, Timeline
 from vrrpkit.testing.mailbox import Mailbox, MailboxLetter
-from vrrpkit.testing.recorder import Recorder
-from vrrpkit.testing.replay import RecordingUnreadable, Replay, ReplayMismatch, replay
-from vrrpkit.testing.timeline import Entry, Timeline
+from vrrpkit.testing.record.recorder import Recorder
+from vrrpkit.testing.record.replay import RecordingUnreadable, Replay, ReplayMismatch, replay
 from vrrpkit.testing.trackers import ScriptedTracker
 from vrrpkit.testing.virtual import (
     BlockedForever,

@@ -17,7 +17,7 @@ import math
 import attrs
 
 from vrrpkit.checks.base import Checker, Weight, seconds
-from vrrpkit.checks.target import Target, Way
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed
 
 __all__ = ["ScriptedChecker"]
@@ -104,4 +104,4 @@ class ScriptedChecker(Checker):
 
 
 def _names(target: Target) -> tuple[str, str, str]:
-    return target.name, str(Way(target.address, target.port)), str(target.address)
+    return target.name, str(Endpoint(target.address, target.port)), str(target.address)

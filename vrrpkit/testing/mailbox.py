@@ -20,10 +20,10 @@ from ssl import SSLContext
 
 import attrs
 
-from vrrpkit.notify.delivery import Delivery, Post
-from vrrpkit.notify.letters import BODY, SUBJECT
-from vrrpkit.notify.mail import STATES, Mail
-from vrrpkit.notify.outbox import Outbox
+from vrrpkit.notify.mail.delivery import Delivery, MailAccount
+from vrrpkit.notify.mail.notifier import STATES, Mail
+from vrrpkit.notify.model.mail import BODY, SUBJECT
+from vrrpkit.notify.model.outbox import Outbox
 
 __all__ = ["Mailbox", "MailboxLetter"]
 
@@ -42,7 +42,7 @@ class MailboxLetter:
 class _Collection(Delivery):
     """Takes every letter at once, for all recipients."""
 
-    def __init__(self, post: Post, outbox: Outbox) -> None:
+    def __init__(self, post: MailAccount, outbox: Outbox) -> None:
         super().__init__(post, outbox)
         self.letters: list[MailboxLetter] = []
         self.refusal: str | None = None

@@ -19,8 +19,8 @@ from collections.abc import AsyncGenerator
 
 import attrs
 
+from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.values import seconds
-from vrrpkit.vrrp.tracker import Signal, Tracker
 
 __all__ = ["ScriptedTracker"]
 

@@ -102,8 +102,8 @@ class _Selector(selectors.BaseSelector):
 
 
 _INSTEAD = (
-    ("vrrpkit.notify.mail", "a Mailbox in place of Mail"),
-    ("vrrpkit.notify.delivery", "a Mailbox in place of Mail"),
+    ("vrrpkit.notify.mail.notifier", "a Mailbox in place of Mail"),
+    ("vrrpkit.notify.mail.delivery", "a Mailbox in place of Mail"),
     ("vrrpkit.notify", "a Hook with a function, which a test can look into"),
     ("vrrpkit.track", "a ScriptedTracker, or a TrackFunction that needs no real time"),
     ("vrrpkit.checks", "a ScriptedChecker, or a checker that needs no real time"),

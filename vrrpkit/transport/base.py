@@ -9,7 +9,7 @@ import attrs
 
 from vrrpkit.values import IPAddress, Peer
 
-__all__ = ["Datagram", "Membership", "Port", "Receiver", "Repeats", "Transport"]
+__all__ = ["Datagram", "Membership", "Receiver", "Repeats", "Transport", "TransportLink"]
 
 
 class Datagram(NamedTuple):
@@ -81,11 +81,11 @@ class Receiver(Protocol):
             instead of being delivered. A transport may ignore it.
         """
 
-    def deaf(self) -> None:
+    def overflowed(self) -> None:
         """Learn that messages were lost on this host before they could be read."""
 
 
-class Port(ABC):
+class TransportLink(ABC):
     """One router's place on a transport, from :meth:`Transport.join` until :meth:`close`."""
 
     @abstractmethod
@@ -110,7 +110,7 @@ class Port(ABC):
             clock, if this stopped before the queue was empty; ``None``: nothing waits any more.
         """
 
-    def relax(self, period: float | None) -> None:
+    def set_batching(self, period: float | None) -> None:
         """Learn that up to ``period`` seconds may pass before an advert is delivered, unless its
         priority is 0; ``None`` means at once. A transport may ignore it."""
 
@@ -119,7 +119,7 @@ class Transport(ABC):
     """A way for adverts to travel between the routers of a group."""
 
     @abstractmethod
-    def join(self, membership: Membership, receiver: Receiver) -> Port:
+    def join(self, membership: Membership, receiver: Receiver) -> TransportLink:
         """Take a virtual router in.
 
         :raises OSError: the system refused a socket or a group membership.

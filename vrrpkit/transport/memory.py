@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.transport.base import Datagram, Membership, Port, Receiver, Transport
+from vrrpkit.transport.base import Datagram, Membership, Receiver, Transport, TransportLink
 from vrrpkit.values import IPAddress
 
 __all__ = ["Conditions", "Crossing", "Fate", "Segment", "Station"]
@@ -112,7 +112,7 @@ class _Parcel:
         self.ttl = ttl
 
 
-class _MemoryPort(Port):
+class _MemoryLink(TransportLink):
     def __init__(self, station: Station, membership: Membership, receiver: Receiver) -> None:
         self._station = station
         self.membership = membership
@@ -148,17 +148,17 @@ class Station(Transport):
         """What arrives stays in the queue until :meth:`drain`, as for a process that is stopped."""
         self._segment = segment
         # By VRID: with hundreds of virtual routers here, each message is for one of them.
-        self._ports: dict[int, dict[_MemoryPort, None]] = {}
+        self._ports: dict[int, dict[_MemoryLink, None]] = {}
         self._sources: Counter[IPAddress] = Counter()
         self._queue: list[_Parcel] = []
 
-    def join(self, membership: Membership, receiver: Receiver) -> Port:
-        port = _MemoryPort(self, membership, receiver)
+    def join(self, membership: Membership, receiver: Receiver) -> TransportLink:
+        port = _MemoryLink(self, membership, receiver)
         self._ports.setdefault(membership.vrid, {})[port] = None
         self._sources[membership.source] += 1
         return port
 
-    def leave(self, port: _MemoryPort) -> None:
+    def leave(self, port: _MemoryLink) -> None:
         """Forget a port."""
         if port in self._ports.get(port.membership.vrid, ()):
             vrid, source = port.membership.vrid, port.membership.source

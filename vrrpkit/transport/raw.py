@@ -19,8 +19,8 @@ from functools import partial
 from typing import TypeAlias
 
 from vrrpkit.transport import sockets
-from vrrpkit.transport.base import Datagram, Membership, Port, Receiver, Transport
-from vrrpkit.transport.inlet import Counters, Inlet4, Inlet6, Member
+from vrrpkit.transport.base import Datagram, Membership, Receiver, Transport, TransportLink
+from vrrpkit.transport.receiver import Counters, ReceiveSocket4, ReceiveSocket6, Subscriber
 from vrrpkit.transport.sockets import MakeSocket
 from vrrpkit.values import IPAddress
 
@@ -35,7 +35,7 @@ TWIN = 0.005
 """Seconds within which two equal messages are one that was heard twice: half of the shortest
 interval of VRRP (1 cs), so that no two periodic adverts are ever taken for one."""
 
-AnyInlet: TypeAlias = Inlet4 | Inlet6
+AnyInlet: TypeAlias = ReceiveSocket4 | ReceiveSocket6
 InletKey: TypeAlias = tuple[int, IPAddress]
 OutletKey: TypeAlias = tuple[int, IPAddress, IPAddress, int]
 
@@ -55,18 +55,18 @@ class RawTransport(Transport):
         self.counters = Counters()
         self._now = now
         self._make = sockets
-        self._inlets: dict[InletKey, AnyInlet] = {}
-        self._outlets: dict[OutletKey, _Outlet] = {}
+        self._receive_sockets: dict[InletKey, AnyInlet] = {}
+        self._send_sockets: dict[OutletKey, _SendSocket] = {}
         self._sweeping = False
 
-    def join(self, membership: Membership, receiver: Receiver) -> Port:
+    def join(self, membership: Membership, receiver: Receiver) -> TransportLink:
         """Take a virtual router in.
 
         :raises PermissionMissing: CAP_NET_RAW is missing.
         :raises OSError: the kernel refused, for example because the interface is gone (ENODEV) or
             the source address is (EADDRNOTAVAIL). A missing route is an error of ``send`` only.
         """
-        port = _RawPort(self, membership)
+        port = _RawLink(self, membership)
         try:
             port.open(receiver)
         except BaseException:
@@ -80,25 +80,30 @@ class RawTransport(Transport):
 
         :return: up to when everything that arrived was delivered.
         """
-        return min((inlet.drain() for inlet in list(self._inlets.values())), default=None)
+        return min(
+            (receive_socket.drain() for receive_socket in list(self._receive_sockets.values())),
+            default=None,
+        )
 
     def close(self) -> None:
         """Close every socket; calling it twice is harmless."""
-        for inlet in self._inlets.values():
-            inlet.close()
-        self._inlets.clear()
-        for outlet in self._outlets.values():
-            outlet.sock.close()
-        self._outlets.clear()
+        for receive_socket in self._receive_sockets.values():
+            receive_socket.close()
+        self._receive_sockets.clear()
+        for send_socket in self._send_sockets.values():
+            send_socket.sock.close()
+        self._send_sockets.clear()
 
-    def inlet(self, ifindex: int, address: IPAddress) -> AnyInlet:
+    def receive_socket(self, ifindex: int, address: IPAddress) -> AnyInlet:
         """The receive socket for a group or an own address, made when there is none."""
-        found = self._inlets.get((ifindex, address))
+        found = self._receive_sockets.get((ifindex, address))
         if found is None:
             make = sockets.multicast_receiver if address.is_multicast else sockets.unicast_receiver
             build = partial(make, self._make, ifindex, address)
-            kind = Inlet4 if address.version == 4 else Inlet6
-            found = self._inlets[ifindex, address] = kind(address, build, self._now, self.counters)
+            kind = ReceiveSocket4 if address.version == 4 else ReceiveSocket6
+            found = self._receive_sockets[ifindex, address] = kind(
+                address, build, self._now, self.counters
+            )
         return found
 
     def sweep(self) -> None:
@@ -113,31 +118,31 @@ class RawTransport(Transport):
 
     def _sweep(self) -> None:
         self._sweeping = False
-        for key, inlet in list(self._inlets.items()):
-            if inlet.empty:
-                inlet.close()
-                del self._inlets[key]
+        for key, receive_socket in list(self._receive_sockets.items()):
+            if receive_socket.empty:
+                receive_socket.close()
+                del self._receive_sockets[key]
 
-    def outlet(self, membership: Membership, destination: IPAddress) -> _Outlet:
+    def send_socket(self, membership: Membership, destination: IPAddress) -> _SendSocket:
         """A send socket, made when there is none; :meth:`give_back` ends its use."""
         key = (membership.ifindex, membership.source, destination, membership.hop_limit)
-        found = self._outlets.get(key)
+        found = self._send_sockets.get(key)
         if found is None:
             # One of a macvlan pair has none of the other's addresses.
             sock = sockets.sender(self._make, *key, elsewhere=bool(membership.also))
-            found = self._outlets[key] = _Outlet(key, sock)
+            found = self._send_sockets[key] = _SendSocket(key, sock)
         found.users += 1
         return found
 
-    def give_back(self, outlet: _Outlet) -> None:
+    def give_back(self, send_socket: _SendSocket) -> None:
         """End one use of a send socket; the last one closes it."""
-        outlet.users -= 1
-        if not outlet.users:
-            outlet.sock.close()
-            self._outlets.pop(outlet.key, None)
+        send_socket.users -= 1
+        if not send_socket.users:
+            send_socket.sock.close()
+            self._send_sockets.pop(send_socket.key, None)
 
 
-class _Outlet:
+class _SendSocket:
     """A send socket and how many ports use it."""
 
     __slots__ = ("key", "sock", "users")
@@ -148,12 +153,12 @@ class _Outlet:
         self.users = 0
 
 
-class _RawPort(Port):
+class _RawLink(TransportLink):
     def __init__(self, transport: RawTransport, membership: Membership) -> None:
         self._transport = transport
         self._membership = membership
-        self._places: list[tuple[AnyInlet, Member]] = []
-        self._outlets: dict[IPAddress, _Outlet] = {}
+        self._places: list[tuple[AnyInlet, Subscriber]] = []
+        self._send_sockets: dict[IPAddress, _SendSocket] = {}
         self._latest: IPAddress | None = None
         self._send: Callable[[bytes], int] | None = None
         self._closed = False
@@ -164,24 +169,24 @@ class _RawPort(Port):
         halves = (membership.ifindex, *membership.also)
         twins = _Twins(receiver.received)
         for half, ifindex in enumerate(halves):
-            inlet = self._transport.inlet(ifindex, heard_at)
+            receive_socket = self._transport.receive_socket(ifindex, heard_at)
             take = receiver.received if len(halves) == 1 else partial(twins.take, half)
-            member = Member(membership.vrid, membership.interval, take, receiver.deaf)
-            inlet.enter(member)
-            self._places.append((inlet, member))
+            member = Subscriber(membership.vrid, membership.interval, take, receiver.overflowed)
+            receive_socket.enter(member)
+            self._places.append((receive_socket, member))
         for ifindex, address in membership.strays:
             try:
-                inlet = self._transport.inlet(ifindex, address)
+                receive_socket = self._transport.receive_socket(ifindex, address)
             except OSError as problem:  # nothing is lost but some advice
                 log.debug("strays at %s are not heard: %s", address, problem)
                 continue
-            member = Member(membership.vrid, membership.interval, receiver.received, _nothing)
-            inlet.enter(member)
-            self._places.append((inlet, member))
+            member = Subscriber(membership.vrid, membership.interval, receiver.received, _nothing)
+            receive_socket.enter(member)
+            self._places.append((receive_socket, member))
         peers = (peer.address for peer in membership.peers)
         for destination in peers if membership.group is None else (membership.group,):
             try:
-                self._outlet(destination)
+                self._send_socket(destination)
             except OSError as problem:
                 if problem.errno not in NO_WAY:
                     raise
@@ -189,7 +194,7 @@ class _RawPort(Port):
     def send(self, payload: bytes, destination: IPAddress) -> None:
         # Hashing an address costs more than all the rest, and it is nearly always the same object.
         if destination is not self._latest or self._send is None:
-            self._send = self._outlet(destination).sock.send
+            self._send = self._send_socket(destination).sock.send
             self._latest = destination
         self._send(payload)
 
@@ -197,29 +202,31 @@ class _RawPort(Port):
         if self._closed:
             return
         self._closed = True
-        for inlet, member in self._places:
-            inlet.leave(member)
+        for receive_socket, member in self._places:
+            receive_socket.leave(member)
         self._places.clear()
         self._transport.sweep()
-        for outlet in self._outlets.values():
-            self._transport.give_back(outlet)
-        self._outlets.clear()
+        for send_socket in self._send_sockets.values():
+            self._transport.give_back(send_socket)
+        self._send_sockets.clear()
         self._latest = self._send = None
 
     def drain(self) -> float | None:
-        return min((inlet.drain() for inlet, _member in list(self._places)), default=None)
+        return min(
+            (receive_socket.drain() for receive_socket, _member in list(self._places)), default=None
+        )
 
-    def relax(self, period: float | None) -> None:
-        for inlet, member in self._places:
-            inlet.relax(member, period)
+    def set_batching(self, period: float | None) -> None:
+        for receive_socket, member in self._places:
+            receive_socket.set_batching(member, period)
 
-    def _outlet(self, destination: IPAddress) -> _Outlet:
-        found = self._outlets.get(destination)
+    def _send_socket(self, destination: IPAddress) -> _SendSocket:
+        found = self._send_sockets.get(destination)
         if found is None:
             if self._closed:
                 raise OSError(errno.EBADF, "this port is closed")
-            found = self._transport.outlet(self._membership, destination)
-            self._outlets[destination] = found
+            found = self._transport.send_socket(self._membership, destination)
+            self._send_sockets[destination] = found
             self._send, self._latest = found.sock.send, destination
         return found
 

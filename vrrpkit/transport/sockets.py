@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import socket
 import struct
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias
 
 from vrrpkit.errors import PermissionMissing
+from vrrpkit.linux.socketfilter import (
+    DROP_ALL,
+    SO_DETACH_FILTER,
+    Instruction,
+    attach_filter,
+    discard,
+)
 from vrrpkit.values import IPAddress
 
 __all__ = [
-    "Instruction",
     "MakeSocket",
-    "attach_filter",
     "drops",
     "enlarge",
     "multicast_receiver",
@@ -31,8 +35,6 @@ PROTOCOL = 112
 
 # From the kernel's headers; the socket module does not name them.
 SO_RCVBUFFORCE = 33
-SO_ATTACH_FILTER = 26
-SO_DETACH_FILTER = 27
 SO_MEMINFO = 55
 SO_BINDTOIFINDEX = 62
 SO_TIMESTAMPNS_NEW = 64
@@ -55,9 +57,6 @@ addresses fill twice as much, which the kernel grants, in 80 ms."""
 SEND_BUFFER = 512 * 1024
 """Octets; a burst of 255 adverts charges up to 330 kB until the network card has sent it."""
 
-Instruction: TypeAlias = tuple[int, int, int, int]
-"""Of a classic BPF program: code, jump if true, jump if false, operand."""
-DROP_ALL: Sequence[Instruction] = ((0x06, 0, 0, 0),)  # ret 0
 # The packet starts with the IP header in IPv4 and behind it in IPv6.
 URGENT_4: Sequence[Instruction] = (
     (0xB1, 0, 0, 0),  # ldxb 4*([0]&0xf)
@@ -197,7 +196,7 @@ def _building(make: MakeSocket, version: int) -> Generator[socket.socket]:
         sock.setblocking(False)
         # A raw socket hears everything of its protocol until it is bound.
         attach_filter(sock, DROP_ALL)
-        _discard(sock)
+        discard(sock)
         yield sock
     except BaseException:
         sock.close()
@@ -227,18 +226,3 @@ def _listen(sock: socket.socket, version: int, urgent: bool) -> None:
         attach_filter(sock, URGENT_4 if version == 4 else URGENT_6)
     else:
         sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-
-
-def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
-    """Let a socket hear only what a classic BPF program lets through, instead of what an earlier
-    one did."""
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    fprog = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
-
-
-def _discard(sock: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sock.recv(1)

@@ -13,32 +13,26 @@ from typing import assert_never
 
 import attrs
 
-from vrrpkit.events import Hub
-from vrrpkit.guests import as_bug, pass_on
 from vrrpkit.host.base import Interface
-from vrrpkit.host.deadlines import AGAIN
+from vrrpkit.lifecycle.callbacks import as_bug, pass_on
+from vrrpkit.publishing import Hub
+from vrrpkit.timers import AGAIN
+from vrrpkit.tracking.tracker import effective_priority
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import NO_NAMES, State
-from vrrpkit.vrrp.belongings import Belongings
-from vrrpkit.vrrp.election import advert_step
-from vrrpkit.vrrp.foreign import LEFT, REMOVED, ForeignState
-from vrrpkit.vrrp.hearing import Hearing, InstanceRecorder
-from vrrpkit.vrrp.machine import Machine
-from vrrpkit.vrrp.notices import AddressesInPlace, ForeignAddress, Notice, Transition
-from vrrpkit.vrrp.options import Options
+from vrrpkit.vrrp.link import VRRPLink
 from vrrpkit.vrrp.placement import Placement
-from vrrpkit.vrrp.receive import Inspector
-from vrrpkit.vrrp.reporter import Reporter
-from vrrpkit.vrrp.seat import Seat
-from vrrpkit.vrrp.statistics import Statistics
-from vrrpkit.vrrp.tracker import effective_priority
-from vrrpkit.vrrp.vocabulary import (
+from vrrpkit.vrrp.protocol.election import advert_step
+from vrrpkit.vrrp.protocol.encoder import AdvertWriter
+from vrrpkit.vrrp.protocol.events import AddressesInPlace, ForeignAddress, RouterEvent, Transition
+from vrrpkit.vrrp.protocol.foreign_addresses import LEFT, REMOVED, ForeignState
+from vrrpkit.vrrp.protocol.inputs import (
     Announce,
     DropAddresses,
     Effect,
-    Event,
     FaultsNow,
     HostChanged,
+    Input,
     PrimaryAddress,
     Publish,
     SendAdvert,
@@ -48,7 +42,13 @@ from vrrpkit.vrrp.vocabulary import (
     TakeAddresses,
     TimerFired,
 )
-from vrrpkit.vrrp.writer import AdvertWriter
+from vrrpkit.vrrp.protocol.machine import Machine
+from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
+from vrrpkit.vrrp.protocol.reporting import Reporter
+from vrrpkit.vrrp.protocol.statistics import RouterStatistics
+from vrrpkit.vrrp.protocol.validation import AdvertValidator
+from vrrpkit.vrrp.receiver import AdvertReceiver, InstanceRecorder
+from vrrpkit.vrrp.resources import HostResources
 
 __all__ = ["Driver"]
 
@@ -67,15 +67,15 @@ class Driver:
     """One run of one virtual router, from :meth:`start` until :meth:`stop`.
 
     :param failed: called once when a bug ends the run; :attr:`failure` is the exception.
-    :param grouped: another one takes the events of this machine in: see :attr:`court`.
+    :param grouped: another one takes the events of this machine in: see :attr:`dispatch`.
     """
 
     def __init__(
         self,
-        options: Options,
+        options: VRRPInstanceConfig,
         interface: Interface,
-        hub: Hub[Notice],
-        statistics: Statistics,
+        hub: Hub[RouterEvent],
+        statistics: RouterStatistics,
         *,
         transport: Transport | None,
         recorder: InstanceRecorder | None,
@@ -83,7 +83,7 @@ class Driver:
         grouped: bool = False,
     ) -> None:
         self.machine = Machine(attrs.evolve(options.machine_config(), grouped=grouped))
-        self.court: Callable[[Event], None] | None = None
+        self.dispatch: Callable[[Input], None] | None = None
         """Takes the events of a member of a sync group, and has them settled by :meth:`settle`."""
         self.failure: BaseException | None = None
         self.last_transition: Transition | None = None
@@ -98,9 +98,9 @@ class Driver:
         self._failed = failed
         self._writer = AdvertWriter(options)
         self._reporter = Reporter(options.name, statistics, self._publish)
-        self.hearing = Hearing(
+        self.receiver = AdvertReceiver(
             self.machine,
-            Inspector.of(options),
+            AdvertValidator.of(options),
             statistics,
             self._reporter,
             recorder,
@@ -108,8 +108,8 @@ class Driver:
             fail=self.fail,
             now=self.now,
         )
-        self.seat = Seat(options, interface, self.hearing, transport, self._look)
-        self._belongings = Belongings(
+        self.vrrp_link = VRRPLink(options, interface, self.receiver, transport, self._look)
+        self._resources = HostResources(
             options,
             self.machine,
             feed=self.feed,
@@ -124,7 +124,7 @@ class Driver:
         self._unwatch: list[Callable[[], None]] = []
         self._unheed: Callable[[], None] | None = None
         self._claimed = False
-        self._queue: list[Event] = []
+        self._queue: list[Input] = []
         self._feeding = False
         self._left = False
         self.base = options.priority
@@ -140,8 +140,8 @@ class Driver:
         """Check what the host must offer, then take a place on the link. The interface is open
         already."""
         options = self._options
-        await self.seat.settle()
-        self.seat.check(wait_for_interface)
+        await self.vrrp_link.settle()
+        self.vrrp_link.check(wait_for_interface)
         self._interface.claim(options.key)
         self._claimed = True
         if options.virtual_mac:
@@ -149,24 +149,24 @@ class Driver:
             virtual = await self._interface.virtual(options.vrid, options.family, name)
             await virtual.open()
             # Only now: what was not opened must not be closed, somebody else may use it too.
-            self.seat.virtual = virtual
-        await self.seat.open_devices()
-        await self.seat.settle()
-        await self._belongings.prepare(self.seat)
-        for interface in self.seat.interfaces:
+            self.vrrp_link.virtual = virtual
+        await self.vrrp_link.open_devices()
+        await self.vrrp_link.settle()
+        await self._resources.prepare(self.vrrp_link)
+        for interface in self.vrrp_link.interfaces:
             self._unwatch.append(interface.watch(self._look))
-        self.seat.look()
-        self.seat.part()
-        self.hearing.inspector.own = self.seat.own
+        self.vrrp_link.look()
+        self.vrrp_link.part()
+        self.receiver.validator.own = self.vrrp_link.own
 
     @property
     def faults(self) -> frozenset[str]:
         """What makes the router unfit, as far as its place and its trackers know."""
-        return self.seat.faults | self._unfit if self._unfit else self.seat.faults
+        return self.vrrp_link.faults | self._unfit if self._unfit else self.vrrp_link.faults
 
     def begin(self) -> None:
         """Start the machine."""
-        self.feed(Startup(primary=self.seat.source, faults=self.faults))
+        self.feed(Startup(primary=self.vrrp_link.source, faults=self.faults))
         self._reprioritise()
 
     def rebase(self, priority: int) -> None:
@@ -218,22 +218,22 @@ class Driver:
             unwatch()
         self._unwatch.clear()
         try:
-            await self._belongings.give_back()
+            await self._resources.give_back()
         finally:
             if self._claimed:
                 self._interface.unclaim(self._options.key)
                 self._claimed = False
             try:
-                await self.seat.close()
+                await self.vrrp_link.close()
             finally:
-                await self._belongings.lift_ban()
+                await self._resources.lift_ban()
 
     # --- what comes in ---------------------------------------------------------------------------
 
     def _due(self) -> None:
         machine = self.machine
         if machine.state is State.BACKUP:
-            repeats = self.hearing.repeats
+            repeats = self.receiver.repeats
             if repeats.count:
                 machine.refreshed(repeats.at)
             now = self._deadlines.woken_at
@@ -256,16 +256,16 @@ class Driver:
 
     def _look(self) -> None:
         try:
-            source = self.seat.source
-            changed = self.seat.look()
-            self.hearing.inspector.own = self.seat.own
-            self._belongings.look()
+            source = self.vrrp_link.source
+            changed = self.vrrp_link.look()
+            self.receiver.validator.own = self.vrrp_link.own
+            self._resources.look()
             self._look_for_foreign(self.machine.state)
             if not changed:
-                self.seat.part()
+                self.vrrp_link.part()
                 return
-            if self.seat.source is not None and self.seat.source != source:
-                self.feed(PrimaryAddress(self.seat.source))
+            if self.vrrp_link.source is not None and self.vrrp_link.source != source:
+                self.feed(PrimaryAddress(self.vrrp_link.source))
             self.feed(FaultsNow(faults=self.faults))
             self._set_pace()
         except BaseException as bug:
@@ -285,11 +285,11 @@ class Driver:
 
     # --- the choke point -------------------------------------------------------------------------
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Input) -> None:
         """Give the machine one event and carry out its effects. Called from within a callback, it
         waits its turn."""
-        if self.court is not None:
-            self.court(event)
+        if self.dispatch is not None:
+            self.dispatch(event)
             return
         if self._feeding:
             self._queue.append(event)
@@ -305,16 +305,16 @@ class Driver:
         finally:
             self._feeding = False
 
-    def _step(self, event: Event) -> None:
+    def _step(self, event: Input) -> None:
         now = self.now()
-        self.hearing.forget()
+        self.receiver.forget()
         self.settle(event, self.machine.handle(event, now), now)
 
     def now(self) -> float:
         """Seconds of the clock that the machine is told."""
         return self._deadlines.now()
 
-    def settle(self, event: Event, effects: Sequence[Effect], now: float) -> None:
+    def settle(self, event: Input, effects: Sequence[Effect], now: float) -> None:
         """Carry out what the machine answered to ``event``: every effect, and the timer, whatever
         one of them raises. What was raised first is raised then."""
         problem: BaseException | None = None
@@ -332,7 +332,7 @@ class Driver:
             self._heed()
         if isinstance(event, FaultsNow):
             # Priority 0, if it had to be said, has left by the port that is closed now.
-            self.seat.part()
+            self.vrrp_link.part()
         self._arm(now)
         if problem is not None:
             raise problem
@@ -362,16 +362,16 @@ class Driver:
             case Publish():
                 self._reporter.tell(effect.notice)
             case TakeAddresses():
-                self._belongings.take()
+                self._resources.take()
             case DropAddresses():
-                self._belongings.drop()
+                self._resources.drop()
             case Announce():
-                self._belongings.announce(effect.repeat)
+                self._resources.announce(effect.repeat)
             case _:
                 assert_never(effect)
 
     def _send(self, priority: int, now: float) -> None:
-        port, source = self.seat.port, self.seat.source
+        port, source = self.vrrp_link.port, self.vrrp_link.source
         if port is None or source is None:
             return
         wall = time.time() if self._writer.signs else 0.0
@@ -403,18 +403,18 @@ class Driver:
     def announce(self, repeat: int) -> None:
         """Announce the addresses, if this router is MASTER."""
         if self.machine.state is State.MASTER:
-            self._belongings.announce(repeat)
+            self._resources.announce(repeat)
 
-    def _publish(self, notice: Notice) -> None:
+    def _publish(self, notice: RouterEvent) -> None:
         if isinstance(notice, Transition):
             self.last_transition = notice
             if notice.state is State.MASTER:
                 self._statistics.master_transitions += 1
                 self._whole = False
                 self.placement.begin()
-            elif self.seat.source is not None and not self._writer.signs:
+            elif self.vrrp_link.source is not None and not self._writer.signs:
                 # Written now, for a takeover has no time for it.
-                self._writer.outgoing(self.machine.priority, self.seat.source, 0.0)
+                self._writer.outgoing(self.machine.priority, self.vrrp_link.source, 0.0)
             self._set_pace()
         self._hub.publish(notice)
         if isinstance(notice, Transition):
@@ -433,10 +433,10 @@ class Driver:
         """Tell of virtual addresses that are on this host and should not be, in this state."""
         now = self.now()
         # What is new may go away as the last one is removed.
-        for intruder in self.foreign.look(self._belongings.foreign, state, now):
+        for intruder in self.foreign.look(self._resources.foreign, state, now):
             action = LEFT
             if self.foreign.may_remove(now):
-                problem = self._belongings.evict(intruder)
+                problem = self._resources.evict(intruder)
                 action = REMOVED if problem is None else f"{problem.strerror or problem}"
             self._publish(
                 ForeignAddress(
@@ -452,10 +452,10 @@ class Driver:
         self._foreign_again.set(self.foreign.retry_at)
 
     def _set_pace(self) -> None:
-        port = self.seat.port
+        port = self.vrrp_link.port
         if port is not None:
             patient = self.machine.state is State.BACKUP
-            port.relax(min(self.machine.master_interval, RELAXED) if patient else None)
+            port.set_batching(min(self.machine.master_interval, RELAXED) if patient else None)
 
     def fail(self, bug: BaseException) -> None:
         """End the run because of a bug: say goodbye, and tell whoever runs this. What means the

@@ -7,30 +7,29 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from vrrpkit.advice import advised
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
-from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.guests import require_callback
 from vrrpkit.host.base import Interface, on_this_host
-from vrrpkit.leaving import Body
+from vrrpkit.keyword_advice import advised
+from vrrpkit.lifecycle.callbacks import require_callback
+from vrrpkit.lifecycle.leaving import TaskGuard
+from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.tracking.tracker import Tracker
 from vrrpkit.transport.base import Transport
-from vrrpkit.values import VIP, Announcements, IPAddress, Peer, State, flag, whole_number
-from vrrpkit.vrrp.arguments import demotion, having, listed, of_kind, states, told
-from vrrpkit.vrrp.auth import HMACAuth, PasswordAuth
-from vrrpkit.vrrp.hearing import InstanceRecorder
-from vrrpkit.vrrp.life import Life
-from vrrpkit.vrrp.machine import OWNER
-from vrrpkit.vrrp.notices import Notice, Transition
-from vrrpkit.vrrp.options import Options
-from vrrpkit.vrrp.profile import Profile
-from vrrpkit.vrrp.reach import Reachability
-from vrrpkit.vrrp.statistics import Statistics
-from vrrpkit.vrrp.tracker import Tracker
+from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, State, flag, whole_number
+from vrrpkit.vrrp.protocol.arguments import demotion, having, listed, of_kind, states, told
+from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
+from vrrpkit.vrrp.protocol.events import RouterEvent, Transition
+from vrrpkit.vrrp.protocol.inputs import Demote, Promote
+from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
+from vrrpkit.vrrp.protocol.profile import Profile
+from vrrpkit.vrrp.protocol.reachability import Reachability
+from vrrpkit.vrrp.protocol.statistics import RouterStatistics
+from vrrpkit.vrrp.receiver import InstanceRecorder
+from vrrpkit.vrrp.run import RouterRun
 from vrrpkit.vrrp.view import RouterView
-from vrrpkit.vrrp.vocabulary import Demote, Promote
 
 if TYPE_CHECKING:
-    from vrrpkit.host.routes import Route, Rule
+    from vrrpkit.routes.route import Route, Rule
 
 __all__ = ["VRRPInstance"]
 
@@ -164,7 +163,7 @@ class VRRPInstance(RouterView):
         bfd: Reachability | None = None,
         notify: Iterable[Notifier] = (),
     ) -> None:
-        options = Options(
+        options = VRRPInstanceConfig(
             name=name,
             vrid=vrid,
             vips=vips,
@@ -209,9 +208,9 @@ class VRRPInstance(RouterView):
         ):
             if tool is not None:
                 having(what, tool, method, example)
-        hub: Hub[Notice] = Hub(logging.getLogger("vrrpkit.vrrp"))
-        statistics = Statistics()
-        life = Life(
+        hub: Hub[RouterEvent] = Hub(logging.getLogger("vrrpkit.vrrp"))
+        statistics = RouterStatistics()
+        router_run = RouterRun(
             options,
             hub,
             statistics,
@@ -223,11 +222,11 @@ class VRRPInstance(RouterView):
             notify=Attachments(self, told(notify)),
             reach=bfd,
         )
-        super().__init__(name, options, hub, statistics, life)
+        super().__init__(name, options, hub, statistics, router_run)
         self.deleted = False
         """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
         (keepalived: ``notify_deleted``)."""
-        self._body = Body()
+        self._body = TaskGuard()
 
     def __repr__(self) -> str:
         return f"<VRRPInstance {self.name!r} vrid {self.options.vrid} {self.state}>"
@@ -245,18 +244,18 @@ class VRRPInstance(RouterView):
         :raises HostError: rules of nftables are needed, and the program ``nft`` is missing or
             refuses them.
         """
-        if self._life.group is not None:
+        if self._router_run.group is not None:
             raise VRRPKitError(
-                f"{self.name} is a member of the sync group {self._life.group!r}: enter the group "
-                "with 'async with', and it enters its members"
+                f"{self.name} is a member of the sync group {self._router_run.group!r}: enter the "
+                "group with 'async with', and it enters its members"
             )
-        self._life.use()
+        self._router_run.use()
         self._body.begin()
         try:
-            driver = await self._life.prepare(self._body.interrupt)
+            driver = await self._router_run.prepare(self._body.interrupt)
             driver.begin()
         except BaseException:
-            await self._body.end(self._life.end, lambda: self._life.failure)
+            await self._body.end(self._router_run.end, lambda: self._router_run.failure)
             raise
         return self
 
@@ -266,7 +265,7 @@ class VRRPInstance(RouterView):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._body.end(self._life.end, lambda: self._life.failure)
+        await self._body.end(self._router_run.end, lambda: self._router_run.failure)
 
     # --- what it tells ---------------------------------------------------------------------------
 
@@ -294,11 +293,11 @@ class VRRPInstance(RouterView):
         return await self._settled(entered.state)
 
     async def _settled(self, state: State) -> State:
-        if state is State.MASTER and self._life.driver is not None:
-            await self._life.driver.placement.over()
+        if state is State.MASTER and self._router_run.driver is not None:
+            await self._router_run.driver.placement.over()
         return state
 
-    def events(self, limit: int = 1000) -> AsyncIterator[Notice | EventsLost]:
+    def events(self, limit: int = 1000) -> AsyncIterator[RouterEvent | EventsLost]:
         """Everything that happens from now on, until the router ends.
 
         :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
@@ -327,7 +326,7 @@ class VRRPInstance(RouterView):
         :raises ConfigError: the notifier cannot tell of a virtual router.
         """
         self._body.require_home(f"{self.name}.add_notifier")
-        return self._life.notify.add(self._hub, notifier, self.last_transition)
+        return self._router_run.notify.add(self._hub, notifier, self.last_transition)
 
     # --- what it can be told ---------------------------------------------------------------------
 
@@ -412,6 +411,6 @@ def _check_place(interface: object, netns: object) -> None:
         )
 
 
-def life_of(instance: VRRPInstance) -> Life:
+def run_of(instance: VRRPInstance) -> RouterRun:
     """What a sync group needs of its members."""
-    return instance._life  # pyright: ignore[reportPrivateUsage]
+    return instance._router_run  # pyright: ignore[reportPrivateUsage]

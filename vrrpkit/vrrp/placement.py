@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from vrrpkit.host.deadlines import Deadlines
+from vrrpkit.timers import Deadlines
 
 __all__ = ["PATIENCE", "Placement"]
 

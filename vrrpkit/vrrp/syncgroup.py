@@ -1,4 +1,5 @@
-"""SyncGroup: virtual routers that move together, as users see them. ``group.py`` decides."""
+"""SyncGroup: virtual routers that move together, as users see them. ``protocol/group.py``
+decides."""
 
 from __future__ import annotations
 
@@ -12,23 +13,23 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from vrrpkit.advice import advised
 from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
-from vrrpkit.events import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.guests import require_callback
-from vrrpkit.leaving import Body, all_to_the_end, to_the_end
+from vrrpkit.keyword_advice import advised
+from vrrpkit.lifecycle.callbacks import require_callback
+from vrrpkit.lifecycle.leaving import TaskGuard, all_shielded, shielded
+from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.tracking.runner import TrackerRunner
+from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState, check
 from vrrpkit.values import Stamped, State, flag
-from vrrpkit.vrrp.arguments import demotion, listed, of_kind, states, text, told
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.group import Group
-from vrrpkit.vrrp.instance import VRRPInstance, life_of
-from vrrpkit.vrrp.life import Life
-from vrrpkit.vrrp.sources import Trackers
-from vrrpkit.vrrp.tracker import Signal, Tally, Tracker, check
-from vrrpkit.vrrp.vocabulary import Demote, Event, Promote
+from vrrpkit.vrrp.instance import VRRPInstance, run_of
+from vrrpkit.vrrp.protocol.arguments import demotion, listed, of_kind, states, text, told
+from vrrpkit.vrrp.protocol.group import Group
+from vrrpkit.vrrp.protocol.inputs import Demote, Input, Promote
+from vrrpkit.vrrp.run import RouterRun
 
 if TYPE_CHECKING:
-    from vrrpkit.vrrp.status import GroupStatus
+    from vrrpkit.vrrp.protocol.status import GroupStatus
 
 __all__ = ["GroupTransition", "SyncGroup"]
 
@@ -46,7 +47,7 @@ class GroupTransition(Stamped):
         return f"{self.group}: {self.previous} -> {self.state}"
 
 
-Work: TypeAlias = tuple[str, Event]
+Work: TypeAlias = tuple[str, Input]
 
 
 class _Runner:
@@ -73,10 +74,10 @@ class _Runner:
         self._feeding = False
         self.begun = False
         for member, driver in drivers.items():
-            driver.court = self._court(member)
+            driver.dispatch = self._court(member)
             driver.placement.ended.append(self._placed)
 
-    def _court(self, member: str) -> Callable[[Event], None]:
+    def _court(self, member: str) -> Callable[[Input], None]:
         return lambda event: self.feed(member, event)
 
     @property
@@ -100,7 +101,7 @@ class _Runner:
             self._waiters.append(waiter)
             await waiter
 
-    def feed(self, member: str, event: Event) -> None:
+    def feed(self, member: str, event: Input) -> None:
         """Give a member one event; called from within a callback, it waits its turn."""
         self._queue.append((member, event))
         if self._feeding:
@@ -112,12 +113,12 @@ class _Runner:
         finally:
             self._feeding = False
 
-    def _step(self, member: str, event: Event) -> None:
+    def _step(self, member: str, event: Input) -> None:
         now = self._drivers[member].now()
         bugs: list[tuple[str, BaseException]] = []
         try:
             for driver in self._drivers.values():
-                driver.hearing.catch_up()
+                driver.receiver.catch_up()
             steps = self.group.handle(member, event, now)
         except BaseException as bug:
             steps = []
@@ -125,7 +126,7 @@ class _Runner:
         for step in steps:
             driver = self._drivers[step.member]
             try:
-                driver.hearing.forget()
+                driver.receiver.forget()
                 driver.settle(step.event, step.effects, now)
             except BaseException as bug:
                 # The machines of the others have taken their steps: theirs is carried out too.
@@ -194,16 +195,16 @@ class SyncGroup:
         trackers = listed("track", track)
         for tracker in trackers:
             of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
-        self._trackers = Trackers(trackers, self._tracked)
+        self._trackers = TrackerRunner(trackers, self._tracked)
         self._member_weights = member_weights
         self._notify = Attachments(self, told(notify))
         self._check()
         for member in self.members:
-            life_of(member).group = name
+            run_of(member).group = name
         self._hub: Hub[GroupTransition] = Hub(logging.getLogger("vrrpkit.vrrp"))
         self._runner: _Runner | None = None
         self._used = False
-        self._body = Body()
+        self._body = TaskGuard()
 
     def _check(self) -> None:
         for member in self.members:
@@ -224,14 +225,14 @@ class SyncGroup:
                 raise ConfigError(f"sync group {self.name!r} has two members {name!r}; rename one")
         for member in self.members:
             check(self._trackers.trackers, member.options.priority, f"sync group {self.name!r}")
-            for tracker in life_of(member).trackers.trackers:
+            for tracker in run_of(member).trackers.trackers:
                 if tracker.weight and not self._member_weights:
                     raise ConfigError(
                         f"{member.name} tracks {tracker.label} with weight {tracker.weight}, which "
                         f"would move its priority alone and tear the sync group {self.name!r} "
                         "apart; give the tracker to the group (track=), or set member_weights=True"
                     )
-            group = life_of(member).group
+            group = run_of(member).group
             if group is not None:
                 raise ConfigError(
                     f"{member.name} is in the sync group {group!r} already; a VRRPInstance can be "
@@ -241,7 +242,7 @@ class SyncGroup:
                 raise ConfigError(
                     f"{member.name} runs already: make the group before, and enter only the group"
                 )
-            if life_of(member).used:
+            if run_of(member).used:
                 raise ConfigError(f"{member.name} was entered before: make a new VRRPInstance")
 
     def __repr__(self) -> str:
@@ -264,12 +265,12 @@ class SyncGroup:
         drivers: dict[str, Driver] = {}
         try:
             for member in self.members:
-                life = life_of(member)
-                life.use()
-                life.tracked = self._tracked
-                life.why_not_group = self.why_not_master
-                life.shared = self._shared_with(member)
-                drivers[member.name] = await life.prepare(self._body.interrupt, grouped=True)
+                router_run = run_of(member)
+                router_run.use()
+                router_run.tracked = self._tracked
+                router_run.why_not_group = self.why_not_master
+                router_run.shared = self._shared_with(member)
+                drivers[member.name] = await router_run.prepare(self._body.interrupt, grouped=True)
             await self._trackers.start()
             self._notify.start(self._hub)
             self._begin(drivers)
@@ -295,9 +296,9 @@ class SyncGroup:
     ) -> None:
         await self._body.end(self._end, self._failure)
 
-    def _shared_with(self, member: VRRPInstance) -> list[Tally]:
+    def _shared_with(self, member: VRRPInstance) -> list[TrackerState]:
         others = [each for each in self.members if each is not member]
-        weights = [life_of(each).trackers.tally for each in others] if self._member_weights else []
+        weights = [run_of(each).trackers.tally for each in others] if self._member_weights else []
         return [self._trackers.tally, *weights]
 
     def _tracked(self) -> None:
@@ -305,34 +306,40 @@ class SyncGroup:
         if self._runner is None:
             return
         tally = self._trackers.tally
-        lives = [life_of(member) for member in self.members]
-        weights = [tally, *(life.trackers.tally for life in lives if self._member_weights)]
+        router_runs = [run_of(member) for member in self.members]
+        weights = [
+            tally,
+            *(router_run.trackers.tally for router_run in router_runs if self._member_weights),
+        ]
         weight = sum(each.weight for each in weights)
         parts = [part for each in weights for part in each.parts]
-        for life in lives:
-            life.adjust(weight, tally.faults | life.trackers.tally.faults, parts)
+        for router_run in router_runs:
+            router_run.adjust(weight, tally.faults | router_run.trackers.tally.faults, parts)
 
     def _failure(self) -> BaseException | None:
-        failures = [life_of(member).failure for member in self.members]
+        failures = [run_of(member).failure for member in self.members]
         return next((failure for failure in failures if failure is not None), None)
 
     async def _end(self) -> None:
         """Leave. Every member has said priority 0 before the first await; a cancellation waits for
         the rest."""
-        lives = [life_of(member) for member in self.members]
-        for life in lives:
-            if life.driver is not None:
-                life.driver.leave()
-        await to_the_end(self._conclude(lives), f"vrrpkit: {self.name} leaves its members")
+        router_runs = [run_of(member) for member in self.members]
+        for router_run in router_runs:
+            if router_run.driver is not None:
+                router_run.driver.leave()
+        await shielded(self._conclude(router_runs), f"vrrpkit: {self.name} leaves its members")
 
-    async def _conclude(self, lives: list[Life]) -> None:
+    async def _conclude(self, router_runs: list[RouterRun]) -> None:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._notify.close)
             stack.callback(self._hub.close)
             stack.push_async_callback(self._trackers.stop)
             # All at the same time: each may have to wait for the kernel, or for a notifier.
-            await all_to_the_end(
-                {f"vrrpkit: {self.name} leaves {life.options.name}": life.end() for life in lives}
+            await all_shielded(
+                {
+                    f"vrrpkit: {self.name} leaves {router_run.options.name}": router_run.end()
+                    for router_run in router_runs
+                }
             )
 
     # --- what it is and tells --------------------------------------------------------------------
@@ -422,7 +429,7 @@ class SyncGroup:
 
     @property
     def _drivers(self) -> list[Driver]:
-        drivers = [life_of(member).driver for member in self.members]
+        drivers = [run_of(member).driver for member in self.members]
         running = [driver for driver in drivers if driver is not None]
         if self._hub.closed:
             raise VRRPKitError(f"{self.name} has ended: make a new SyncGroup for each run")

@@ -1,0 +1,68 @@
+"""A router on a Lan takes every option of VRRPInstance, for Python and for the type checkers."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import vrrpkit.routes.route
+import vrrpkit.vrrp.instance
+from vrrpkit import VRRPInstance
+from vrrpkit.testing import Lan, run_virtual
+from vrrpkit.testing.lan.hosts import RouterOptions
+
+OF_THE_LAN = {"name", "interface", "vrid", "vips", "netns", "recorder"}
+"""What Lan.router() has parameters for itself, and what makes no sense in memory."""
+
+LINES = """
+from vrrpkit.testing import Lan
+
+
+async def test() -> None:
+    async with Lan() as lan:
+        lan.router("a", vips=["192.0.2.10/24"], priority=150, track=[], accept=False)
+        lan.router("b", vips=["192.0.2.10/24"], prioritty=100)
+        lan.router("c", vips=["192.0.2.10/24"], priority="high")
+"""
+
+
+def _hints(of: object) -> dict[str, object]:
+    words = vars(vrrpkit.routes.route) | vars(vrrpkit.vrrp.instance)
+    hints = typing.get_type_hints(of, localns=words)
+    return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+def test_options_are_those_of_the_constructor() -> None:
+    options = _hints(VRRPInstance.__init__)
+    assert {name: hint for name, hint in options.items() if name not in OF_THE_LAN} == _hints(
+        RouterOptions
+    )
+    own = set(inspect.signature(Lan.router).parameters)
+    assert {"name", "vips", "vrid", "recorder"} <= own
+
+
+def test_a_wrong_keyword_is_refused() -> None:
+    async def main() -> None:
+        async with Lan() as lan:
+            lan.router("a", vips=["192.0.2.10/24"], prioritty=100)  # type: ignore[call-arg]
+
+    with pytest.raises(TypeError, match="prioritty"):
+        run_virtual(main())
+
+
+def test_type_checkers_see_a_wrong_keyword_and_a_wrong_type(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    file = tmp_path / "wrong.py"
+    file.write_text(LINES)
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}/cache"]
+    told = subprocess.run(
+        [*command, str(file)], capture_output=True, text=True, check=False, cwd=tmp_path
+    ).stdout
+    lines = [line for line in told.splitlines() if line.startswith("wrong.py")]
+    assert [line.split(":")[1] for line in lines if ": error:" in line] == ["8", "9"]
+    assert "prioritty" in told

@@ -1,0 +1,70 @@
+"""TrackBFD in memory, under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bfd.ends import A, B, both_up, end
+from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
+from vrrpkit.bfd.protocol.packet import BFDState
+from vrrpkit.testing import virtual_time
+from vrrpkit.trackers.bfd import TrackBFD
+
+
+@virtual_time()
+async def test_the_signal_follows_the_session_which_runs_while_it_is_tracked() -> None:
+    bus, uplink = MemoryBus(), MemoryBus()
+    session, router = end(uplink), end(uplink, B, A)
+    track = TrackBFD(session, weight=-60)
+    assert track.label == f"BFD to {B}"
+    async with router:
+        async with VRRPInstance(
+            "a", bus.interface("10.0.0.1"), vrid=1, vips=["10.0.0.10/24"], track=[track]
+        ) as a:
+            assert (a.priority, a.signals) == (40, {track.label: False})
+            await both_up(session, router)
+            assert (a.priority, a.signals) == (100, {track.label: True})
+            uplink.cut(A, B)
+            await asyncio.sleep(0.6)
+            assert a.priority == 40
+            uplink.heal()
+            await both_up(session, router)
+            assert a.priority == 100
+            router.admin_down()
+            await asyncio.sleep(0.1)
+            assert a.priority == 40
+        assert session.state is BFDState.ADMIN_DOWN
+
+
+@virtual_time()
+async def test_without_a_weight_a_session_that_is_not_up_is_a_fault() -> None:
+    bus, uplink = MemoryBus(), MemoryBus()
+    session, router = end(uplink), end(uplink, B, A)
+    async with (
+        session,
+        VRRPInstance(
+            "a",
+            bus.interface("10.0.0.1"),
+            vrid=1,
+            vips=["10.0.0.10/24"],
+            track=[TrackBFD(session)],
+        ) as a,
+        VRRPInstance(
+            "b",
+            bus.interface("10.0.0.2"),
+            vrid=1,
+            vips=["10.0.0.10/24"],
+            track=[TrackBFD(session, reverse=True, name="alone")],
+        ) as b,
+    ):
+        assert (a.state, b.state) == (State.FAULT, State.BACKUP)
+        async with router:
+            await a.wait_for(State.BACKUP)
+            assert b.faults == {"alone"}
+
+
+def test_anything_but_a_session_is_refused() -> None:
+    with pytest.raises(ConfigError, match="takes a BFDSession, not '192"):
+        TrackBFD("192.0.2.2")  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""BFD as values and functions: packets and the session's state machine. Pure."""

@@ -1,0 +1,1 @@
+"""Runs the checks: one scheduler for all of an event loop."""

@@ -1,0 +1,1 @@
+"""What is said to a server and what it must answer: HTTP, DNS, SMTP. Pure."""

@@ -1,0 +1,1 @@
+"""External programs, run safely: no shell, no thread, a time limit for all that they start."""

@@ -1,0 +1,1 @@
+"""The virtual addresses of one interface in the kernel."""

@@ -1,0 +1,1 @@
+"""Our own tables in the host's packet filter."""

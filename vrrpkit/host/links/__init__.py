@@ -1,0 +1,1 @@
+"""The links and addresses of one network namespace, as the kernel tells of them."""

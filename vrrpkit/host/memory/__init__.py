@@ -1,0 +1,1 @@
+"""A host in memory: interfaces, addresses, routes, without a kernel."""

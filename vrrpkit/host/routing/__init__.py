@@ -1,0 +1,1 @@
+"""The routes and rules of virtual routers in the kernel."""

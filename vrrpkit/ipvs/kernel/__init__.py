@@ -1,0 +1,1 @@
+"""The IPVS table of the kernel, by generic netlink."""

@@ -1,0 +1,95 @@
+"""The numbers of the kernel's IPVS interface (linux/ip_vs.h, linux/genetlink.h), under the
+kernel's names."""
+
+from __future__ import annotations
+
+import socket
+
+from vrrpkit.ipvs.base import SyncRole
+from vrrpkit.ipvs.model.entries import Forward, Protocol, TunnelType
+
+CONTROLLER = 0x10
+"""The generic netlink family that knows the numbers of the others (GENL_ID_CTRL)."""
+CTRL_GETFAMILY = 3
+CTRL_FAMILY_ID = 1
+CTRL_FAMILY_NAME = 2
+
+VERSION = 1
+
+NEW_SERVICE = 1
+SET_SERVICE = 2
+DEL_SERVICE = 3
+GET_SERVICE = 4
+NEW_DEST = 5
+SET_DEST = 6
+DEL_DEST = 7
+GET_DEST = 8
+NEW_DAEMON = 9
+DEL_DAEMON = 10
+GET_DAEMON = 11
+SET_CONFIG = 12
+GET_CONFIG = 13
+GET_INFO = 15
+FLUSH = 17
+
+ATTR_SERVICE = 1
+ATTR_DEST = 2
+ATTR_DAEMON = 3
+ATTR_TIMEOUT_TCP = 4
+ATTR_TIMEOUT_TCP_FIN = 5
+ATTR_TIMEOUT_UDP = 6
+
+SVC_AF = 1
+SVC_PROTOCOL = 2
+SVC_ADDR = 3
+SVC_PORT = 4
+SVC_FWMARK = 5
+SVC_SCHED_NAME = 6
+SVC_FLAGS = 7
+SVC_TIMEOUT = 8
+SVC_NETMASK = 9
+SVC_PE_NAME = 11
+SVC_STATS64 = 12
+
+DEST_ADDR = 1
+DEST_PORT = 2
+DEST_FWD_METHOD = 3
+DEST_WEIGHT = 4
+DEST_U_THRESH = 5
+DEST_L_THRESH = 6
+DEST_ACTIVE_CONNS = 7
+DEST_INACT_CONNS = 8
+DEST_PERSIST_CONNS = 9
+DEST_ADDR_FAMILY = 11
+DEST_STATS64 = 12
+DEST_TUN_TYPE = 13
+DEST_TUN_PORT = 14
+DEST_TUN_FLAGS = 15
+
+DAEMON_STATE = 1
+DAEMON_MCAST_IFN = 2
+DAEMON_SYNC_ID = 3
+DAEMON_SYNC_MAXLEN = 4
+DAEMON_MCAST_GROUP = 5
+DAEMON_MCAST_GROUP6 = 6
+DAEMON_MCAST_PORT = 7
+DAEMON_MCAST_TTL = 8
+
+F_PERSISTENT = 0x01
+F_ONEPACKET = 0x04
+F_SCHED = (0x08, 0x10, 0x20)
+
+TUNNEL_CSUM = 1
+TUNNEL_REMCSUM = 2
+
+FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
+PROTOCOLS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+FORWARDS = {
+    Forward.NAT: 0,
+    Forward.LOCAL: 1,
+    Forward.TUN: 2,
+    Forward.DR: 3,
+    Forward.BYPASS: 4,
+}
+TUNNELS = {TunnelType.IPIP: 0, TunnelType.GUE: 1, TunnelType.GRE: 2}
+ROLES = {SyncRole.MASTER: 1, SyncRole.BACKUP: 2}

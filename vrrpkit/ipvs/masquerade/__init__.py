@@ -1,0 +1,1 @@
+"""Masquerading of what IPVS sends to real servers by NAT."""

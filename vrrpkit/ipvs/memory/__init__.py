@@ -1,0 +1,1 @@
+"""An IPVS table in memory."""

@@ -1,0 +1,1 @@
+"""The pool and the table as values and functions. Pure."""

@@ -1,0 +1,1 @@
+"""How objects begin and end, whatever is cancelled, raised or forked around them."""

@@ -1,0 +1,1 @@
+"""What Linux offers, below everything: netlink, namespaces, timers, process events, file events."""

@@ -1,0 +1,1 @@
+"""Routes and rules as users write them: values and their syntax. Pure."""

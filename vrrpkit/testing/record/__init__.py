@@ -1,0 +1,1 @@
+"""Recordings of virtual routers, and their replay."""

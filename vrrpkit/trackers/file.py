@@ -1,0 +1,90 @@
+"""Tracks the number in a file (keepalived: ``track_file``)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable
+from typing import cast
+
+import attrs
+
+from vrrpkit.checks.file import as_path, read_number
+from vrrpkit.errors import CheckFailed, ConfigError, CouldNotAsk
+from vrrpkit.linux.inotify import watch
+from vrrpkit.local_errors import Complaints
+from vrrpkit.tracking.runner import complain
+from vrrpkit.tracking.tracker import Signal, Tracker
+
+__all__ = ["TrackFile"]
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds between two looks at a file that cannot be watched."""
+
+
+@attrs.frozen
+class TrackFile(Tracker):
+    """The whole number in a file, times ``weight``, is added to the priority::
+
+        TrackFile("/run/priority-offset", weight=1)
+
+    A product of -254 or less is FAULT. With ``weight=0`` any number but 0 is FAULT. A change is
+    noticed at once (by inotify; where the system has none left, within a second).
+
+    :param path: the file (``file``).
+    :param missing: what counts while there is no such file, or it holds no whole number; ``None``:
+        not known, which adds nothing, and is FAULT with ``weight=0``.
+    :raises ConfigError: the path is empty, or ``missing`` is no number.
+    """
+
+    path: str = attrs.field(converter=as_path)
+    missing: int | None = attrs.field(default=0, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("TrackFile: the path is empty; name the file")
+        given = cast(object, self.missing)
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+            raise ConfigError(f"TrackFile: missing {given!r} must be a whole number or None")
+
+    def describe(self) -> str:
+        return f"file {self.path}"
+
+    async def signals(self) -> AsyncGenerator[Signal, None]:
+        changed = asyncio.Event()
+        stop: Callable[[], None] | None = None
+        try:
+            stop = watch(self.path, changed.set)
+        except OSError as problem:
+            log.warning(
+                "%s is read every %g s, for it cannot be watched: %s", self.path, LOOK, problem
+            )
+        complaints = Complaints()
+        try:
+            while True:
+                again = None if stop is not None else LOOK
+                try:
+                    value = self._value()
+                except CouldNotAsk as problem:
+                    again = LOOK
+                    now = asyncio.get_running_loop().time()
+                    complain(complaints, self.label, problem, now)
+                else:
+                    yield value
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(again):
+                        await changed.wait()
+                changed.clear()
+        finally:
+            if stop is not None:
+                stop()
+
+    def _value(self) -> int | None:
+        try:
+            return read_number(self.path)
+        except CheckFailed as problem:
+            log.info("%s: %s counts: %s", self.label, self.missing, problem)
+            return self.missing

@@ -1,0 +1,1 @@
+"""VRRP as values and functions: packets, the election, the state machine. Pure."""
