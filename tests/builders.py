@@ -7,21 +7,17 @@ from ipaddress import ip_address
 from typing import Any
 
 from vrrpkit.values import VIP
-from vrrpkit.vrrp.protocol.election import MachineConfig
-from vrrpkit.vrrp.protocol.events import Transition
-from vrrpkit.vrrp.protocol.inputs import (
-    AdvertReceived,
+from vrrpkit.vrrp.protocol.effects import (
     Announce,
     DropAddresses,
     Effect,
-    FaultsNow,
-    Input,
     Publish,
     SendAdvert,
-    Startup,
     TakeAddresses,
-    TimerFired,
 )
+from vrrpkit.vrrp.protocol.election import MachineConfig
+from vrrpkit.vrrp.protocol.events import Transition
+from vrrpkit.vrrp.protocol.inputs import AdvertReceived, FaultsNow, Input, Startup, TimerFired
 from vrrpkit.vrrp.protocol.machine import Machine
 from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import Profile

@@ -33,8 +33,9 @@ from vrrpkit.values import (
     parse_address,
     whole_number,
 )
+from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.events import RouterEvent
-from vrrpkit.vrrp.protocol.inputs import Effect, Input
+from vrrpkit.vrrp.protocol.inputs import Input
 
 
 def test_states_in_words() -> None:

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from vrrpkit.bfd.protocol.effects import Publish, SendPacket
 from vrrpkit.bfd.protocol.events import BFDTransition
 from vrrpkit.bfd.protocol.inputs import (
     AdminDown,
@@ -17,9 +18,7 @@ from vrrpkit.bfd.protocol.inputs import (
     Input,
     PacketReceived,
     PacketsLost,
-    Publish,
     Retimed,
-    SendPacket,
     Start,
     Stop,
     TimerFired,

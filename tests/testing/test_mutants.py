@@ -15,7 +15,8 @@ from vrrpkit.testing import Invariant, InvariantBroken, Lan, run_virtual, virtua
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.protocol import backup, election, machine
 from vrrpkit.vrrp.protocol.backup import BackupState
-from vrrpkit.vrrp.protocol.inputs import AdvertReceived, DropAddresses, SendAdvert
+from vrrpkit.vrrp.protocol.effects import DropAddresses, SendAdvert
+from vrrpkit.vrrp.protocol.inputs import AdvertReceived
 from vrrpkit.vrrp.protocol.machine import Machine
 from vrrpkit.vrrp.protocol.serving import AdvertTimer
 from vrrpkit.vrrp.protocol.standing import Standing

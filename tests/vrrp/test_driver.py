@@ -34,8 +34,8 @@ from vrrpkit.testing import Lan, run_virtual, virtual_time
 from vrrpkit.transport.base import Membership, Receiver, Transport, TransportLink
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.driver import Driver
+from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.inputs import (
-    Effect,
     Input,
     Refreshed,
     SetPriority,

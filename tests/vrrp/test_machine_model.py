@@ -13,14 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from builders import PRIMARY, machine_config
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import DropAddresses, Effect, Publish, SendAdvert, TakeAddresses
 from vrrpkit.vrrp.protocol.events import Transition, TransitionReason
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     AdvertsLost,
     AnnounceAgain,
     Demote,
-    DropAddresses,
-    Effect,
     EverythingInPlace,
     FaultsNow,
     HostChanged,
@@ -31,12 +30,9 @@ from vrrpkit.vrrp.protocol.inputs import (
     MasterUnreachable,
     PrimaryAddress,
     Promote,
-    Publish,
-    SendAdvert,
     SetPriority,
     Shutdown,
     Startup,
-    TakeAddresses,
     TimerFired,
 )
 from vrrpkit.vrrp.protocol.machine import Machine

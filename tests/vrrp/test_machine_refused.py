@@ -6,15 +6,14 @@ import pytest
 
 from builders import PRIMARY, advert, due, faults, mastering, started, told
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import Effect, Publish
 from vrrpkit.vrrp.protocol.events import AddressesRefused
 from vrrpkit.vrrp.protocol.explain import waiting_for
 from vrrpkit.vrrp.protocol.inputs import (
-    Effect,
     EverythingInPlace,
     HostChanged,
     KernelRefusedAddresses,
     Promote,
-    Publish,
     Shutdown,
     Startup,
     TimerFired,

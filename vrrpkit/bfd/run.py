@@ -8,17 +8,9 @@ from collections.abc import Callable
 from typing import assert_never
 
 from vrrpkit.bfd.endpoint import BFDEndpoint
+from vrrpkit.bfd.protocol.effects import Effect, Publish, SendPacket
 from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed
-from vrrpkit.bfd.protocol.inputs import (
-    Effect,
-    Input,
-    PacketReceived,
-    PacketsLost,
-    Publish,
-    SendPacket,
-    Stop,
-    TimerFired,
-)
+from vrrpkit.bfd.protocol.inputs import Input, PacketReceived, PacketsLost, Stop, TimerFired
 from vrrpkit.bfd.protocol.options import BFDSessionConfig
 from vrrpkit.bfd.protocol.packet import BFDRejectReason, ControlPacket, encode
 from vrrpkit.bfd.protocol.session import SessionMachine

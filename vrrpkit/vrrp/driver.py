@@ -22,24 +22,26 @@ from vrrpkit.transport.base import Transport
 from vrrpkit.values import NO_NAMES, State
 from vrrpkit.vrrp.link import VRRPLink
 from vrrpkit.vrrp.placement import Placement
+from vrrpkit.vrrp.protocol.effects import (
+    Announce,
+    DropAddresses,
+    Effect,
+    Publish,
+    SendAdvert,
+    TakeAddresses,
+)
 from vrrpkit.vrrp.protocol.election import advert_step
 from vrrpkit.vrrp.protocol.encoder import AdvertWriter
 from vrrpkit.vrrp.protocol.events import AddressesInPlace, ForeignAddress, RouterEvent, Transition
 from vrrpkit.vrrp.protocol.foreign_addresses import LEFT, REMOVED, ForeignState
 from vrrpkit.vrrp.protocol.inputs import (
-    Announce,
-    DropAddresses,
-    Effect,
     FaultsNow,
     HostChanged,
     Input,
     PrimaryAddress,
-    Publish,
-    SendAdvert,
     SetPriority,
     Shutdown,
     Startup,
-    TakeAddresses,
     TimerFired,
 )
 from vrrpkit.vrrp.protocol.machine import Machine

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from vrrpkit.errors import DecodeError
 from vrrpkit.transport.base import Datagram, Repeats
-from vrrpkit.vrrp.protocol.inputs import AdvertReceived, AdvertsLost, Effect, Input, Refreshed
+from vrrpkit.vrrp.protocol.effects import Effect
+from vrrpkit.vrrp.protocol.inputs import AdvertReceived, AdvertsLost, Input, Refreshed
 from vrrpkit.vrrp.protocol.machine import Machine
 from vrrpkit.vrrp.protocol.reporting import Reporter
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics

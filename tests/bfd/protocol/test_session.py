@@ -7,17 +7,15 @@ from typing import Any
 import attrs
 import pytest
 
+from vrrpkit.bfd.protocol.effects import Effect, Publish, SendPacket
 from vrrpkit.bfd.protocol.events import BFDTimersAgreed, BFDTransition
 from vrrpkit.bfd.protocol.inputs import (
     AdminDown,
     AdminUp,
-    Effect,
     Input,
     PacketReceived,
     PacketsLost,
-    Publish,
     Retimed,
-    SendPacket,
     Start,
     Stop,
     TimerFired,

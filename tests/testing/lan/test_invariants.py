@@ -27,11 +27,10 @@ from vrrpkit.testing.lan.timeline import (
 )
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.protocol.backup import BackupState
+from vrrpkit.vrrp.protocol.effects import DropAddresses, Effect
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     AdvertsLost,
-    DropAddresses,
-    Effect,
     Input,
     SetPriority,
     Startup,

@@ -38,15 +38,14 @@ from vrrpkit.testing.record.jsonform import (
 from vrrpkit.testing.record.recorder import recorded_files
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.protocol.backup import BackupState
+from vrrpkit.vrrp.protocol.effects import Effect, Publish
 from vrrpkit.vrrp.protocol.events import RouterEvent
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     Demote,
-    Effect,
     Input,
     KernelRefusedAddresses,
     LostAddress,
-    Publish,
     Refreshed,
     SetPriority,
     Startup,

@@ -11,25 +11,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from builders import PRIMARY, machine_config
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import DropAddresses, Publish, SendAdvert, TakeAddresses
 from vrrpkit.vrrp.protocol.events import Transition, TransitionReason
 from vrrpkit.vrrp.protocol.group import GROUP_FAULT, Group, GroupStep
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     AdvertsLost,
     Demote,
-    DropAddresses,
     FaultsNow,
     Input,
     KernelRefusedAddresses,
     LostAddress,
     MasterUnreachable,
     Promote,
-    Publish,
-    SendAdvert,
     SetPriority,
     Shutdown,
     Startup,
-    TakeAddresses,
     TimerFired,
 )
 from vrrpkit.vrrp.protocol.machine import Machine

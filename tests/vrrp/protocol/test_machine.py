@@ -10,6 +10,7 @@ import pytest
 from builders import PRIMARY, advert, due, machine_config, mastering, run, started, told
 from vrrpkit.testing.record.jsonform import machine_state
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import Publish
 from vrrpkit.vrrp.protocol.events import Transition, TransitionReason
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
@@ -18,7 +19,6 @@ from vrrpkit.vrrp.protocol.inputs import (
     Input,
     LostAddress,
     PrimaryAddress,
-    Publish,
     Shutdown,
     Startup,
     TimerFired,

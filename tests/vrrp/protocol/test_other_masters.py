@@ -8,8 +8,9 @@ import pytest
 
 from builders import PRIMARY, advert, due, machine_config, mastering, started, told
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import SendAdvert
 from vrrpkit.vrrp.protocol.group import Group
-from vrrpkit.vrrp.protocol.inputs import AnnounceAgain, SendAdvert, Shutdown, Startup, TimerFired
+from vrrpkit.vrrp.protocol.inputs import AnnounceAgain, Shutdown, Startup, TimerFired
 from vrrpkit.vrrp.protocol.machine import Machine
 from vrrpkit.vrrp.protocol.other_masters import OtherMasters
 

@@ -1,4 +1,4 @@
-"""The vocabulary of a BFD session: events go into it, effects come out. Pure."""
+"""What goes into the state machine of a BFD session. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import TypeAlias
 
 import attrs
 
-from vrrpkit.bfd.protocol.events import BFDEvent
 from vrrpkit.bfd.protocol.packet import ControlPacket
 
 __all__ = [
     "AdminDown",
     "AdminUp",
-    "Effect",
     "Input",
     "PacketReceived",
     "PacketsLost",
-    "Publish",
     "Retimed",
-    "SendPacket",
     "Start",
     "Stop",
     "TimerFired",
@@ -34,9 +30,6 @@ class Timers:
     min_tx: float
     min_rx: float
     multiplier: int
-
-
-# --- events
 
 
 @attrs.frozen
@@ -91,22 +84,3 @@ class Retimed:
 Input: TypeAlias = (
     Start | Stop | TimerFired | PacketReceived | PacketsLost | AdminDown | AdminUp | Retimed
 )
-
-# --- effects
-
-
-@attrs.frozen
-class SendPacket:
-    """Send this packet, now."""
-
-    packet: ControlPacket
-
-
-@attrs.frozen
-class Publish:
-    """Tell the users."""
-
-    notice: BFDEvent
-
-
-Effect: TypeAlias = SendPacket | Publish

@@ -13,17 +13,15 @@ from typing import assert_never
 
 import attrs
 
+from vrrpkit.bfd.protocol.effects import Effect, Publish, SendPacket
 from vrrpkit.bfd.protocol.events import BFDTimersAgreed, BFDTransition
 from vrrpkit.bfd.protocol.inputs import (
     AdminDown,
     AdminUp,
-    Effect,
     Input,
     PacketReceived,
     PacketsLost,
-    Publish,
     Retimed,
-    SendPacket,
     Start,
     Stop,
     TimerFired,

@@ -18,6 +18,7 @@ from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress, Peer
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
+from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.events import (
     AdvertAnomaly,
     AdvertRejected,
@@ -26,7 +27,7 @@ from vrrpkit.vrrp.protocol.events import (
     ForeignAddress,
     SendFailed,
 )
-from vrrpkit.vrrp.protocol.inputs import Effect, Input, Refreshed
+from vrrpkit.vrrp.protocol.inputs import Input, Refreshed
 from vrrpkit.vrrp.protocol.machine import Machine
 from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import Profile

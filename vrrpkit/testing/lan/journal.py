@@ -22,8 +22,8 @@ from vrrpkit.testing.lan.timeline import (
 )
 from vrrpkit.transport.memory import Crossing, Fate
 from vrrpkit.values import IPAddress
+from vrrpkit.vrrp.protocol.effects import Publish
 from vrrpkit.vrrp.protocol.events import FaultsChanged, MasterChanged, PriorityChanged, Transition
-from vrrpkit.vrrp.protocol.inputs import Publish
 
 __all__ = ["LanLog"]
 

@@ -9,6 +9,7 @@ import attrs
 
 from vrrpkit.publishing import EventsLost
 from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.protocol.effects import Effect, Publish, SendAdvert
 from vrrpkit.vrrp.protocol.events import (
     AddressesInPlace,
     AddressesRefused,
@@ -29,7 +30,7 @@ from vrrpkit.vrrp.protocol.events import (
     Transition,
     WeightTooSmall,
 )
-from vrrpkit.vrrp.protocol.inputs import Effect, Input, Publish, SendAdvert
+from vrrpkit.vrrp.protocol.inputs import Input
 from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 
 __all__ = [

@@ -17,8 +17,9 @@ from typing import TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 import attrs
 
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.events import RouterEvent
-from vrrpkit.vrrp.protocol.inputs import Effect, Input
+from vrrpkit.vrrp.protocol.inputs import Input
 from vrrpkit.vrrp.protocol.machine import Machine, MachineConfig
 
 __all__ = [

@@ -30,7 +30,8 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.testing.record.jsonform import JSON, machine_state, to_json
-from vrrpkit.vrrp.protocol.inputs import Effect, Input, Refreshed, Shutdown, Startup
+from vrrpkit.vrrp.protocol.effects import Effect
+from vrrpkit.vrrp.protocol.inputs import Input, Refreshed, Shutdown, Startup
 from vrrpkit.vrrp.protocol.machine import Machine
 
 __all__ = ["FORMAT", "Recorder", "recorded_files"]

@@ -27,7 +27,8 @@ from vrrpkit.testing.record.jsonform import (
     restore_machine,
 )
 from vrrpkit.testing.record.recorder import FORMAT, recorded_files
-from vrrpkit.vrrp.protocol.inputs import Effect, Input, Refreshed
+from vrrpkit.vrrp.protocol.effects import Effect
+from vrrpkit.vrrp.protocol.inputs import Input, Refreshed
 from vrrpkit.vrrp.protocol.machine import Machine
 
 __all__ = ["RecordedStep", "RecordingUnreadable", "Replay", "ReplayMismatch", "replay"]

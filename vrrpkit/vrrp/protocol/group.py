@@ -13,21 +13,18 @@ from collections.abc import Mapping
 import attrs
 
 from vrrpkit.values import State
+from vrrpkit.vrrp.protocol.effects import Announce, Effect, Publish, SendAdvert
 from vrrpkit.vrrp.protocol.events import Transition, TransitionReason
 from vrrpkit.vrrp.protocol.explain import GROUP_FAULT, waiting_for
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
-    Announce,
     AnnounceAgain,
-    Effect,
     FaultsNow,
     Granted,
     GroupReleased,
     Input,
     MasterUnreachable,
     Promote,
-    Publish,
-    SendAdvert,
     Shutdown,
     Startup,
     Withdrawn,

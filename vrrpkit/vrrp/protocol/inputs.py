@@ -1,6 +1,6 @@
-"""The vocabulary of a virtual router: events go into a machine, effects come out. Pure.
+"""What goes into the state machine of a virtual router. Pure.
 
-Events are values, so that what happened in production can be recorded and happen again in a test.
+Inputs are values, so that what happened in production can be recorded and happen again in a test.
 """
 
 from __future__ import annotations
@@ -10,16 +10,12 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.values import IPAddress, Record
-from vrrpkit.vrrp.protocol.events import RouterEvent
 
 __all__ = [
     "AdvertReceived",
     "AdvertsLost",
-    "Announce",
     "AnnounceAgain",
     "Demote",
-    "DropAddresses",
-    "Effect",
     "EverythingInPlace",
     "FaultsNow",
     "Granted",
@@ -32,18 +28,13 @@ __all__ = [
     "MasterUnreachable",
     "PrimaryAddress",
     "Promote",
-    "Publish",
     "Refreshed",
-    "SendAdvert",
     "SetPriority",
     "Shutdown",
     "Startup",
-    "TakeAddresses",
     "TimerFired",
     "Withdrawn",
 ]
-
-# --- events
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -218,39 +209,3 @@ Input: TypeAlias = (
     | GroupReleased
     | MasterUnreachable
 )
-
-# --- effects
-
-
-@attrs.frozen(eq=False, repr=False)
-class SendAdvert(Record):
-    """Send an advert with this priority, now."""
-
-    priority: int
-
-
-@attrs.frozen(eq=False, repr=False)
-class TakeAddresses(Record):
-    """Put the virtual addresses, routes and rules in place, and announce the addresses."""
-
-
-@attrs.frozen(eq=False, repr=False)
-class DropAddresses(Record):
-    """Remove the virtual rules, routes and addresses, and announce nothing any more."""
-
-
-@attrs.frozen(eq=False, repr=False)
-class Announce(Record):
-    """Announce the virtual addresses again."""
-
-    repeat: int
-
-
-@attrs.frozen(eq=False, repr=False)
-class Publish(Record):
-    """Tell the users."""
-
-    notice: RouterEvent
-
-
-Effect: TypeAlias = SendAdvert | TakeAddresses | DropAddresses | Announce | Publish

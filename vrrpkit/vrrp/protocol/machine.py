@@ -11,16 +11,21 @@ from typing import assert_never
 
 from vrrpkit.values import NO_NAMES, OWNER, State
 from vrrpkit.vrrp.protocol import events
+from vrrpkit.vrrp.protocol.effects import (
+    Announce,
+    DropAddresses,
+    Effect,
+    Publish,
+    SendAdvert,
+    TakeAddresses,
+)
 from vrrpkit.vrrp.protocol.election import DEMOTED, MachineConfig, wins
 from vrrpkit.vrrp.protocol.events import Anomaly, RouterEvent, Transition, TransitionReason
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     AdvertsLost,
-    Announce,
     AnnounceAgain,
     Demote,
-    DropAddresses,
-    Effect,
     EverythingInPlace,
     FaultsNow,
     Granted,
@@ -33,13 +38,10 @@ from vrrpkit.vrrp.protocol.inputs import (
     MasterUnreachable,
     PrimaryAddress,
     Promote,
-    Publish,
     Refreshed,
-    SendAdvert,
     SetPriority,
     Shutdown,
     Startup,
-    TakeAddresses,
     TimerFired,
     Withdrawn,
 )
