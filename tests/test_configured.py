@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import attrs
 import pytest
 
-from vrrpkit.configured import configured_by, from_keepalived
+from vrrpkit.configured import advised, configured_by, described, from_keepalived, values_of
 
 
 def _several(value: Iterable[str]) -> tuple[str, ...]:
@@ -29,8 +29,17 @@ class Config:
 
     name: str
     vips: tuple[str, ...] = attrs.field(converter=_several, kw_only=True)
-    priority: int = attrs.field(default=100, validator=_positive, kw_only=True)
-    interval: float = attrs.field(default=1.0, kw_only=True, metadata=from_keepalived("advert_int"))
+    priority: int = attrs.field(
+        default=100,
+        validator=_positive,
+        kw_only=True,
+        metadata=from_keepalived(
+            nopreempt="priority=100", state="nothing: a router begins as BACKUP"
+        ),
+    )
+    interval: float = attrs.field(
+        default=1.0, kw_only=True, metadata=from_keepalived("advert_int", unit="seconds")
+    )
 
 
 class Router:
@@ -60,10 +69,11 @@ def test_signature_annotations_and_text_are_those_of_the_description() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"advert_int": 1}, "Special() has no parameter 'advert_int'; keepalived's advert_int is "
-                            "interval= here"),
-        ({"priorty": 1}, "Special() has no parameter 'priorty'; did you mean priority=?"),
-        ({"zzz": 1}, "Special() has no parameter 'zzz'"),
+        ({"advert_int": 1}, "Special: advert_int= is called interval= here (seconds)"),
+        ({"nopreempt": True}, "Special: instead of nopreempt= write priority=100"),
+        ({"state": "MASTER"}, "Special: state= is not needed: a router begins as BACKUP"),
+        ({"priorty": 1}, "Special has no option priorty=; did you mean priority=?"),
+        ({"zzz": 1}, "Special has no option zzz=; it knows name, vips, priority, interval"),
         ({}, "Special(): missing a required argument: 'name'"),
     ],
 )  # fmt: skip
@@ -95,5 +105,50 @@ def test_a_function_may_describe_too() -> None:
             self.name = config.name
 
     assert Sized(size=3).name == "3"
-    with pytest.raises(TypeError, match=r"^Sized\(\) has no parameter 'length'$"):
+    with pytest.raises(TypeError, match=r"^Sized has no option length=; it knows size$"):
         Sized(length=3)  # type: ignore[call-arg]
+
+
+@advised
+@attrs.frozen
+class Described:
+    """A class that is its own description."""
+
+    size: int = attrs.field(metadata=from_keepalived("length"))
+    unit: str = ""
+
+
+def test_a_description_answers_for_itself() -> None:
+    assert Described(3) == Described(size=3)
+    with pytest.raises(TypeError, match=r"^Described: length= is called size= here$"):
+        Described(length=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^Described\(\): missing a required argument: 'size'$"):
+        Described()  # type: ignore[call-arg]
+
+
+def test_another_type_error_of_a_description_passes_through() -> None:
+    def refused(_value: int) -> int:
+        raise TypeError("not today")
+
+    @advised
+    @attrs.frozen
+    class Refusing:
+        size: int = attrs.field(converter=refused)
+
+    with pytest.raises(TypeError, match=r"^not today$"):
+        Refusing(3)
+
+
+@attrs.frozen
+class Arguments(Config):
+    """A router's description, with what no description can have."""
+
+    clock: object = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+
+
+def test_the_description_in_the_arguments_of_a_constructor() -> None:
+    config = Config("web", vips=["192.0.2.10"], priority=7)
+    assert Config(**values_of(config)) == config
+    arguments = Arguments(**values_of(config), clock=object())
+    assert described(Config, arguments) == config
+    assert described(Config, arguments, priority=8) == attrs.evolve(config, priority=8)

@@ -5,32 +5,64 @@ class that describes it. :func:`configured_by` gives its ``__init__`` the parame
 type checkers see them through a ``ParamSpec``, and ``help()``, :func:`inspect.signature`, an editor
 and Sphinx through ``__signature__``, ``__annotations__`` and ``__doc__``.
 
-A field may name the keepalived keyword that it stands for in its metadata, under
-:data:`KEEPALIVED`. Whoever writes that keyword in Python is told the parameter's name.
+A field names in its metadata the keepalived keywords that it stands for, see
+:func:`from_keepalived`. A call with such a keyword is answered with the parameter's name.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
 
-__all__ = ["KEEPALIVED", "configured_by", "from_keepalived"]
+__all__ = [
+    "KEEPALIVED",
+    "Keywords",
+    "advised",
+    "configured_by",
+    "described",
+    "from_keepalived",
+    "values_of",
+]
 
 KEEPALIVED = "keepalived"
-"""The key in a field's metadata of the keepalived keywords that it stands for."""
+"""The key in a field's metadata of its :class:`Keywords`."""
 
 P = ParamSpec("P")
 C = TypeVar("C")
 S = TypeVar("S")
+T = TypeVar("T")
 
 
-def from_keepalived(*keywords: str) -> dict[str, tuple[str, ...]]:
-    """The metadata of a field that stands for these keepalived keywords."""
-    return {KEEPALIVED: keywords}
+@attrs.frozen
+class Keywords:
+    """The keywords of keepalived, and of other programs, that users write for a field."""
+
+    names: tuple[str, ...]
+    """Those that mean the same as the field."""
+    unit: str
+    """What the field counts in, where keepalived's manual leaves room for a mistake."""
+    instead: Mapping[str, str]
+    """What to write instead of the others; ``"nothing: REASON"`` for one that is not needed."""
+
+
+def from_keepalived(*names: str, unit: str = "", **instead: str) -> dict[str, Keywords]:
+    """The metadata of a field that stands for keywords of keepalived.
+
+    ::
+
+        from_keepalived("advert_int", unit="seconds")
+        from_keepalived(nopreempt="preempt=False")
+        from_keepalived(state="nothing: a router begins as BACKUP")
+
+    :param names: keywords that mean the same as the field.
+    :param unit: what the field counts in.
+    :param instead: for each other keyword, what to write.
+    """
+    return {KEEPALIVED: Keywords(names, unit, instead)}
 
 
 def configured_by(
@@ -78,6 +110,45 @@ def _describe(function: Callable[..., None], config: Callable[..., object]) -> N
     function.__doc__ = config.__doc__
 
 
+def advised(cls: type[T]) -> type[T]:
+    """Have an attrs class answer a wrong call as :func:`configured_by` does. It stands above
+    ``attrs.frozen``."""
+    init: Callable[..., None] = cls.__init__
+
+    @functools.wraps(init)
+    def construct(self: T, /, *args: object, **kwargs: object) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except TypeError:
+            _require_call(type(self).__name__, type(self), args, kwargs)
+            raise
+
+    setattr(cls, "__init__", construct)  # noqa: B010 - what the class has is replaced
+    return cls
+
+
+def values_of(config: attrs.AttrsInstance) -> dict[str, Any]:
+    """The arguments that make ``config`` again."""
+    return {
+        field.alias: getattr(config, field.name)
+        for field in attrs.fields(type(config))
+        if field.init
+    }
+
+
+def described(config: Callable[..., C], arguments: attrs.AttrsInstance, **replaced: object) -> C:
+    """The description in the arguments of a constructor.
+
+    :param config: the class of the description.
+    :param arguments: an instance of a class that is derived from it, with fields added for objects
+        that no description can have.
+    :param replaced: the values of fields that are such objects in ``arguments``.
+    """
+    values = values_of(arguments)
+    own = inspect.signature(config).parameters
+    return config(**{name: values[name] for name in own if name not in replaced}, **replaced)
+
+
 def _require_call(
     name: str, config: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
 ) -> None:
@@ -85,22 +156,30 @@ def _require_call(
     signature = inspect.signature(config)
     for given in kwargs:
         if given not in signature.parameters:
-            raise TypeError(f"{name}() has no parameter {given!r}{_advice(config, given)}")
+            raise TypeError(_advice(name, config, given, list(signature.parameters)))
     try:
         signature.bind(*args, **kwargs)
     except TypeError as problem:
         raise TypeError(f"{name}(): {problem}") from None
 
 
-def _advice(config: Callable[..., object], given: str) -> str:
-    if not isinstance(config, type) or not attrs.has(config):
-        return ""
-    fields = attrs.fields(config)
+def _advice(name: str, config: Callable[..., object], given: str, known: list[str]) -> str:
+    fields = attrs.fields(config) if isinstance(config, type) and attrs.has(config) else ()
     for field in fields:
-        if given in field.metadata.get(KEEPALIVED, ()):
-            return f"; keepalived's {given} is {field.alias}= here"
+        keywords = field.metadata.get(KEEPALIVED)
+        if keywords is None:
+            continue
+        if given in keywords.names:
+            unit = f" ({keywords.unit})" if keywords.unit else ""
+            return f"{name}: {given}= is called {field.alias}= here{unit}"
+        if given in keywords.instead:
+            nothing, _, reason = keywords.instead[given].partition("nothing: ")
+            if reason and not nothing:
+                return f"{name}: {given}= is not needed: {reason}"
+            return f"{name}: instead of {given}= write {keywords.instead[given]}"
     # An import that only a mistake pays for.
     import difflib
 
-    near = difflib.get_close_matches(given, [field.alias for field in fields], 1)
-    return f"; did you mean {near[0]}=?" if near else ""
+    near = difflib.get_close_matches(given, known, 1)
+    hint = f"did you mean {near[0]}=?" if near else f"it knows {', '.join(known)}"
+    return f"{name} has no option {given}=; {hint}"
