@@ -242,7 +242,9 @@ def test_routes_of_another_interface_return_with_it(bench: Bench) -> None:
     bench.a.ip("link", "add", "up0", "type", "veth", "peer", "name", "up1")
     up = ["address add 198.51.100.1/24 dev up0", "link set up1 up", "link set up0 up"]
     bench.a.ip_batch(*up)
-    routes = ["10.0.0.0/8 via 198.51.100.9", "10.1.0.0/16 dev up0", "2001:db8:9::/48 dev up0"]
+    # Not tracked: a tracked device that is down is a fault before its routes are looked at.
+    ways = ["10.1.0.0/16 dev up0 no_track", "2001:db8:9::/48 dev up0 no_track"]
+    routes = ["10.0.0.0/8 via 198.51.100.9", *ways]
     ours = router(bench.a, routes=routes)
     ours.start()
     mastered(ours, VIP4)
@@ -267,7 +269,9 @@ def test_routes_of_another_interface_return_with_it(bench: Bench) -> None:
 
 
 def test_a_route_that_the_kernel_refuses_is_a_fault(bench: Bench) -> None:
-    ours = router(bench.a, routes=["10.0.0.0/8 via 203.0.113.1", "10.1.0.0/16 dev none0"])
+    # Tracked, the missing device would be a fault before the kernel is asked for the route.
+    routes = ["10.0.0.0/8 via 203.0.113.1", "10.1.0.0/16 dev none0 no_track"]
+    ours = router(bench.a, routes=routes)
     other = router(bench.b, LOW)
     ours.start()
     other.start()
@@ -275,7 +279,7 @@ def test_a_route_that_the_kernel_refuses_is_a_fault(bench: Bench) -> None:
     (refused,) = ours.events("AddressesRefused")
     first, second = refused["failures"]
     assert first.startswith("route 10.0.0.0/8 via 203.0.113.1: Network is unreachable")
-    assert second == "route 10.1.0.0/16 dev none0: there is no network interface none0"
+    assert second == "route 10.1.0.0/16 dev none0 no_track: there is no network interface none0"
     mastered(other, VIP4)
     assert not ours.owns(VIP4) and ours_in(bench.a) == []
     ours.stop()
