@@ -21,7 +21,7 @@ from vrrpkit.commands import command as command_command
 from vrrpkit.errors import HostError
 from vrrpkit.host.base import FilterRule
 from vrrpkit.host.firewall.filters import DISCOVERY, FilteredAddress, PacketFilter, refusal, silence
-from vrrpkit.host.firewall.nftables import Firewall
+from vrrpkit.host.firewall.nftables import SWEEPS, Firewall
 from vrrpkit.host.host import Host
 from vrrpkit.host.links.solicited import EACH, SolicitedNodes, solicited_node
 from vrrpkit.linux.netns import Namespace
@@ -487,6 +487,110 @@ def test_a_table_that_cannot_be_put_back_is_told(
             nft(net, "flush", "ruleset")
             await soon(lambda: "are not put back" in caplog.text)
         await filter_rule.close()
+
+    run(main())
+
+
+@pytest.mark.system
+@needs_nft
+def test_a_table_that_could_not_be_put_back_is_put_back_later(
+    net: Net, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vrrpkit.host.firewall.nftables.PAUSE", 0.05)
+    caplog.set_level("DEBUG", "vrrpkit.host.firewall.nftables")
+
+    async def main() -> None:
+        filter_rule = await PacketFilter(Firewall(net.name)).refuse(places("192.0.2.1"))
+        before = nft(net, "list", "ruleset")
+        with monkeypatch.context() as patch:
+            patch.setattr("vrrpkit.host.firewall.nftables.Chain.render", lambda *_: "rubbish\n")
+            nft(net, "flush", "ruleset")
+            await soon(lambda: caplog.text.count("are not put back") >= 2)
+        await soon(lambda: nft(net, "list", "ruleset") == before)
+        await filter_rule.close()
+
+    run(main())
+    levels = [each.levelname for each in caplog.records if "are not put back" in each.message]
+    assert levels[0] == "WARNING" and set(levels[1:]) == {"DEBUG"}
+
+
+@pytest.mark.system
+@needs_nft
+@pytest.mark.parametrize("fails", ["removing", "looking"])
+def test_leftovers_that_could_not_be_removed_are_removed_later(
+    net: Net, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr("vrrpkit.host.firewall.nftables.SWEEP_AGAIN", 0.05)
+    with other_process(net):
+        pass
+
+    async def main() -> None:
+        firewall = Firewall(net.name)
+        with monkeypatch.context() as patch:
+            if fails == "removing":
+                patch.setattr("vrrpkit.host.firewall.nftables._removal", lambda _table: "rubbish\n")
+            else:
+                patch.setattr("vrrpkit.host.firewall.nftables.Namespace", no_descriptor)
+            await firewall.sweep()
+            assert len(tables(net)) == 1
+        await soon(lambda: tables(net) == [] and net.get(FORWARD) == 0)
+        await firewall.sweep()
+
+    def no_descriptor(_name: str | None) -> Namespace:
+        raise OSError(24, "Too many open files")
+
+    run(main())
+
+
+@pytest.mark.system
+@needs_nft
+@pytest.mark.parametrize("virtual_mac", [False, True])
+def test_a_router_whose_entering_is_cancelled_leaves_no_rule(net: Net, virtual_mac: bool) -> None:
+    async def life() -> None:
+        router = VRRPInstance(
+            "web",
+            "eth0",
+            netns=net.name,
+            vrid=51,
+            vips=["192.0.2.100/32"],
+            interval=0.02,
+            accept=False,
+            virtual_mac=virtual_mac,
+        )
+        async with router:
+            await asyncio.sleep(5)
+
+    async def main() -> None:
+        met = 0
+        for attempt in range(30):
+            task = asyncio.create_task(life())
+            await asyncio.sleep(attempt * 0.0015)
+            met += tables(net) != []
+            task.cancel()
+            await asyncio.wait({task})
+            assert tables(net) == [] and "vrrp.51" not in net.links()
+        assert met, "none of the attempts came as far as the rules"
+
+    run(main())
+
+
+@pytest.mark.system
+@needs_nft
+def test_attempts_to_remove_leftovers_end(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vrrpkit.host.firewall.nftables.SWEEP_AGAIN", 0.001)
+    attempts: list[None] = []
+
+    def none(*_: object) -> Namespace:
+        attempts.append(None)
+        raise OSError(24, "Too many open files")
+
+    async def main() -> None:
+        firewall = Firewall(net.name)
+        monkeypatch.setattr("vrrpkit.host.firewall.nftables.Namespace", none)
+        await firewall.sweep()
+        await soon(lambda: len(attempts) == SWEEPS)
+        await asyncio.sleep(0.4)
+        assert len(attempts) == SWEEPS
 
     run(main())
 

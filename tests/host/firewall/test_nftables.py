@@ -395,6 +395,31 @@ def test_what_is_kept_is_discarded_also_by_who_holds_nothing(net: Net) -> None:
     run(main())
 
 
+def test_keeping_discarding_and_sweeping_are_not_cut_short(net: Net) -> None:
+    async def cut(work: Coroutine[Any, Any, None], seconds: float) -> None:
+        task = asyncio.create_task(work)
+        await asyncio.sleep(seconds)
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def main() -> None:
+        for seconds in (0.001, 0.003, 0.006, 0.01, 0.015):
+            firewall = Firewall(net.name)
+            await firewall.hold("a", {CHAIN: [DROP_1]}, {TTL: 33})
+            await cut(firewall.keep("a", "web"), seconds)
+            (kept,) = tables(net)
+            assert kept.startswith("vrrpkit-kept-web-") and firewall.table is None
+            assert net.get(TTL) == 33
+            await cut(firewall.discard("web"), seconds)
+            assert (tables(net), net.get(TTL), firewall.table) == ([], 64, None)
+            with holder(net, TTL, 33) as dead:
+                table_of(dead)
+            await cut(firewall.sweep(), seconds)
+            assert (tables(net), net.get(TTL), firewall.table) == ([], 64, None)
+
+    run(main())
+
+
 def test_what_cannot_be_kept_or_discarded_is_logged(
     net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

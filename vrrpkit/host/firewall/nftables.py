@@ -20,9 +20,9 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakMethod, WeakValueDictionary
 
 import attrs
 
@@ -44,7 +44,16 @@ log = logging.getLogger(__name__)
 KIND = "vrrpkit-firewall"
 KEPT = "vrrpkit-kept"
 PAUSE = 1.0
-"""Seconds between two attempts to put back the table that somebody deletes."""
+"""Seconds between two attempts to put back a table that is deleted again and again."""
+
+LONGEST_PAUSE = 60.0
+"""The same in seconds while ``nft`` fails: each failure doubles the pause up to this."""
+
+SWEEP_AGAIN = 5.0
+"""Seconds until leftovers are looked for again after a failure; each failure doubles them."""
+
+SWEEPS = 8
+"""Attempts in all, over some ten minutes."""
 
 NEEDED = {"CAP_NET_ADMIN": "changing the rules of nftables"}
 
@@ -122,6 +131,8 @@ class Firewall:
         self._wishes: dict[object, _Wish] = {}
         self._stale: set[str] = set()
         self._swept = False
+        self._sweeps = 0
+        self._sweeper = Worker(f"vrrpkit: {KIND} sweeps", self.sweep, lambda: False)
         self._gone = False
         """Whether somebody may have deleted the table."""
         self._repair = self._repairer()
@@ -215,7 +226,11 @@ class Firewall:
 
     async def keep(self, holder: object, name: str) -> None:
         """Release one holder, but leave its rules and settings in force until :meth:`discard`,
-        also when this process is gone. Without effect if it has none."""
+        also when this process is gone. Without effect if it has none. A cancellation waits for
+        it."""
+        await shielded(self._keep(holder, name), f"vrrpkit: {KIND} keeps")
+
+    async def _keep(self, holder: object, name: str) -> None:
         async with self._lock:
             wish = self._wishes.pop(holder, None)
             opened = self._opened
@@ -236,8 +251,11 @@ class Firewall:
 
     async def discard(self, name: str) -> None:
         """Remove what :meth:`keep` has left under a name, here or in an earlier run, and put its
-        settings back unless somebody needs them. What goes wrong is logged."""
-        kept = _kept(name)
+        settings back unless they are still needed. What goes wrong is logged. A cancellation waits
+        for it."""
+        await shielded(self._discard(_kept(name)), f"vrrpkit: {KIND} discards")
+
+    async def _discard(self, kept: str) -> None:
         async with self._lock:
             opened = await self._look()
             if opened is None:
@@ -254,7 +272,13 @@ class Firewall:
 
     async def sweep(self) -> None:
         """Remove what killed processes left, the first time that this is called: for a program that
-        holds no rules now. Without the program ``nft`` nothing is removed."""
+        holds no rules now. Without the program ``nft`` nothing is removed. After a failure this
+        goes on by itself, later. A cancellation waits for it."""
+        # A router that enters while another one sweeps waits for that.
+        if not self._swept or self._lock.locked():
+            await shielded(self._sweep(), f"vrrpkit: {KIND} sweeps")
+
+    async def _sweep(self) -> None:
         async with self._lock:
             if self._swept:
                 return
@@ -263,6 +287,7 @@ class Firewall:
                 return
             opened = await self._look()
             if opened is None:
+                self._sweep_later()
                 return
             try:
                 if self._stale:
@@ -276,8 +301,21 @@ class Firewall:
                     _restore(opened, opened.noted, await _needed_by_others(opened))
             except HostError as problem:
                 log.warning("rules of nftables that were left behind stay: %s", problem)
+                self._sweep_later()
             finally:
                 self._close_if_unused()
+
+    def _sweep_later(self) -> None:
+        self._sweeps += 1
+        if self._sweeps < SWEEPS:
+            # The timer keeps no firewall alive that is not used any more.
+            again = WeakMethod(self._sweep_again)
+            delay = SWEEP_AGAIN * 2 ** (self._sweeps - 1)
+            asyncio.get_running_loop().call_later(delay, _call_if_alive, again)
+
+    def _sweep_again(self) -> None:
+        self._swept = False
+        self._sweeper.start()
 
     async def ensure(self) -> bool:
         """Put the table back if somebody has removed it, as ``nft flush ruleset`` does; whether
@@ -299,7 +337,7 @@ class Firewall:
         if self._opened is None:
             try:
                 self._opened = await self._open()
-            except HostError as problem:
+            except (HostError, OSError) as problem:
                 log.debug("not looking for rules that were left behind: %s", problem)
         return self._opened
 
@@ -341,17 +379,19 @@ class Firewall:
         self._repair.start()
 
     async def _put_back(self) -> None:
+        pause = PAUSE
         while self._gone:
             try:
                 if not await self.ensure():
                     self._gone = False
                     return
+                pause = PAUSE
             except HostError as problem:
-                log.warning("rules of nftables are not put back: %s", problem)
-                self._gone = False
-                return
-            # Whoever did it may do it again, and is not heard meanwhile.
-            await asyncio.sleep(PAUSE)
+                level = logging.WARNING if pause == PAUSE else logging.DEBUG
+                log.log(level, "rules of nftables are not put back yet: %s", problem)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            # What deleted the table may delete it again, and is not heard meanwhile.
+            await asyncio.sleep(pause)
 
     async def _write(self, opened: _Opened) -> None:
         lines = [*map(_removal, sorted(self._stale)), _removal(opened.table)]
@@ -372,6 +412,12 @@ class Firewall:
         lines = [f"table inet {table} {{\n", f'  comment "{note}"\n' if note else ""]
         lines += [chain.render(rules) for chain, rules in chains.items()]
         return "".join([*lines, "}\n"])
+
+
+def _call_if_alive(method: WeakMethod[Callable[[], None]]) -> None:
+    found = method()
+    if found is not None:
+        found()
 
 
 def _borrow(opened: _Opened, settings: Mapping[str, int]) -> tuple[str, ...]:
