@@ -21,7 +21,7 @@ from vrrpkit.lifecycle.callbacks import as_bug, contain, is_own_end, pass_on, re
 from vrrpkit.lifecycle.leaving import all_shielded, for_so_long
 from vrrpkit.values import Stamped, whole_number
 
-__all__ = ["Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
+__all__ = ["LIMIT", "Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
 
 log = logging.getLogger(__name__)
 

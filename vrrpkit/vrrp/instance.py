@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
+from vrrpkit.errors import ConfigError, NotEligible, VRRPKitError
 from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.keyword_advice import advised
-from vrrpkit.lifecycle.callbacks import require_callback
-from vrrpkit.lifecycle.leaving import TaskGuard
-from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.tracking.tracker import Tracker
+from vrrpkit.observable import Notifying
+from vrrpkit.publishing import Hub, Notifier
+from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, State, flag, whole_number
+from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.protocol.arguments import demotion, having, listed, of_kind, states, told
 from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.protocol.events import RouterEvent, Transition
+from vrrpkit.vrrp.protocol.explain import waiting_for
 from vrrpkit.vrrp.protocol.inputs import Demote, Promote
 from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import Profile
@@ -26,16 +27,16 @@ from vrrpkit.vrrp.protocol.reachability import Reachability
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
 from vrrpkit.vrrp.receiver import InstanceRecorder
 from vrrpkit.vrrp.run import RouterRun
-from vrrpkit.vrrp.view import RouterView
 
 if TYPE_CHECKING:
     from vrrpkit.routes.route import Route, Rule
+    from vrrpkit.vrrp.protocol.status import RouterStatus
 
 __all__ = ["VRRPInstance"]
 
 
 @advised
-class VRRPInstance(RouterView):
+class VRRPInstance(Notifying[RouterEvent]):
     """One virtual router: keeps virtual IP addresses alive on a group of machines.
 
     ::
@@ -208,25 +209,25 @@ class VRRPInstance(RouterView):
         ):
             if tool is not None:
                 having(what, tool, method, example)
-        hub: Hub[RouterEvent] = Hub(logging.getLogger("vrrpkit.vrrp"))
-        statistics = RouterStatistics()
-        router_run = RouterRun(
+        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), told(notify))
+        self.options = options
+        """What it was made with."""
+        self.deleted = False
+        """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
+        (keepalived: ``notify_deleted``)."""
+        self._statistics = RouterStatistics()
+        self._router_run = RouterRun(
             options,
-            hub,
-            statistics,
+            self._hub,
+            self._statistics,
             lambda: on_this_host(interface, netns),
             wait_for_interface=wait_for_interface,
             transport=transport,
             recorder=recorder,
             track=trackers,
-            notify=Attachments(self, told(notify)),
+            notify=self._notify,
             reach=bfd,
         )
-        super().__init__(name, options, hub, statistics, router_run)
-        self.deleted = False
-        """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
-        (keepalived: ``notify_deleted``)."""
-        self._body = TaskGuard()
 
     def __repr__(self) -> str:
         return f"<VRRPInstance {self.name!r} vrid {self.options.vrid} {self.state}>"
@@ -249,7 +250,7 @@ class VRRPInstance(RouterView):
                 f"{self.name} is a member of the sync group {self._router_run.group!r}: enter the "
                 "group with 'async with', and it enters its members"
             )
-        self._router_run.use()
+        self._enter()
         self._body.begin()
         try:
             driver = await self._router_run.prepare(self._body.interrupt)
@@ -267,6 +268,140 @@ class VRRPInstance(RouterView):
     ) -> None:
         await self._body.end(self._router_run.end, lambda: self._router_run.failure)
 
+    # --- what it is ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """INIT, BACKUP, MASTER or FAULT."""
+        if self._router_run.driver is None or self._hub.closed:
+            return State.INIT
+        return self._router_run.driver.machine.state
+
+    @property
+    def priority(self) -> int:
+        """The effective priority, 1 to 255: what the next advert says."""
+        return (
+            self.options.priority
+            if self._router_run.driver is None
+            else self._router_run.driver.machine.priority
+        )
+
+    @property
+    def statistics(self) -> RouterStatistics:
+        """The counters since this object was made. Ask anew for the latest: what a BACKUP hears is
+        counted when somebody looks, and every few intervals."""
+        if self._router_run.driver is not None:
+            self._router_run.driver.receiver.catch_up()
+        return self._statistics
+
+    @property
+    def faults(self) -> frozenset[str]:
+        """What makes the router unfit, in FAULT: ``interface-down``, ``no-source``, ..."""
+        return (
+            frozenset()
+            if self._router_run.driver is None
+            else self._router_run.driver.machine.faults
+        )
+
+    @property
+    def signals(self) -> dict[str, Signal]:
+        """The latest signal of each tracker: ``True``, ``False``, a number, or ``None`` while it is
+        not known yet."""
+        return self._router_run.trackers.tally.signals
+
+    @property
+    def foreign_addresses(self) -> tuple[str, ...]:
+        """Virtual addresses that are on this host because somebody else put them there, while this
+        router is not MASTER: ``192.0.2.10/24 dev eth0``."""
+        found = () if self._router_run.driver is None else self._router_run.driver.foreign.present
+        return tuple(sorted(map(str, found)))
+
+    @property
+    def source(self) -> IPAddress | None:
+        """The address that adverts leave from, while there is one."""
+        return None if self._router_run.driver is None else self._router_run.driver.vrrp_link.source
+
+    @property
+    def master(self) -> IPAddress | None:
+        """The address of the current master: our own while MASTER, ``None`` while none is known."""
+        if self._router_run.driver is None:
+            return None
+        return self.source if self.state is State.MASTER else self._router_run.driver.machine.master
+
+    @property
+    def master_priority(self) -> int | None:
+        """The priority that the current master announces, while one is known."""
+        if self._router_run.driver is None or self.master is None:
+            return None
+        return (
+            self.priority
+            if self.state is State.MASTER
+            else self._router_run.driver.machine.master_priority
+        )
+
+    def why_not_master(self) -> str | None:
+        """What the router waits for before it becomes MASTER, in words; ``None`` while it is
+        MASTER."""
+        if self._router_run.driver is None or self._hub.closed:
+            return self._why_idle
+        return waiting_for(self._router_run.driver.machine, self._router_run.why_not_group)
+
+    def status(self) -> RouterStatus:
+        """Everything that can be read here, as values of one moment that ``json.dumps`` takes."""
+        # At need: most programs never ask.
+        from vrrpkit.vrrp.protocol.status import statistics_of, text_of, transition_of
+
+        options = self.options
+        return {
+            "name": self.name,
+            "state": str(self.state),
+            "why_not_master": self.why_not_master(),
+            "contested": self.contested(),
+            "vrid": options.vrid,
+            "version": options.version,
+            "priority": self.priority,
+            "configured_priority": options.priority,
+            "virtual_addresses": [str(vip) for vip in options.all_vips],
+            "source": text_of(self.source),
+            "master": text_of(self.master),
+            "master_priority": self.master_priority,
+            "faults": sorted(self.faults),
+            "foreign_addresses": list(self.foreign_addresses),
+            "signals": dict(self.signals),
+            "last_transition": transition_of(self.last_transition),
+            "statistics": statistics_of(self.statistics),
+        }
+
+    def contested(self) -> str | None:
+        """Who else claims to be MASTER while this router is, in words, and why nothing came of it:
+        ``MASTER, but 192.0.2.2 claims it too: its adverts are rejected (version: got 2, want 3)``.
+        ``None`` while nobody does, and while this router is not MASTER: see
+        :meth:`why_not_master`."""
+        if self._router_run.driver is None or self._hub.closed:
+            return None
+        claims = self._router_run.driver.contested()
+        return None if claims is None else f"MASTER, but {claims}"
+
+    @property
+    def last_transition(self) -> Transition | None:
+        """The latest change of state, with its reason (RFC 8347: ``last-event``)."""
+        return None if self._router_run.driver is None else self._router_run.driver.last_transition
+
+    @property
+    def skew_time(self) -> float:
+        """Skew_Time in seconds, as it is now (RFC 9568 section 6.1)."""
+        return self._driver.machine.skew
+
+    @property
+    def master_down_interval(self) -> float:
+        """Seconds of silence after which a BACKUP takes over, as they are now (RFC 9568 section
+        6.1)."""
+        return self._driver.machine.down_interval
+
+    @property
+    def _driver(self) -> Driver:
+        return self._required(self._router_run.driver)
+
     # --- what it tells ---------------------------------------------------------------------------
 
     async def wait_for(self, state: State, *others: State) -> State:
@@ -279,32 +414,14 @@ class VRRPInstance(RouterView):
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the router ended before.
         """
-        self._body.require_home(f"{self.name}.wait_for")
+        self._require_home("wait_for")
         wanted = (state, *others)
         states(wanted)
-        if self.state in wanted:
-            return await self._settled(self.state)
-        if self._hub.closed:
-            raise Closed(f"{self.name} has ended and will not be {state} any more")
-        entered = await self._hub.wait_for(
-            lambda notice: isinstance(notice, Transition) and notice.state in wanted
-        )
-        assert isinstance(entered, Transition)
-        return await self._settled(entered.state)
-
-    async def _settled(self, state: State) -> State:
-        if state is State.MASTER and self._router_run.driver is not None:
-            await self._router_run.driver.placement.over()
-        return state
-
-    def events(self, limit: int = 1000) -> AsyncIterator[RouterEvent | EventsLost]:
-        """Everything that happens from now on, until the router ends.
-
-        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
-            says how many.
-        """
-        self._body.require_home(f"{self.name}.events")
-        return self._hub.stream(limit)
+        entered = await self._wait_in(wanted, self.state, _entered)
+        driver = self._router_run.driver
+        if entered is State.MASTER and driver is not None:
+            await driver.placement.over()
+        return entered
 
     def on_transition(self, callback: Callable[[Transition], None]) -> Callable[[], None]:
         """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
@@ -315,18 +432,11 @@ class VRRPInstance(RouterView):
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
-        self._body.require_home(f"{self.name}.on_transition")
-        require_callback("on_transition", callback)
+        self._require_callback("on_transition", callback)
         return self._hub.on(Transition, callback)
 
-    def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
-        """Tell one more of everything that happens, beginning with the present state. Returns what
-        ends it.
-
-        :raises ConfigError: the notifier cannot tell of a virtual router.
-        """
-        self._body.require_home(f"{self.name}.add_notifier")
-        return self._router_run.notify.add(self._hub, notifier, self.last_transition)
+    def _present(self) -> tuple[Transition | None]:
+        return (self.last_transition,)
 
     # --- what it can be told ---------------------------------------------------------------------
 
@@ -337,14 +447,14 @@ class VRRPInstance(RouterView):
         :param priority: 1 to 254.
         :raises ConfigError: it is out of range, or this router owns the addresses.
         """
-        self._body.require_home(f"{self.name}.set_priority")
+        self._require_home("set_priority")
         whole_number("priority", priority, 1, OWNER - 1, "only an owner has 255, from the start")
         if self.options.owner:
             raise ConfigError(
                 f"{self.name} owns its addresses: its priority stays 255; "
                 "use demote() to let others serve"
             )
-        self._required.rebase(priority)
+        self._driver.rebase(priority)
 
     def demote(self, seconds: float) -> None:
         """Let the others serve for a while: give up being MASTER, and compete with priority 1 and
@@ -356,9 +466,9 @@ class VRRPInstance(RouterView):
         :param seconds: how long, more than 0, up to a year.
         :raises ConfigError: ``seconds`` is something else.
         """
-        self._body.require_home(f"{self.name}.demote")
+        self._require_home("demote")
         demotion(seconds)
-        self._required.feed(Demote(seconds))
+        self._driver.feed(Demote(seconds))
 
     def promote(self) -> None:
         """End a demotion and become MASTER at once, also where ``preempt=False`` would wait.
@@ -366,8 +476,8 @@ class VRRPInstance(RouterView):
         :raises NotEligible: the present master would win the addresses back at once, or there is a
             fault.
         """
-        self._body.require_home(f"{self.name}.promote")
-        driver = self._required
+        self._require_home("promote")
+        driver = self._driver
         obstacle = driver.machine.promotion_obstacle()
         if obstacle is not None:
             raise NotEligible(f"{self.name} cannot be promoted: {obstacle}")
@@ -383,14 +493,14 @@ class VRRPInstance(RouterView):
         :raises ConfigError: ``repeat`` is something else.
         :raises NotEligible: this router is not MASTER.
         """
-        self._body.require_home(f"{self.name}.announce")
+        self._require_home("announce")
         if repeat is not None:
             whole_number("repeat", repeat, 1, 60, "packets per address")
         if self.state is not State.MASTER:
             raise NotEligible(
                 f"{self.name} is {self.state}: only the MASTER may announce the addresses"
             )
-        self._required.announce(repeat or self.options.used_announcements.repeat)
+        self._driver.announce(repeat or self.options.used_announcements.repeat)
 
 
 def _check_place(interface: object, netns: object) -> None:
@@ -411,6 +521,23 @@ def _check_place(interface: object, netns: object) -> None:
         )
 
 
+def _entered(event: RouterEvent) -> State | None:
+    return event.state if isinstance(event, Transition) else None
+
+
 def run_of(instance: VRRPInstance) -> RouterRun:
     """What a sync group needs of its members."""
     return instance._router_run  # pyright: ignore[reportPrivateUsage]
+
+
+def enter_member(instance: VRRPInstance) -> None:
+    """A sync group enters one of its members.
+
+    :raises VRRPKitError: it was entered before.
+    """
+    instance._enter()  # pyright: ignore[reportPrivateUsage]
+
+
+def was_entered(instance: VRRPInstance) -> bool:
+    """Whether ``instance`` runs, or has run."""
+    return instance._used  # pyright: ignore[reportPrivateUsage]

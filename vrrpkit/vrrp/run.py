@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from vrrpkit.errors import VRRPKitError
 from vrrpkit.host.base import Interface
 from vrrpkit.lifecycle.leaving import shielded
 from vrrpkit.publishing import Attachments, Hub
@@ -74,19 +73,6 @@ class RouterRun:
         self._interface: Interface | None = None
         self._reach = reach
         self._forsake: Callable[[], None] | None = None
-        self.used = False
-        """Whether there was a run already."""
-
-    def use(self) -> None:
-        """Begin the one run.
-
-        :raises VRRPKitError: there was a run already.
-        """
-        if self.used:
-            raise VRRPKitError(
-                f"{self.options.name} was entered before: make a new VRRPInstance for each run"
-            )
-        self.used = True
 
     async def prepare(self, failed: Callable[[], None], *, grouped: bool = False) -> Driver:
         """Open the interface and take a place on the link; :meth:`Driver.begin` is next. Whatever

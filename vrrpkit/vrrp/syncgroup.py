@@ -7,22 +7,22 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from vrrpkit.errors import Closed, ConfigError, NotEligible, VRRPKitError
+from vrrpkit.errors import ConfigError, NotEligible
 from vrrpkit.keyword_advice import advised
-from vrrpkit.lifecycle.callbacks import require_callback
-from vrrpkit.lifecycle.leaving import TaskGuard, all_shielded, shielded
-from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.lifecycle.leaving import all_shielded, shielded
+from vrrpkit.observable import Notifying
+from vrrpkit.publishing import Attachments, Hub, Notifier
 from vrrpkit.tracking.runner import TrackerRunner
 from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState, check
 from vrrpkit.values import Stamped, State, flag
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.instance import VRRPInstance, run_of
+from vrrpkit.vrrp.instance import VRRPInstance, enter_member, run_of, was_entered
 from vrrpkit.vrrp.protocol.arguments import demotion, listed, of_kind, states, text, told
 from vrrpkit.vrrp.protocol.group import Group
 from vrrpkit.vrrp.protocol.inputs import Demote, Input, Promote
@@ -153,7 +153,7 @@ class _Runner:
 
 
 @advised
-class SyncGroup:
+class SyncGroup(Notifying[GroupTransition]):
     """Virtual routers that are MASTER together or not at all (keepalived: ``vrrp_sync_group``).
 
     ::
@@ -189,7 +189,7 @@ class SyncGroup:
     ) -> None:
         text("the name of a sync group,", name, "gateway")
         flag("member_weights", member_weights)
-        self.name = name
+        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), told(notify))
         self.members = listed("instances", instances)
         """The virtual routers of the group."""
         trackers = listed("track", track)
@@ -197,14 +197,10 @@ class SyncGroup:
             of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
         self._trackers = TrackerRunner(trackers, self._tracked)
         self._member_weights = member_weights
-        self._notify = Attachments(self, told(notify))
         self._check()
         for member in self.members:
             run_of(member).group = name
-        self._hub: Hub[GroupTransition] = Hub(logging.getLogger("vrrpkit.vrrp"))
         self._runner: _Runner | None = None
-        self._used = False
-        self._body = TaskGuard()
 
     def _check(self) -> None:
         for member in self.members:
@@ -242,7 +238,7 @@ class SyncGroup:
                 raise ConfigError(
                     f"{member.name} runs already: make the group before, and enter only the group"
                 )
-            if run_of(member).used:
+            if was_entered(member):
                 raise ConfigError(f"{member.name} was entered before: make a new VRRPInstance")
 
     def __repr__(self) -> str:
@@ -255,18 +251,13 @@ class SyncGroup:
 
         :raises HostError: what entering a member raises; no member runs then.
         """
-        if self._used:
-            raise VRRPKitError(
-                f"{self.name} was entered before: make a new SyncGroup, of new members, for each "
-                "run"
-            )
-        self._used = True
+        self._enter("a new SyncGroup, of new members,")
         self._body.begin()
         drivers: dict[str, Driver] = {}
         try:
             for member in self.members:
                 router_run = run_of(member)
-                router_run.use()
+                enter_member(member)
                 router_run.tracked = self._tracked
                 router_run.why_not_group = self.why_not_master
                 router_run.shared = self._shared_with(member)
@@ -359,7 +350,7 @@ class SyncGroup:
     def why_not_master(self) -> str | None:
         """What the group waits for, member by member and in words; ``None`` while it is MASTER."""
         if self._runner is None or self._hub.closed:
-            return "has ended" if self._hub.closed else "not running: enter it with 'async with'"
+            return self._why_idle
         return self._runner.group.why_not_master()
 
     def status(self) -> GroupStatus:
@@ -380,30 +371,13 @@ class SyncGroup:
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the group ended before.
         """
-        self._body.require_home(f"{self.name}.wait_for")
+        self._require_home("wait_for")
         wanted = (state, *others)
         states(wanted)
-        if self.state in wanted:
-            return await self._settled(self.state)
-        if self._hub.closed:
-            raise Closed(f"{self.name} has ended and will not be {state} any more")
-        entered = await self._hub.wait_for(lambda transition: transition.state in wanted)
-        return await self._settled(entered.state)
-
-    async def _settled(self, state: State) -> State:
-        if state is State.MASTER and self._runner is not None:
+        entered = await self._wait_in(wanted, self.state, lambda transition: transition.state)
+        if entered is State.MASTER and self._runner is not None:
             await self._runner.placed()
-        return state
-
-    def events(self, limit: int = 1000) -> AsyncIterator[GroupTransition | EventsLost]:
-        """Every change of state from now on, until the group ends; each comes after those of the
-        members.
-
-        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
-            says how many.
-        """
-        self._body.require_home(f"{self.name}.events")
-        return self._hub.stream(limit)
+        return entered
 
     def on_transition(self, callback: Callable[[GroupTransition], None]) -> Callable[[], None]:
         """Call ``callback`` on each change of state, on the event loop; it must not block. Returns
@@ -411,31 +385,19 @@ class SyncGroup:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
-        self._body.require_home(f"{self.name}.on_transition")
-        require_callback("on_transition", callback)
+        self._require_callback("on_transition", callback)
         return self._hub.subscribe(callback)
 
-    def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
-        """Tell one more of the changes of state, beginning with the present one. Returns what ends
-        it.
-
-        :raises ConfigError: the notifier cannot tell of a sync group.
-        """
-        self._body.require_home(f"{self.name}.add_notifier")
-        current = None if self._runner is None else self._runner.latest
-        return self._notify.add(self._hub, notifier, current)
+    def _present(self) -> tuple[GroupTransition | None]:
+        return (None if self._runner is None else self._runner.latest,)
 
     # --- what it can be told ---------------------------------------------------------------------
 
     @property
     def _drivers(self) -> list[Driver]:
+        self._required(self._runner)
         drivers = [run_of(member).driver for member in self.members]
-        running = [driver for driver in drivers if driver is not None]
-        if self._hub.closed:
-            raise VRRPKitError(f"{self.name} has ended: make a new SyncGroup for each run")
-        if self._runner is None or not running:
-            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
-        return running
+        return [driver for driver in drivers if driver is not None]
 
     def demote(self, seconds: float) -> None:
         """Let the others serve for a while: see :meth:`VRRPInstance.demote`.
@@ -443,7 +405,7 @@ class SyncGroup:
         :param seconds: how long, more than 0, up to a year.
         :raises ConfigError: ``seconds`` is something else.
         """
-        self._body.require_home(f"{self.name}.demote")
+        self._require_home("demote")
         demotion(seconds)
         for driver in self._drivers:
             driver.feed(Demote(seconds))
@@ -454,7 +416,7 @@ class SyncGroup:
         :raises NotEligible: a member's present master would win its addresses back at once, or
             there is a fault.
         """
-        self._body.require_home(f"{self.name}.promote")
+        self._require_home("promote")
         drivers = self._drivers
         for member, driver in zip(self.members, drivers, strict=True):
             obstacle = driver.machine.promotion_obstacle()
