@@ -234,7 +234,8 @@ WRONG = [
     ("ScriptChecker('')", "the command is empty; give the program and its arguments"),
     (
         "ScriptChecker('a | b')",
-        "there is no program 'a' in /usr/local/sbin:/usr/local/bin:/usr/sbin:/u",
+        "command 'a | b' has '|' in it, which only a shell understands, and it runs without one; "
+        "write ['/bin/sh', '-c', 'a | b']",
     ),
     ("FileChecker(5)", "path 5 is no path of a file; write it as '/run/value'"),
     (

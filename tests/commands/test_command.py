@@ -103,7 +103,7 @@ def test_status_and_output_of_both_streams() -> None:
 
 
 def test_text_is_split_without_a_shell() -> None:
-    command = Command("printf '%s|' 'a b' $HOME ; \\*")
+    command = Command("printf '%s|' 'a b' $HOME \\; \\*")
     assert run(command).output == b"a b|$HOME|;|*|"
     assert run(command, "x y").output == b"a b|$HOME|;|*|x y|"
     assert str(Command(["echo", "a b"])) == "echo 'a b'"
@@ -613,3 +613,44 @@ def test_switching_users_needs_setpriv(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 3999999998)
     assert run(Command("printenv USER HOME")).output == b"3999999998\n/\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "operator"),
+    [
+        ("cat /proc/loadavg | grep 0", "|"),
+        ("test -e /tmp && true", "&&"),
+        ("true || true", "||"),
+        ("true; true", ";"),
+        ("echo x>/dev/null", ">"),
+        ("echo x >>/dev/null 2>&1", ">>"),
+        ("sort </dev/null", "<"),
+        ("echo $(date)", "$("),
+        ("echo `date`", "`"),
+        ("echo 'a' | sort", "|"),
+        (r"echo 'a\' | sort", "|"),
+        ("sleep 1 &", "&"),
+    ],
+)
+def test_a_text_for_a_shell_is_refused(text: str, operator: str) -> None:
+    with pytest.raises(ConfigError, match="runs without one; write") as refusal:
+        Command(text)
+    assert repr(operator) in str(refusal.value)
+    assert f"['/bin/sh', '-c', {text!r}]" in str(refusal.value)
+    Command(["/bin/sh", "-c", text])
+    Command(["/bin/echo", text])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sh -c 'echo a | cat'", "a\n"),
+        ('sh -c "echo a; echo b"', "a\nb\n"),
+        ('sh -c "echo \\"a\\" \'|\'"', "a |\n"),
+        (r"echo a\;b \$\(c\)", "a;b $(c)\n"),
+        ("echo '$(date) `x`' \"> &\"", "$(date) `x` > &\n"),
+        ("echo $HOME * ~ {a}", "$HOME * ~ {a}\n"),
+    ],
+)
+def test_what_is_in_quotes_stands_as_it_is(text: str, words: str) -> None:
+    assert run(Command(text)).output.decode() == words

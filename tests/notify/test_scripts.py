@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from itertools import chain
 from pathlib import Path
@@ -210,3 +211,28 @@ async def test_under_virtual_time_scripts_are_refused() -> None:
     with pytest.raises(ConfigError, match="no real time passes under virtual time"):
         async with router(MemoryBus(), NotifyScripts("true")):
             pytest.fail("it would never run")
+
+
+@pytest.mark.parametrize("option", ["script", "master", "quorum_down"])
+def test_a_text_for_a_shell_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=r"write \['/bin/sh', '-c', 'echo x > /tmp/x'\]"):
+        NotifyScripts(**{option: "echo x > /tmp/x"})
+
+
+def test_a_status_that_is_lost_is_no_failure_of_the_script(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        async with router(MemoryBus(), NotifyScripts(noting(log))):
+            await reads(log, "INSTANCE r1 MASTER 100")
+
+    ignored = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGCHLD, ignored)
+    said = [record.message for record in caplog.records if "exit status" in record.message]
+    assert said
+    assert all("that is no failure of the script" in line for line in said)

@@ -19,6 +19,7 @@ from vrrpkit.checks.protocol.http_options import server_name
 from vrrpkit.checks.protocol.smtp import SMTPDialogue
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
+from vrrpkit.hostnames import fault_in_name
 
 if TYPE_CHECKING:
     import ssl
@@ -28,9 +29,7 @@ __all__ = ["SMTPChecker"]
 PORT = 25
 """Where a server without a port is asked."""
 
-# RFC 5321 section 4.1.2: Domain, or an address literal.
-_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# RFC 5321 section 4.1.2: an address literal, in place of a domain.
 _LITERAL = re.compile(r"\[[!-Z^-~]+\]")
 _LONGEST = 255
 
@@ -42,7 +41,10 @@ def _ca(value: str | Path | None) -> Path | None:
 def _valid(name: object) -> bool:
     if not isinstance(name, str) or len(name) > _LONGEST:
         return False
-    return bool(_DOMAIN.fullmatch(name) or _LITERAL.fullmatch(name))
+    if _LITERAL.fullmatch(name):
+        return True
+    # RFC 5321 knows no underscores and no dot at the end.
+    return "_" not in name and not name.endswith(".") and fault_in_name(name) is None
 
 
 def _helo(value: str | None) -> str | None:

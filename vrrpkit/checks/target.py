@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import attrs
 
 from vrrpkit.errors import ConfigError, PermissionMissing
-from vrrpkit.values import IPAddress, parse_address, whole_number
+from vrrpkit.values import IPAddress, no_control, parse_address, whole_number
 
 if TYPE_CHECKING:
     from vrrpkit.checks.base import Checker
@@ -147,7 +147,8 @@ class Target:
         ``IPv6Address`` may name the link of a link-local address: ``fe80::1%eth0``.
     :param port: the server's port, 1 to 65535; ``None`` or 0 where it has none.
     :param name: what events call it.
-    :raises ConfigError: the address is none, or the port is out of range.
+    :raises ConfigError: the address is none, the port is out of range, or the name has control
+        characters.
     """
 
     address: IPAddress = attrs.field(converter=_address)
@@ -161,6 +162,7 @@ class Target:
         name = cast(object, self.name)
         if not isinstance(name, str):
             raise ConfigError(f"target: name {name!r} must be text; write str(...)")
+        no_control("target: name", name)
         if self.port is not None:
             whole_number("target: port", self.port, 0, 65535, "leave it out where there is none")
 

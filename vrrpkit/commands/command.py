@@ -6,6 +6,7 @@ import errno
 import grp
 import os
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -28,6 +29,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 NOT_EXECUTED = {126, 127}
 """What ``env`` and ``setpriv`` end with when they cannot execute a command."""
+
+_SIGNIFICANT = re.compile(r"""\\.|['"]|[|&;<>]+|`|\$\(""", re.DOTALL)
+"""What begins or ends a quoted part, what is taken as it stands, and the operators of a shell."""
 
 HIGHEST_ID = 2**32 - 2
 """The highest number of a user or group; the one above means "leave it"."""
@@ -109,11 +113,33 @@ def _group(group: str | int, what: object) -> int:
 def _argv(value: str | Sequence[str]) -> tuple[str, ...]:
     value = words(value)
     if isinstance(value, str):
+        if (operator := _shell_operator(value)) is not None:
+            raise ConfigError(
+                f"command {value!r} has {operator!r} in it, which only a shell understands, and it "
+                f"runs without one; write ['/bin/sh', '-c', {value!r}], or put {operator!r} in "
+                "quotes if it is meant as it stands"
+            )
         try:
             return tuple(shlex.split(value))
         except ValueError as problem:
             raise ConfigError(f"command {value!r} cannot be split into words: {problem}") from None
     return value
+
+
+def _shell_operator(text: str) -> str | None:
+    """The first operator of a shell outside of quotes, where a shell would obey it."""
+    quote = ""
+    found = ""
+    for part in _SIGNIFICANT.findall(text):
+        if quote:
+            # A backslash is nothing special between single quotes.
+            closes = part.endswith("'") if quote == "'" else part == quote
+            quote = "" if closes else quote
+        elif part in ("'", '"'):
+            quote = part
+        elif not part.startswith("\\"):
+            found = found or part
+    return found or None
 
 
 def _check_word(word: object) -> None:
@@ -197,7 +223,9 @@ class Command:
     a clean environment and the usual signals.
 
     :param argv: the program and its arguments, as a sequence or as text that is split the way a
-        shell would. A program without a slash is looked for in the usual directories.
+        shell would. A program without a slash is looked for in the usual directories. What only a
+        shell understands (pipes, redirections, ``$(...)``) is refused in a text unless it is in
+        quotes.
     :param user: run as this user, by name or number, through ``setpriv`` of util-linux; needs root.
         By default the user of this program.
     :param groups: with ``user``, the groups instead of the user's own; the first is the primary.

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from vrrpkit.commands.command import Command, group_names
-from vrrpkit.errors import ConfigError, UntrustedCommand
+from vrrpkit.commands.command import Command, attempted, group_names
+from vrrpkit.errors import ConfigError, CouldNotAsk, UntrustedCommand
 from vrrpkit.notify.model.keepalived import STATES, Notification, notification_of
 from vrrpkit.notify.queues import CoalescingQueues
 from vrrpkit.publishing import Attachment, Notifier
@@ -176,7 +176,11 @@ async def _one(command: Command, extra: tuple[str, ...], environment: dict[str, 
     environment = {name: _printable(value) for name, value in environment.items()}
     extra = tuple(map(_printable, extra))
     try:
-        done = await command.run(*extra, environment=environment)
+        done = await attempted(command, *extra, environment=environment)
+    except CouldNotAsk as problem:
+        # Trouble of this machine, or a lost status: nothing is known of the script.
+        log.warning("%s; that is no failure of the script", problem)
+        return
     except (UntrustedCommand, OSError) as problem:
         log.warning("%s is not run: %s", command, problem)
         return

@@ -16,6 +16,7 @@ from vrrpkit.linux.inotify import watch
 from vrrpkit.local_errors import Complaints
 from vrrpkit.tracking.runner import complain
 from vrrpkit.tracking.tracker import Signal, Tracker
+from vrrpkit.values import no_control
 
 __all__ = ["TrackFile"]
 
@@ -46,6 +47,7 @@ class TrackFile(Tracker):
     def __attrs_post_init__(self) -> None:
         if not self.path:
             raise ConfigError("TrackFile: the path is empty; name the file")
+        no_control("TrackFile: path", self.path)
         given = cast(object, self.missing)
         if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
             raise ConfigError(f"TrackFile: missing {given!r} must be a whole number or None")

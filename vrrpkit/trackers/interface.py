@@ -12,7 +12,7 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.host.links.delay import LinkDelay
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import IPAddress, parse_address, seconds
+from vrrpkit.values import IPAddress, no_control, parse_address, seconds
 
 __all__ = ["TrackInterface"]
 
@@ -49,10 +49,14 @@ class TrackInterface(Tracker):
             raise ConfigError(
                 f"TrackInterface: interface {interface!r} must be the name of one, such as 'eth1'"
             )
+        if isinstance(interface, str):
+            no_control("TrackInterface: interface", interface)
         if netns is not None and not isinstance(interface, str):
             raise ConfigError("netns goes with the name of an interface; leave it out here")
         if netns is not None and not isinstance(netns, str):
             raise ConfigError(f"TrackInterface: netns {netns!r} must be the name of one")
+        if netns is not None:
+            no_control("TrackInterface: netns", netns)
         seconds("TrackInterface: link_up_delay", self.link_up_delay, 0, 1000)
         seconds("TrackInterface: link_down_delay", self.link_down_delay, 0, 1000)
 

@@ -11,7 +11,7 @@ import attrs
 from vrrpkit.errors import ConfigError
 from vrrpkit.linux.procevents import Process, Processes
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import seconds, whole_number
+from vrrpkit.values import no_control, seconds, whole_number
 
 __all__ = ["TrackProcess"]
 
@@ -71,6 +71,7 @@ class TrackProcess(Tracker):
             raise ConfigError(
                 f"TrackProcess: program {self.program!r} must be the name of a program, as text"
             )
+        no_control("TrackProcess: program", self.program)
         if self.match not in ("exact", "partial", "initial", "contains"):
             raise ConfigError(
                 f"TrackProcess: match {self.match!r} must be 'exact', 'partial', 'initial' or "

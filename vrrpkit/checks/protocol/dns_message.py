@@ -15,6 +15,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.hostnames import ascii_form
 
 __all__ = [
     "RCODES",
@@ -91,6 +92,7 @@ _RECURSION_DESIRED = 0x0100
 _RCODE = 0x000F
 
 _LABEL = re.compile(r"[!-\[\]-~]+")
+_SLIP = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?([^/:]*).*|([^:]+):[0-9]+", re.DOTALL)
 
 
 class Malformed(CheckFailed):
@@ -103,16 +105,30 @@ def encode_name(name: str) -> bytes:
     :raises ConfigError: it is none.
     """
     labels = _labels(name)
+    # '/' and ':' may stand in a label (RFC 2317), but not where a URL has them.
+    if (slip := _SLIP.fullmatch(name)) is not None:
+        raise ConfigError(
+            f"DNS name {name!r} is a URL, or has a port in it: write the name alone, "
+            f"{slip[1] or slip[2]!r}"
+        )
     for label in labels:
         if not _LABEL.fullmatch(label) or len(label) > LABEL_LIMIT:
             raise ConfigError(
                 f"DNS name {name!r}: between dots there must be 1 to {LABEL_LIMIT} visible ASCII "
-                "characters other than '\\'; write an international name in its xn-- form"
+                f"characters other than '\\'; write an international name {_in_ascii(name)}"
             )
     wire = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
     if len(wire) > NAME_LIMIT:
         raise ConfigError(f"DNS name {name!r} has more than {NAME_LIMIT} octets; shorten it")
     return wire
+
+
+def _in_ascii(name: str) -> str:
+    try:
+        written = ascii_form(name)
+    except UnicodeError:
+        written = name
+    return "in its xn-- form" if written == name else f"in its xn-- form, {written!r}"
 
 
 def _labels(name: object) -> list[str]:

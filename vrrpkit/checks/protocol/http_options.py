@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 from typing import TypeAlias, cast
 
 from vrrpkit.errors import ConfigError
+from vrrpkit.hostnames import fault_in_name, is_address
 
 __all__ = [
     "DIGESTS",
@@ -36,12 +37,13 @@ PatternLike: TypeAlias = str | bytes | re.Pattern[str] | re.Pattern[bytes]
 DIGESTS = {32: "md5", 64: "sha256"}
 """Which digest it is, by its number of hexadecimal digits."""
 
+PORT_LIMIT = 65535
+
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _DIGITS = re.compile(r"[0-9A-Fa-f]+")
 _PATH = re.compile(r"/[!-\"$-~]*|\*")
 _WHOLE_URL = re.compile(r"[A-Za-z]+://.*", re.DOTALL)
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-][A-Za-z0-9._-]*)(?::[0-9]{1,5})?")
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]*)(?::([0-9]{1,5}))?")
 _HEADER = re.compile(r"(?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?")
 _OURS = {
     "host": "use host=",
@@ -156,32 +158,66 @@ def host_name(value: str | None) -> str | None:
 
     :raises ConfigError: it cannot.
     """
-    if value is not None and not _is(value, _HOST):
+    if value is not None and (fault := _fault_in_host(value)):
         raise ConfigError(
             f"host {value!r} must be a name or an address, perhaps with a port: "
-            "'www.example.net', '[2001:db8::1]:8080'; write an international name in its xn-- form"
+            f"'www.example.net', '[2001:db8::1]:8080'; {fault}; an international name is written "
+            "in its xn-- form"
         )
     return value
+
+
+def _fault_in_host(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "it is no text"
+    found = _HOST.fullmatch(value)
+    if found is None:
+        return f"write {f'[{value}]'!r}" if is_address(value) else fault_in_name(value)
+    host, port = found.groups()
+    if port is not None and int(port) > PORT_LIMIT:
+        return f"there is no port above {PORT_LIMIT}"
+    if host.startswith("["):
+        return None if _is_ipv6(host[1:-1]) else f"{host} is no IPv6 address"
+    return None if is_address(host) else fault_in_name(host)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def server_name(value: str | None) -> str | None:
-    """What a certificate may be for.
+    """What a certificate may be for, as TLS takes it (RFC 6066 section 3: without the dot at the
+    end).
 
     :raises ConfigError: it is no name and no address.
     """
-    if value is not None and not _is(value, _NAME) and not _is_address(value):
+    if value is not None and (fault := _fault_in_server_name(value)):
         raise ConfigError(
-            f"server_name {value!r} must be a name or an address, without brackets and port; write "
-            "an international name in its xn-- form"
+            f"server_name {value!r} must be a name or an address, without brackets and port; "
+            f"{fault}; an international name is written in its xn-- form"
         )
     return value
 
 
+def _fault_in_server_name(value: object) -> str | None:
+    if not isinstance(value, str):
+        return "it is no text"
+    if is_address(value):
+        return None if "%" not in value else "leave out the part after '%'"
+    if value.endswith("."):
+        return f"write {value.removesuffix('.')!r}, without the dot at the end"
+    return fault_in_name(value)
+
+
 def without_port(host: str) -> str:
-    """The name or the address in a Host header."""
+    """The name or the address in a Host header, as TLS takes it: without the dot at the end."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    return host.partition(":")[0].removesuffix(".")
 
 
 def method_name(value: str) -> str:
@@ -229,13 +265,6 @@ def http_version(value: str) -> str:
     if value not in ("1.0", "1.1"):
         raise ConfigError(f"version {value!r} must be '1.0' or '1.1'")
     return value
-
-
-def _is_address(value: object) -> bool:
-    try:
-        return bool(ip_address(str(value)))
-    except ValueError:
-        return False
 
 
 def _is(value: object, form: re.Pattern[str]) -> bool:

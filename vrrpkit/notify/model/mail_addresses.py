@@ -12,6 +12,7 @@ from email.utils import getaddresses
 from ipaddress import ip_address
 
 from vrrpkit.errors import ConfigError
+from vrrpkit.hostnames import ascii_form, fault_in_name
 from vrrpkit.values import IPAddress, one_line
 
 __all__ = [
@@ -23,8 +24,6 @@ __all__ = [
     "mailbox",
     "own_mailbox",
 ]
-
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 _LITERAL = re.compile(r"\[(IPv6:)?([0-9A-Fa-f:.]+)\]")
 
@@ -57,13 +56,7 @@ def address_literal(address: IPAddress) -> str:
 
 def is_full_name(name: str) -> bool:
     """Whether it is the name of a host with its domain."""
-    labels = name.removesuffix(".").split(".")
-    return (
-        len(name) <= 255
-        and len(labels) > 1
-        and all(_LABEL.fullmatch(label) for label in labels)
-        and not labels[-1].isdigit()
-    )
+    return "." in name.removesuffix(".") and fault_in_name(name) is None
 
 
 def _is_literal(text: str) -> bool:
@@ -105,14 +98,13 @@ def check_server(host: object) -> None:
         )
     if given.startswith("[") and given.endswith("]"):
         raise ConfigError(f"mail: host {host!r}: write the address without brackets")
-    try:
-        ascii_name = given.removesuffix(".").encode("idna").decode()
-    except UnicodeError:
-        ascii_name = ""
-    if not all(_LABEL.fullmatch(label) for label in ascii_name.split(".")):
+    with contextlib.suppress(UnicodeError):
+        # The resolver and TLS take an international name as it is.
+        given = ascii_form(given)
+    if (fault := fault_in_name(given)) is not None:
         raise ConfigError(
             f"mail: host {host!r} is no name or address of a server; write it as "
-            "'smtp.example.net' or '192.0.2.25'"
+            f"'smtp.example.net' or '192.0.2.25': {fault}"
         )
 
 
