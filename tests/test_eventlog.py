@@ -17,6 +17,7 @@ import pytest
 import vrrpkit
 from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed, BFDTransition
 from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDRejectReason, BFDState
+from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, Rule, level_of, rule_of
 from vrrpkit.ipvs.model.events import QuorumDown, ServerDown, ServerRemoved
 from vrrpkit.ipvs.model.events import VirtualServerEvent as PoolEvents
@@ -44,9 +45,12 @@ PUBLISHED = {
     *get_args(PoolEvents),
     *get_args(BFDEvent),
     *get_args(SyncNotice),
+    CheckNotMade,
+    CheckResult,
+    CheckStuck,
     GroupTransition,
 }
-WITHOUT_A_STAMP = {"CheckNotMade", "CheckResult", "CheckStuck", "EventsLost", "TrackerSignal"}
+WITHOUT_A_STAMP = {"EventsLost", "TrackerSignal"}
 
 
 def event_classes() -> set[str]:

@@ -21,7 +21,7 @@ from vrrpkit.lifecycle.callbacks import as_bug, contain, is_own_end, pass_on, re
 from vrrpkit.lifecycle.leaving import all_shielded, for_so_long
 from vrrpkit.values import Stamped, whole_number
 
-__all__ = ["LIMIT", "Attachment", "Attachments", "EventsLost", "Hub", "Notifier"]
+__all__ = ["LIMIT", "Attachment", "Attachments", "EventsLost", "Hub", "Notifier", "stamp"]
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +194,11 @@ async def _close(attachment: Attachment) -> None:
         contain(problem, log, "the notifier %r failed at the end", attachment)
 
 
+def stamp(event: Stamped) -> None:
+    """Give an event the wall time, before anything gets it: it is frozen for all that do."""
+    object.__setattr__(event, "time", time.time())
+
+
 class _Listener(Protocol[E_contra]):
     def deliver(self, event: E_contra) -> None: ...
 
@@ -230,8 +235,7 @@ class Hub(Generic[E]):
     def publish(self, event: E) -> None:
         """Log and deliver ``event``; after :meth:`close` nobody gets it."""
         if isinstance(event, Stamped) and not event.time:
-            # It is frozen for those who get it; nobody has got it yet.
-            object.__setattr__(event, "time", time.time())
+            stamp(event)
         if self._log is not None:
             self._log.tell(event)
         if not self._listeners or self._closed:

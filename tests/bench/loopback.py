@@ -45,12 +45,12 @@ MOST = {"tcp": 1.8, "http": 1.8}
 OURS = """
 import asyncio, sys
 from vrrpkit import HTTPChecker, Target, TCPChecker
-from vrrpkit.checks.engine.scheduler import Scheduler
+from vrrpkit.checks.engine.scheduler import CheckScheduler
 async def main():
     settings = dict(interval=float(sys.argv[2]), timeout=5.0)
     check = TCPChecker(**settings) if sys.argv[1] == "tcp" else HTTPChecker("/", **settings)
     asked = asyncio.Event()
-    async with Scheduler() as scheduler:
+    async with CheckScheduler() as scheduler:
         checks = [scheduler.add(check, Target(each, int(sys.argv[3]))) for each in sys.argv[4:]]
         asyncio.get_running_loop().add_reader(0, asked.set)
         await asked.wait()

@@ -6,12 +6,14 @@ import attrs
 
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.target import Target
+from vrrpkit.values import Stamped
 
 __all__ = ["CheckNotMade", "CheckResult", "CheckStuck"]
 
 
-@attrs.frozen(kw_only=True)
-class CheckResult:
+# Thousands a second are made: without slots attrs fills the fields in one go.
+@attrs.frozen(kw_only=True, slots=False, eq=False, repr=False)
+class CheckResult(Stamped):
     """One check has ended, with all its attempts."""
 
     target: Target
@@ -30,11 +32,9 @@ class CheckResult:
     duration: float
     """Seconds, from the start of the first attempt to the end of the last."""
     at: float
-    """When it ended, in seconds since 1970."""
+    """When it ended, in seconds of the event loop's clock."""
     count: int
     """Checks of this server by this checker so far, this one included."""
-    clock: float = attrs.field(default=0.0, eq=False)
-    """When it ended, in seconds of the event loop's clock, which never jumps."""
 
     def __str__(self) -> str:
         state = "healthy" if self.healthy else "not healthy"
@@ -42,12 +42,14 @@ class CheckResult:
         return f"{self.target} {state} by {self.checker}{why} ({self.duration * 1000:.1f} ms)"
 
 
-@attrs.frozen(kw_only=True)
-class CheckStuck:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class CheckStuck(Stamped):
     """A check has given no result for three of its periods."""
 
     target: Target
     checker: Checker
+    at: float
+    """When that was noticed, in seconds of the event loop's clock."""
     since: float
     """Seconds without a result."""
     why: str = ""
@@ -58,8 +60,8 @@ class CheckStuck:
         return f"{self.target}: no result from {self.checker} for {self.since:.1f} s{why}"
 
 
-@attrs.frozen(kw_only=True)
-class CheckNotMade:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class CheckNotMade(Stamped):
     """A check could not be made, for a reason that is this machine's: no result, and the verdict
     stays. Told for the first of several in a row."""
 
@@ -69,7 +71,7 @@ class CheckNotMade:
     healthy: bool
     """The verdict, which stays."""
     at: float
-    """When it was, in seconds since 1970."""
+    """When it was, in seconds of the event loop's clock."""
 
     def __str__(self) -> str:
         state = "healthy" if self.healthy else "not healthy"

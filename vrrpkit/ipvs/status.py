@@ -232,7 +232,7 @@ def _check_values(result: CheckResult) -> CheckValues:
         attempts=result.attempts,
         duration=result.duration,
         count=result.count,
-        time=result.at,
+        time=result.time,
     )
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from vrrpkit.errors import CheckFailed
 from vrrpkit.lifecycle.callbacks import contain
 from vrrpkit.lifecycle.turns import Turns
 from vrrpkit.local_errors import Complaints, advised, own_trouble
+from vrrpkit.publishing import stamp
 from vrrpkit.timers import Deadlines
 
 __all__ = ["Check"]
@@ -348,10 +348,10 @@ class Check:
             text=text,
             attempts=tries,
             duration=now - self._began,
-            at=time.time(),
-            clock=now,
+            at=now,
             count=self.count,
         )
+        stamp(result)
         _call(self._on_result, result)
 
     def _not_made(self, problem: BaseException) -> None:
@@ -365,14 +365,16 @@ class Check:
         self._abandoned()
         if not first:
             return
+        now = self._deadlines.now()
         told = CheckNotMade(
             target=self.target,
             checker=self.checker,
             why=why,
             healthy=self._health.up,
-            at=time.time(),
+            at=now,
         )
-        left_out = self._complaints.worth(number or type(problem), self._deadlines.now())
+        stamp(told)
+        left_out = self._complaints.worth(number or type(problem), now)
         if left_out is None:
             log.debug("%s", told)
         elif left_out:
@@ -385,9 +387,11 @@ class Check:
         stuck = CheckStuck(
             target=self.target,
             checker=self.checker,
+            at=now,
             since=now - self._since,
             why=self._why_not_made,
         )
+        stamp(stuck)
         log.warning("%s", stuck)
         _call(self._on_stuck, stuck)
 
