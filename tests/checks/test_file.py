@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
 import os
@@ -15,7 +16,6 @@ from blockbuster import blockbuster_ctx
 
 from checks.attempts import descriptors
 from vrrpkit import CheckFailed, CheckResult, ConfigError, CouldNotAsk, Target, Weight
-from vrrpkit.checks import file as module
 from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.file import FileChecker, read_number
 
@@ -158,13 +158,16 @@ def test_a_change_is_noticed_at_once_and_nothing_blocks(path: Path) -> None:
     assert descriptors() == before
 
 
-def test_without_inotify_it_is_read_at_its_intervals(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("interval", [0.01, 3600])
+def test_without_inotify_it_is_read_at_its_intervals_and_every_second(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, interval: float
 ) -> None:
-    def none_left(path: str, changed: Callable[[], None]) -> Callable[[], None]:
-        raise OSError(errno.EMFILE, "Too many open files")
+    class Libc:
+        def inotify_init1(self, flags: int) -> int:
+            ctypes.set_errno(errno.EMFILE)
+            return -1
 
-    monkeypatch.setattr(module, "watch", none_left)
+    monkeypatch.setattr("vrrpkit.linux.inotify._libc", Libc())
     results: list[CheckResult] = []
 
     async def main() -> None:
@@ -176,14 +179,14 @@ def test_without_inotify_it_is_read_at_its_intervals(
             if result.passed:
                 done.set()
 
-        checker = FileChecker(path, interval=0.01, warmup=0, retry=0)
+        checker = FileChecker(path, interval=interval, warmup=0, retry=0)
         async with CheckScheduler() as scheduler, asyncio.timeout(20):
             scheduler.add(checker, TARGET, on_result=take)
             await done.wait()
 
     asyncio.run(main())
     assert not results[0].passed
-    assert "read every 0.01 s only" in caplog.text
+    assert "no file can be watched, so that each is looked at every 1 s" in caplog.text
 
 
 def test_bad_values_are_refused() -> None:

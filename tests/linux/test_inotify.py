@@ -19,6 +19,8 @@ from vrrpkit.linux.inotify import watch
 
 P = ParamSpec("P")
 
+LIBC = module._libc
+
 QUIET = 0.05
 """Seconds in which a notice would come, that must not."""
 
@@ -342,15 +344,56 @@ def test_a_watch_that_the_system_refused_is_asked_for_again(
     assert caplog.text.count("cannot be watched") == 1
 
 
-def test_no_instance_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Libc:
-        def inotify_init1(self, flags: int) -> int:
+class NoInstance:
+    """A C library on a system that has no instance of inotify left, until it has."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(LIBC, name)
+
+    def inotify_init1(self, flags: int) -> int:
+        self.asked += 1
+        if self.full:
             ctypes.set_errno(errno.EMFILE)
             return -1
+        return int(LIBC.inotify_init1(flags))
 
+
+def test_no_instance_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are looked at again and again; the system is asked again, until it has one."""
+    system = NoInstance()
+
+    @on_a_loop
     async def main() -> None:
-        monkeypatch.setattr(module, "_libc", Libc())
-        with pytest.raises(OSError, match="max_user_instances"):
-            watch(tmp_path / "value", lambda: None)
+        told, other = Told(tmp_path / "value"), Told(tmp_path / "other")
+        first = system.asked
+        async with asyncio.timeout(10):
+            while told.calls < 3:
+                told.came.clear()
+                await told.came.wait()
+        assert system.asked > first and other.calls
+        system.full = False
+        await asyncio.sleep(0.1)
+        calls = told.calls
+        await asyncio.sleep(0.1)
+        assert told.calls == calls, "it is watched now"
+        await told.after(lambda: (tmp_path / "value").write_text("1"))
+        told.stop()
+        other.stop()
+        system.full = True
+        never = Told(tmp_path / "value")
+        never.stop()
+        asked = system.asked
+        await asyncio.sleep(0.1)
+        assert system.asked == asked, "no watch, no questions"
 
-    asyncio.run(main())
+    monkeypatch.setattr(module, "_libc", system)
+    monkeypatch.setattr(module, "RETRY", 0.03)
+    monkeypatch.setattr(module, "LOOK", 0.02)
+    main()
+    assert caplog.text.count("raise fs.inotify.max_user_instances") == 2, "once for each outage"

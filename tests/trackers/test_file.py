@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -50,10 +52,12 @@ def test_missing_is_not_known_where_asked(tmp_path: Path) -> None:
 def test_one_that_cannot_be_watched_is_read_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def none(path: str, changed: object) -> None:
-        raise OSError(24, "raise fs.inotify.max_user_instances")
+    class Libc:
+        def inotify_init1(self, flags: int) -> int:
+            ctypes.set_errno(errno.EMFILE)
+            return -1
 
-    monkeypatch.setattr("vrrpkit.trackers.file.watch", none)
+    monkeypatch.setattr("vrrpkit.linux.inotify._libc", Libc())
     path = tmp_path / "value"
 
     @virtual_time()
@@ -66,7 +70,7 @@ def test_one_that_cannot_be_watched_is_read_again_and_again(
         assert found == [0, 3]
 
     main()
-    assert "is read every 1 s, for it cannot be watched" in caplog.text
+    assert "no file can be watched, so that each is looked at every 1 s" in caplog.text
     assert "raise fs.inotify.max_user_instances" in caplog.text
 
 

@@ -491,6 +491,83 @@ def test_a_storm_of_processes(proc: FakeProc, monkeypatch: pytest.MonkeyPatch) -
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EPERM])
+def test_the_kernel_is_asked_again_after_a_passing_failure(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    proc.put(1, "web")
+    kernel = Kernel(monkeypatch)
+    asked: list[None] = []
+    failures = 2
+
+    def connector() -> Kernel:
+        nonlocal failures
+        asked.append(None)
+        if failures:
+            failures -= 1
+            raise OSError(number, os.strerror(number))
+        return kernel
+
+    async def main() -> None:
+        with following("web") as found:
+            processes = Processes.current()
+            assert not processes.told
+            if number == errno.EPERM:
+                await asyncio.sleep(0.3)
+                assert len(asked) == 1, "that stays as it is"
+                return
+            async with asyncio.timeout(10):
+                while not processes.told:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                # Begun before the kernel told, and not seen by a look.
+                proc.put(2, "web")
+                while found["web"] != {1, 2}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.7)
+                proc.taken()
+                proc.put(3, "web")
+                kernel.tell(procevents.EXEC, 3, 3)
+                while found["web"] != {1, 2, 3}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                assert proc.taken() == [3], "no more looks through all"
+        assert len(asked) == 3
+
+    monkeypatch.setattr(procevents, "_connector", connector)
+    monkeypatch.setattr(procevents, "POLL", 0.3)
+    monkeypatch.setattr(procevents, "ASK_AGAIN", 0.05)
+    with kernel:
+        asyncio.run(main())
+
+
+def test_a_connection_to_the_kernel_that_breaks_is_made_again(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc.put(1, "web")
+    broken, whole = Kernel(monkeypatch), Kernel(monkeypatch)
+    kernels = [broken, whole]
+
+    def recv(size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def main() -> None:
+        with following("web") as found:
+            proc.put(2, "web")
+            monkeypatch.setattr(broken, "recv", recv)
+            broken.tell(procevents.FORK, 1, 1, NOBODY, NOBODY)
+            async with asyncio.timeout(10):
+                while found["web"] != {1, 2}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                while not Processes.current().told:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+        assert not kernels
+
+    monkeypatch.setattr(procevents, "_connector", lambda: kernels.pop(0))
+    monkeypatch.setattr(procevents, "POLL", 0.05)
+    monkeypatch.setattr(procevents, "ASK_AGAIN", 0.1)
+    with broken, whole:
+        asyncio.run(main())
+
+
 def message(what: int, *numbers: int) -> bytes:
     body = struct.pack("=IIQ", what, 0, 0) + struct.pack(f"={len(numbers)}I", *numbers)
     return bytes(16 + 20) + body.ljust(40, b"\0")

@@ -96,16 +96,7 @@ class FileChecker(Checker):
         )
 
     def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None] | None:
-        try:
-            return watch(self.path, soon)
-        except OSError as problem:
-            log.warning(
-                "%s is read every %g s only: it cannot be watched: %s",
-                self.path,
-                self.interval,
-                problem.strerror,
-            )
-            return None
+        return watch(self.path, soon)
 
     async def check(self, target: Target) -> Weight | None:
         try:

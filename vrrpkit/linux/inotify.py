@@ -54,11 +54,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 RETRY = 30.0
-"""Seconds until a watch is asked for again that the system refused (ENOSPC, ENOMEM, EACCES)."""
+"""Seconds until a watch is asked for again that the system refused (ENOSPC, ENOMEM, EACCES), or an
+instance of inotify (EMFILE, ENFILE, ENOMEM)."""
+
+LOOK = 1.0
+"""Seconds between two calls for a path that is not watched meanwhile."""
 
 
 class _Watch:
-    """One path that somebody wants to know about."""
+    """One path, and what is called when it changes."""
 
     def __init__(self, path: str, changed: Callable[[], None]) -> None:
         self.path = path
@@ -71,18 +75,45 @@ class _Inotify:
     """One inotify descriptor, for all watches of one event loop."""
 
     def __init__(self) -> None:
-        descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if descriptor < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"{os.strerror(number)}: raise fs.inotify.max_user_instances")
-        self.descriptor: int = descriptor
-        share_nothing(self)
+        self.descriptor = -1
+        self._loop = asyncio.get_running_loop()
         self.watches: set[_Watch] = set()
         self._points: dict[int, dict[str, set[_Watch]]] = {}
         self._complained: set[str] = set()
         self._refused = False
         self._blind: set[_Watch] = set()
         self._again: asyncio.TimerHandle | None = None
+        self._ask_at = self._look_at = 0.0
+
+    def _open(self) -> bool:
+        """Have an instance of inotify; whether there is one."""
+        if self.descriptor >= 0:
+            return True
+        descriptor = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if descriptor < 0:
+            number = ctypes.get_errno()
+            if "" not in self._complained:
+                self._complained.add("")
+                hint = ": raise fs.inotify.max_user_instances" if number == errno.EMFILE else ""
+                log.warning(
+                    "no file can be watched, so that each is looked at every %g s: %s%s",
+                    *(LOOK, os.strerror(number), hint),
+                )
+            return False
+        self._complained.discard("")
+        self.descriptor = descriptor
+        share_nothing(self)
+        self._loop.add_reader(descriptor, self.readable)
+        return True
+
+    def close(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self.descriptor >= 0:
+            self._loop.remove_reader(self.descriptor)
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def fileno(self) -> int:
         """See :class:`vrrpkit.lifecycle.fork.HasFileno`."""
@@ -102,21 +133,35 @@ class _Inotify:
 
     def _follow(self, watch: _Watch) -> None:
         """Watch what decides now what is behind a path, and no more what did before."""
-        self._refused = False
-        self._move(watch, set(self._walk(watch.path)))
+        self._refused = not self._open()
+        self._move(watch, set() if self._refused else set(self._walk(watch.path)))
         if not self._refused:
             self._blind.discard(watch)
             return
         self._blind.add(watch)
         if self._again is None:
-            self._again = asyncio.get_running_loop().call_later(RETRY, self._retry)
+            now = self._loop.time()
+            self._ask_at, self._look_at = now + RETRY, now + LOOK
+            self._look_later()
 
-    def _retry(self) -> None:
-        """Ask again for what the system refused; what changed meanwhile, nobody saw."""
+    def _look_later(self) -> None:
+        self._again = self._loop.call_later(min(LOOK, RETRY), self._look)
+
+    def _look(self) -> None:
+        """Have the paths looked at that are not watched, for a change of them is not seen; every
+        now and then ask the system again for what it refused."""
         self._again = None
-        for watch in list(self._blind):
+        now = self._loop.time()
+        asking, looking = now >= self._ask_at, now >= self._look_at
+        self._ask_at = now + RETRY if asking else self._ask_at
+        self._look_at = now + LOOK if looking else self._look_at
+        blind = list(self._blind)
+        for watch in blind if asking else ():
             self._follow(watch)
-            if watch not in self._blind:
+        if self._blind and self._again is None:
+            self._look_later()
+        for watch in blind:
+            if watch in self.watches and (looking or watch not in self._blind):
                 _call(watch.changed)
 
     def _move(self, watch: _Watch, points: set[tuple[int, str]]) -> None:
@@ -230,18 +275,14 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
     at the file to know. A file that is held open is seen when it is closed. What another machine
     changes on a file server is not seen, nor what is mounted over a directory.
 
-    :raises OSError: the system has no inotify instance left (``fs.inotify.max_user_instances``).
+    While the system has no inotify instance left (``fs.inotify.max_user_instances``), or refuses a
+    watch (``fs.inotify.max_user_watches``), ``changed`` is called every second; the system is asked
+    again every 30 seconds.
     """
     loop = asyncio.get_running_loop()
     inotify = _open.get(loop)
     if inotify is None:
-        inotify = _Inotify()
-        try:
-            loop.add_reader(inotify.descriptor, inotify.readable)
-        except BaseException:
-            os.close(inotify.descriptor)
-            raise
-        _open[loop] = inotify
+        inotify = _open[loop] = _Inotify()
     name = os.fspath(path)
     watched = _Watch(name if name.startswith("/") else os.path.join(os.getcwd(), name), changed)
     inotify.add(watched)
@@ -252,8 +293,6 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
         inotify.remove(watched)
         if not inotify.watches:
             del _open[loop]
-            loop.remove_reader(inotify.descriptor)
-            os.close(inotify.descriptor)
-            inotify.descriptor = -1
+            inotify.close()
 
     return stop

@@ -49,6 +49,11 @@ PROC = "/proc"
 
 POLL = 1.0
 """Seconds from one look through /proc to the next, where the kernel does not tell."""
+ASK_AGAIN = 30.0
+"""Seconds until the kernel is asked again to tell, after it could not for want of something."""
+PASSING = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+"""Failures that are over some time. All others stay: another namespace, no privilege, a kernel
+without the connector."""
 YOUNG = 5
 """Looks during which a new process is read again: most become what they are to be soon."""
 SHARE = 200
@@ -108,6 +113,7 @@ class Processes:
         self._ends: dict[int, int] = {}
         self._look: Iterator[None] | None = None
         self._next: asyncio.Handle | None = None
+        self._asking: asyncio.TimerHandle | None = None
         self._missed = False
         self._complained = False
         self._young: deque[set[int]] = deque(maxlen=YOUNG)
@@ -237,23 +243,50 @@ class Processes:
 
     def _open(self) -> None:
         try:
-            self._socket = _connector()
+            self._connect()
         except OSError as problem:
-            log.info(
-                "the kernel does not tell of processes here (%s): /proc is looked through every "
-                "%g s",
-                problem.strerror or problem,
-                POLL,
-            )
+            self._fall_back(problem)
             self._look_later()
-        else:
-            asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
-    def _close(self) -> None:
+    def _connect(self) -> None:
+        self._socket = _connector()
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+
+    def _disconnect(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+
+    def _fall_back(self, problem: OSError, *, told: bool = False) -> None:
+        """Look through /proc instead.
+
+        :param told: the kernel did tell until now.
+        """
+        log.info(
+            "the kernel does not tell of processes here (%s): /proc is looked through every %g s",
+            problem.strerror or problem,
+            POLL,
+        )
+        if told or problem.errno in PASSING:
+            self._asking = asyncio.get_running_loop().call_later(ASK_AGAIN, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asking = None
+        try:
+            self._connect()
+        except OSError as problem:
+            self._fall_back(problem)
+            return
+        log.info("the kernel tells of processes now")
+        # The kernel does not tell what has changed since the last look.
+        self._miss()
+
+    def _close(self) -> None:
+        self._disconnect()
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
         if self._next is not None:
             self._next.cancel()
         self._next = self._look = None
@@ -312,9 +345,12 @@ class Processes:
                 break
             except OSError as problem:
                 if problem.errno != errno.ENOBUFS:
-                    raise
-                # Some were missed; which ones, nobody knows.
+                    self._disconnect()
+                    self._fall_back(problem, told=True)
+                # Some were missed, and it is not known which.
                 self._miss()
+                if self._socket is None:
+                    break
                 continue
             pid = changed_by(datagram)
             if pid is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import cast
 
 import attrs
@@ -23,7 +23,7 @@ __all__ = ["TrackFile"]
 log = logging.getLogger(__name__)
 
 LOOK = 1.0
-"""Seconds between two looks at a file that cannot be watched."""
+"""Seconds until a file is read again that could not be, for a reason of ours."""
 
 
 @attrs.frozen
@@ -57,17 +57,11 @@ class TrackFile(Tracker):
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
         changed = asyncio.Event()
-        stop: Callable[[], None] | None = None
-        try:
-            stop = watch(self.path, changed.set)
-        except OSError as problem:
-            log.warning(
-                "%s is read every %g s, for it cannot be watched: %s", self.path, LOOK, problem
-            )
+        stop = watch(self.path, changed.set)
         complaints = Complaints()
         try:
             while True:
-                again = None if stop is not None else LOOK
+                again: float | None = None
                 try:
                     value = self._value()
                 except CouldNotAsk as problem:
@@ -81,8 +75,7 @@ class TrackFile(Tracker):
                         await changed.wait()
                 changed.clear()
         finally:
-            if stop is not None:
-                stop()
+            stop()
 
     def _value(self) -> int | None:
         try:

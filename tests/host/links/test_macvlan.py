@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -17,6 +18,7 @@ from vrrpkit.errors import HostError, KernelRefused
 from vrrpkit.host.announce.frames import gratuitous_arp
 from vrrpkit.host.host import Host
 from vrrpkit.host.kernel_interface import KernelInterface
+from vrrpkit.host.links import macvlan, requests
 from vrrpkit.host.links.macvlan import BELOW, ON_TOP, default_name, virtual_mac
 from vrrpkit.linux.netns import Namespace
 from vrrpkit.values import VIP, Announcements
@@ -233,6 +235,44 @@ def test_made_again(net: Net) -> None:
             assert "vrrp.51" not in net.links() and net.get(PARENT[0]) == 0
 
     run(main())
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("step", ["new_macvlan", "set_alias", "set_up"])
+def test_one_that_cannot_be_made_again_is_made_later(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """A single failure at any step, and no other notice from the kernel, leaves none half made."""
+    monkeypatch.setattr(macvlan, "PATIENCE", 0.05)
+    failures = 2
+    real = getattr(requests, step)
+
+    def refused(*args: object) -> bytearray:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return bytearray(real(*args))
+
+    async def main() -> None:
+        async with opened(net) as base:
+            above = await base.virtual(51, 4, None)
+            await above.open()
+            first = net.links()["vrrp.51"]["ifindex"]
+            monkeypatch.setattr(requests, step, refused)
+            net.ip("link delete vrrp.51")
+            await soon(lambda: not failures)
+            await soon(
+                lambda: above.link is not None and above.link.up and above.link.ifindex != first
+            )
+            link = net.links()["vrrp.51"]
+            assert link["ifalias"].startswith("vrrpkit:") and "UP" in link["flags"]
+            assert net.get(PARENT[0]) == 1
+            await above.close()
+            assert "vrrp.51" not in net.links() and net.get(PARENT[0]) == 0
+
+    run(main())
+    assert caplog.text.count("No buffer space available") == 2
 
 
 @pytest.mark.system

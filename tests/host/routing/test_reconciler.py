@@ -20,6 +20,7 @@ from vrrpkit.host.kernel_interface import KernelInterface
 from vrrpkit.host.liveness import SETTLE, Liveness
 from vrrpkit.host.routing import reconciler as routing
 from vrrpkit.host.routing import records
+from vrrpkit.host.routing.kernel import RouteTable
 from vrrpkit.host.routing.records import (
     RTM_DELROUTE,
     RTM_DELRULE,
@@ -734,10 +735,12 @@ def test_lost_notices(
         assert hold.acquire() == []
         read = Subscription.read
         overruns = 1
+        routing = bench.interface._host._resources.routing  # type: ignore[union-attr]
 
         def overrun(self: Subscription) -> object:
             nonlocal overruns
-            if overruns:
+            # The monitor of links has one of its own.
+            if overruns and self is routing._opened.subscription:  # type: ignore[union-attr]
                 overruns -= 1
                 raise Overrun
             return read(self)
@@ -745,9 +748,45 @@ def test_lost_notices(
         net.ip("route del 10.0.0.0/8")
         net.ip("-6 rule del priority 1000")
         monkeypatch.setattr(Subscription, "read", overrun)
-        bench.interface._host._resources.routing._readable()  # type: ignore[union-attr]
-        assert bench.lost == [PLAIN, RULE_6] and "notices of the kernel" in caplog.text
+        routing._readable()
+        assert bench.lost == [PLAIN, RULE_6]
+        assert "notices of the kernel about routes were lost" in caplog.text
         assert hold.missing == [PLAIN, RULE_6]
+
+    run(net, test)
+
+
+def test_routes_that_cannot_be_read_after_lost_notices_are_read_later(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vrrpkit.host.routing.reconciler.RETRY", 0.05)
+
+    async def test(bench: Bench) -> None:
+        hold = bench.hold(PLAIN, RULE_6)
+        assert hold.acquire() == []
+        routing = bench.interface._host._resources.routing  # type: ignore[union-attr]
+        lost = [Overrun()]
+        read = Subscription.read
+
+        def overrun(self: Subscription) -> object:
+            if lost and self is routing._opened.subscription:  # type: ignore[union-attr]
+                raise lost.pop()
+            return read(self)
+
+        def refused(_table: object) -> object:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Subscription, "read", overrun)
+            patch.setattr(RouteTable, "marked", refused)
+            net.ip("route del 10.0.0.0/8")
+            routing._readable()
+            assert bench.lost == [] and "cannot be read" in caplog.text
+            await soon(lambda: caplog.text.count("cannot be read") >= 2)
+        await soon(lambda: bench.lost == [PLAIN])
+        count = caplog.text.count("cannot be read")
+        await asyncio.sleep(0.15)
+        assert caplog.text.count("cannot be read") == count
 
     run(net, test)
 

@@ -131,6 +131,8 @@ class Macvlan:
         self._not_before = 0.0
         self._index = 0
         self._raised = False
+        self._complete = False
+        """Whether it was set up to the end: one that was not is made again."""
         self._borrowed: list[str] = []
         self._unwatch: list[Callable[[], None]] = []
 
@@ -184,6 +186,7 @@ class Macvlan:
             recall_settings(self._sysctls, there, below.name)
 
     def _set_up(self, parent: LinkRecord) -> None:
+        self._complete = False
         existing = self._monitor.record(self.name)
         if existing is None:
             self._netlink.request(requests.new_macvlan(self.name, parent.ifindex, self.mac))
@@ -205,6 +208,7 @@ class Macvlan:
             # No IPv6 on this host, or none on this interface: no link-local address either.
             log.debug("%s: addrgenmode: %s", self.name, problem)
         self._raise()
+        self._complete = True
 
     def _check_fit(self, existing: LinkRecord, parent: LinkRecord) -> None:
         differs: list[str] = []
@@ -266,7 +270,8 @@ class Macvlan:
             return
         there = self._monitor.record(self.name)
         strayed = there is not None and there.parent != parent.ifindex
-        if there is not None and not strayed and (self._raised or there.flags & IFF_UP):
+        fits = there is not None and not strayed and self._complete
+        if there is not None and fits and (self._raised or there.flags & IFF_UP):
             return
         now = self._deadlines.now()
         if now < self._not_before:
@@ -274,7 +279,7 @@ class Macvlan:
             return
         self._not_before = now + PATIENCE
         try:
-            if there is not None and there.ifindex == self._index and not strayed:
+            if there is not None and fits and there.ifindex == self._index:
                 self._raise()
             else:
                 self._delete()

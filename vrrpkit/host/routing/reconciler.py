@@ -42,7 +42,8 @@ READS = 1024
 """Datagrams read in one go."""
 
 RETRY = 1.0
-"""Seconds between two tries to put a route back whose interface was down."""
+"""Seconds between two tries to put a route back whose interface was down, and between two to read
+the routes after notices were lost."""
 
 
 class NamespaceRouteClaim(RouteClaim):
@@ -116,6 +117,7 @@ class Routing:
         )
         self._swept = False
         self._retrial = deadlines.new(self._retry)
+        self._rereading = deadlines.new(self._reread)
         self._links_changed = False
         self._losses: dict[Item, Sequence[NamespaceRouteClaim]] = {}
 
@@ -232,6 +234,7 @@ class Routing:
         opened, self._opened = self._opened, None
         self._table.questions = None
         self._retrial.set(None)
+        self._rereading.set(None)
         if opened is not None:
             opened.loop.remove_reader(opened.subscription.fileno())
             opened.subscription.close()
@@ -378,10 +381,20 @@ class Routing:
             self._retrial.set(self._deadlines.now() + RETRY)
 
     def _look(self) -> None:
-        """Find out what is lost without having been told."""
-        there = {leftover.key for leftover in self._table.marked()}
+        """Find out what is lost without a notice."""
+        self._rereading.set(None)
+        try:
+            there = {leftover.key for leftover in self._table.marked()}
+        except OSError as problem:
+            log.warning("routes and rules cannot be read: %s; again in %g s", problem, RETRY)
+            self._rereading.set(self._deadlines.now() + RETRY)
+            return
         for item in self._items.ours():
             self._note(item, there=item.key in there)
+
+    def _reread(self) -> None:
+        self._look()
+        self._tell()
 
     def _tell(self) -> None:
         losses, self._losses = self._losses, {}
