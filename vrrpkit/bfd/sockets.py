@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import logging
 import random
 import socket
 import struct
@@ -23,6 +24,14 @@ from vrrpkit.transport import sockets
 from vrrpkit.values import IPAddress
 
 __all__ = ["KernelBFDTransport"]
+
+log = logging.getLogger(__name__)
+
+RETRY = 1.0
+"""Seconds until a receive socket is opened again that could not be."""
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What is over some time. Meanwhile a session is Down, as one whose neighbour is silent."""
 
 # From the kernel's headers; the socket module of Python 3.11 does not name them.
 IP_PKTINFO = 8
@@ -80,9 +89,39 @@ class _ReceiveSocket:
         self._drained_at = transport.deadlines.now()
         self._latest = self._drained_at
         self._room = 0
+        self._lost = 0
+        self._sock: socket.socket | None = None
+        self._again = transport.deadlines.new(self._retry)
+        self._complained = False
+        try:
+            self._start()
+        except OSError as problem:
+            if problem.errno not in _PASSING:
+                raise
+            self._put_off(problem)
+
+    def _start(self) -> None:
         self._sock = self._open()
         self._lost = sockets.drops(self._sock)
         self._loop.add_reader(self._sock.fileno(), self.drain)
+        self._complained = False
+
+    def _retry(self) -> None:
+        try:
+            self._start()
+        except (HostError, OSError) as problem:
+            self._put_off(problem)
+        else:
+            self.grow()
+
+    def _put_off(self, problem: Exception) -> None:
+        log.log(
+            logging.DEBUG if self._complained else logging.WARNING,
+            "BFD cannot listen on UDP port %d, and tries again every %g s: %s",
+            *(self._port, RETRY, problem),
+        )
+        self._complained = True
+        self._again.set(self._transport.deadlines.now() + RETRY)
 
     def _open(self) -> socket.socket:
         family = socket.AF_INET if self._version == 4 else socket.AF_INET6
@@ -111,6 +150,8 @@ class _ReceiveSocket:
 
     def grow(self) -> None:
         """Let as many packets wait as the sessions may get."""
+        if self._sock is None:
+            return
         room = len(self.listeners) * BACKLOG * CHARGE
         if room > self._room or not self._room:
             self._room = room + room // 2
@@ -119,17 +160,18 @@ class _ReceiveSocket:
     def drain(self) -> float | None:
         """Deliver what had arrived when this began, for :data:`TURN` at most, and tell everybody if
         the kernel had to drop something; up to when everything was read."""
-        if self._sock.fileno() < 0:
+        sock = self._sock
+        if sock is None:
             return None
         now = self._transport.deadlines.now()
         offset = now - time.clock_gettime(time.CLOCK_REALTIME)
         count = 0
-        while self._sock.fileno() >= 0 and self._latest < now:
+        while self._sock is sock and self._latest < now:
             if count % GLANCE == GLANCE - 1 and self._transport.deadlines.now() - now > TURN:
                 break
             count += 1
             try:
-                read = self._sock.recvmsg(SIZE, CONTROL)
+                read = sock.recvmsg(SIZE, CONTROL)
             except BlockingIOError:
                 self._drained_at = self._latest = now
                 break
@@ -178,7 +220,7 @@ class _ReceiveSocket:
             take(datagram)
 
     def _check_drops(self) -> None:
-        if self._sock.fileno() < 0:
+        if self._sock is None:
             return
         lost = sockets.drops(self._sock)
         if lost != self._lost:
@@ -187,9 +229,11 @@ class _ReceiveSocket:
                 overflowed()
 
     def close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._sock.close()
+        self._again.drop()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
 
 
 class _UDPSender(BFDSender):
@@ -204,7 +248,12 @@ class _UDPSender(BFDSender):
         self._sock: socket.socket | None = None
         self._destination: tuple[str, int] | tuple[str, int, int, int] = ("", 0)
         self._closed = False
-        self._sock = self._open()
+        try:
+            self._sock = self._open()
+        except OSError as problem:
+            # Sending opens it then.
+            if problem.errno not in _PASSING:
+                raise
 
     def send(self, payload: bytes) -> None:
         if self._closed:

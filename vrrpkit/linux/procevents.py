@@ -344,14 +344,13 @@ class Processes:
             except BlockingIOError:
                 break
             except OSError as problem:
-                if problem.errno != errno.ENOBUFS:
-                    self._disconnect()
-                    self._fall_back(problem, told=True)
                 # Some were missed, and it is not known which.
                 self._miss()
-                if self._socket is None:
-                    break
-                continue
+                if problem.errno == errno.ENOBUFS:
+                    continue
+                self._disconnect()
+                self._fall_back(problem, told=True)
+                break
             pid = changed_by(datagram)
             if pid is not None:
                 changed.add(pid)
