@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets
 from checks.privileges import unprivileged
-from host.kernel import Net
+from namespaces import Net
 from strategies import quick
 from vrrpkit.checks.io.poller import Poller
 from vrrpkit.checks.ping import IP_HEADER, PingChecker, answered, request

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
-from host.kernel import OWN, Listener, Net, heard, until
+from namespaces import OWN, Listener, Net, heard, until
 from vrrpkit.errors import Closed, HostError
 from vrrpkit.host.announce.frames import gratuitous_arp, unsolicited_na
 from vrrpkit.host.host import Host

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Net
+from namespaces import Net
 from vrrpkit.errors import ConfigError, InterfaceMissing, KernelRefused, VRRPKitError
 from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface
 from vrrpkit.host.static import PACE, RETRY, StaticNetwork

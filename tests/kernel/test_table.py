@@ -21,10 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from host.kernel import Net
 from ipvs import table_contract as contract
 from ipvs.table_contract import MARK, WEB, WEB6, destination, done, key
 from kernel.table_strategies import entries
+from namespaces import Net
 from vrrpkit.errors import KernelRefused, ModuleMissing
 from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table
 from vrrpkit.ipvs.kernel.table import KernelTable

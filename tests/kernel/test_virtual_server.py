@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Net
+from namespaces import Net
 from vrrpkit.ipvs.kernel.table import KernelTable
 from vrrpkit.ipvs.model.entries import Operation, Tunnel, TunnelType
 from vrrpkit.ipvs.model.events import TableRefused, TableRepaired, VirtualServerEvent

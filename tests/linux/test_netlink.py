@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.kernel import OWN, Net
+from namespaces import OWN, Net
 from vrrpkit.errors import HostError
 from vrrpkit.host.addresses.kernel import KernelAddresses, key_of
 from vrrpkit.host.links import records, requests

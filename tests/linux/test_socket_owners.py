@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from host.kernel import Net
+from namespaces import Net
 from vrrpkit.host.liveness import Liveness
 from vrrpkit.linux import socket_owners
 from vrrpkit.linux.netns import Namespace

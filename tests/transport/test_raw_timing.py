@@ -77,10 +77,8 @@ def test_a_drain_is_bounded_in_time_and_says_how_far_it_came(
             stall(0.02)
             begin = now()
             read_to = b.transport.drain()
-            taken = now() - begin
             assert read_to is not None
-            assert 0 < len(slow.heard) < 200
-            assert taken < 0.15, "one batch of 64 at most, once the time is over"
+            assert 0 < len(slow.heard) <= 64, "one batch: it takes longer than a drain may"
             assert read_to == slow.heard[-1].received < begin
             while (b.transport.drain() or 0.0) < begin:
                 pass

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import OWN, Listener, Net
+from namespaces import OWN, Listener, Net
 from vrrpkit.host.host import Host
 from vrrpkit.host.kernel_interface import KernelInterface
 from vrrpkit.host.links.requests import add_address, set_index

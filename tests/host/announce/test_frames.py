@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.kernel import Net, heard
+from namespaces import Net, heard
 from vrrpkit.host.announce.frames import FrameSender, gratuitous_arp, unsolicited_na
 from vrrpkit.host.links.records import ARPHRD_ETHER, IFF_LOOPBACK, IFF_NOARP, LinkRecord
 from vrrpkit.linux.netns import Namespace

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Listener, Net
+from namespaces import Listener, Net
 from vrrpkit import MemoryBus, VRRPInstance
 from vrrpkit.commands import command as command_command
 from vrrpkit.errors import HostError

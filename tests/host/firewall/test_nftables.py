@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Net
+from namespaces import Net
 from vrrpkit.commands import command
 from vrrpkit.errors import HostError, PermissionMissing
 from vrrpkit.host.firewall.nftables import Chain, Firewall

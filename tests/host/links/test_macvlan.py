@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Listener, Net, heard
+from namespaces import Listener, Net, heard
 from vrrpkit.errors import HostError, KernelRefused
 from vrrpkit.host.announce.frames import gratuitous_arp
 from vrrpkit.host.host import Host

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from host.kernel import Listener, Net
+from namespaces import Listener, Net
 from vrrpkit.errors import Closed, KernelRefused
 from vrrpkit.host.base import RouteClaim
 from vrrpkit.host.host import Host
