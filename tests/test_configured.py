@@ -141,7 +141,10 @@ def test_another_type_error_of_a_description_passes_through() -> None:
 
 @attrs.frozen
 class Arguments(Config):
-    """A router's description, with what no description can have."""
+    """A router's description, with what no description can have.
+
+    :param clock: what it reads the time from.
+    """
 
     clock: object = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
@@ -152,3 +155,19 @@ def test_the_description_in_the_arguments_of_a_constructor() -> None:
     arguments = Arguments(**values_of(config), clock=object())
     assert described(Config, arguments) == config
     assert described(Config, arguments, priority=8) == attrs.evolve(config, priority=8)
+
+
+def test_the_text_of_a_derived_class_has_the_fields_of_both() -> None:
+    class Clocked:
+        @configured_by(Arguments)
+        def __init__(self, arguments: Arguments) -> None:
+            self.clock = arguments.clock
+
+    text = Clocked.__init__.__doc__ or ""
+    assert text.splitlines() == [
+        "A router's description, with what no description can have.",
+        "",
+        ":param clock: what it reads the time from.",
+        ":param name: what logs call it.",
+    ]
+    assert list(inspect.signature(Clocked).parameters)[-1] == "clock"

@@ -44,8 +44,15 @@ WRONG = [
     ("V(real_server=[])", "VirtualServer: real_server= is called servers= here"),
     (
         "V(persistence_timeout=5)",
-        "VirtualServer has no option persistence_timeout=; did you mean persist",
+        "VirtualServer: persistence_timeout= is called persistence= here (seconds)",
     ),
+    ("V(sorry_server='x')", "VirtualServer: sorry_server= is called sorry= here"),
+    (
+        "VirtualServerConfig(lvs_sched='rr')",
+        "VirtualServerConfig: lvs_sched= is called scheduler= here",
+    ),
+    ("RealServer('10.0.0.1', lvs_method='dr')", "RealServer: lvs_method= is called forward= here"),
+    ("RealServer('10.0.0.1', delay_loop=3)", "RealServer: instead of delay_loop= write the inter"),
     ("V(protocol='TCP')", "VirtualServer: instead of protocol= write a part of the service: '192."),
     ("R(vrid=0)", "vrid 0 must be a whole number from 1 to 255: the number that all route"),
     ("R(vrid=256)", "vrid 256 must be a whole number from 1 to 255: the number that all rou"),

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from vrrpkit.host.memory.bus import MemoryBus
     from vrrpkit.host.static import StaticNetwork
     from vrrpkit.ipvs.base import ConnectionTimeouts
+    from vrrpkit.ipvs.config import VirtualServerConfig
     from vrrpkit.ipvs.kernel.table import KernelTable
     from vrrpkit.ipvs.memory.table import MemoryTable
     from vrrpkit.ipvs.model.entries import TrafficCounters, Tunnel, TunnelType
@@ -168,6 +169,7 @@ _HOMES = {
     "vrrpkit.routes.route": ("NextHop", "Route", "Rule"),
     "vrrpkit.host.static": ("StaticNetwork",),
     "vrrpkit.ipvs.model.entries": ("TrafficCounters", "Tunnel", "TunnelType"),
+    "vrrpkit.ipvs.config": ("VirtualServerConfig",),
     "vrrpkit.ipvs.kernel.table": ("KernelTable",),
     "vrrpkit.ipvs.memory.table": ("MemoryTable",),
     "vrrpkit.ipvs.model.events": (
@@ -357,6 +359,7 @@ __all__ = [
     "VRRPInstance",
     "VRRPKitError",
     "VirtualServer",
+    "VirtualServerConfig",
     "VirtualServerState",
     "Weight",
     "WeightTooSmall",

@@ -107,7 +107,21 @@ def _describe(function: Callable[..., None], config: Callable[..., object]) -> N
         parameters=parameters, return_annotation=None
     )
     function.__annotations__ = {**annotations, "return": None}
-    function.__doc__ = config.__doc__
+    function.__doc__ = _text(config)
+
+
+def _text(config: Callable[..., object]) -> str | None:
+    """The docstring of ``config``, with the fields that the classes it is derived from describe."""
+    if not isinstance(config, type):
+        return config.__doc__
+    own, *bases = [
+        inspect.cleandoc(kind.__doc__)
+        for kind in config.__mro__
+        if attrs.has(kind) and kind.__doc__ is not None
+    ]
+    if not bases:
+        return config.__doc__
+    return "\n".join([own, *(text[text.index(":param") :] for text in bases if ":param" in text)])
 
 
 def advised(cls: type[T]) -> type[T]:

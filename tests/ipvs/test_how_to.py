@@ -31,12 +31,12 @@ def program(page: str, *more: int) -> SimpleNamespace:
 @pytest.mark.parametrize("forward", list(Forward)[:3])
 def test_the_director_of_each_way_of_forwarding(forward: Forward) -> None:
     _, web = program(f"{forward.value}.md").director(150)
-    assert web.options.forward is forward
-    assert len(web.options.servers) == 2 and web.options.check
+    assert web.config.forward is forward
+    assert len(web.config.servers) == 2 and web.config.check
 
 
 def test_masquerading() -> None:
-    assert program("nat.md", 1).web.options.masquerade
+    assert program("nat.md", 1).web.config.masquerade
 
 
 def test_the_tunnels() -> None:

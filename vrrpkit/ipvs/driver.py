@@ -19,6 +19,7 @@ from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.errors import Closed, ConfigError, HostError
 from vrrpkit.ipvs.base import MIXED, Table
 from vrrpkit.ipvs.claim import ServiceClaim
+from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.draining import Draining
 from vrrpkit.ipvs.first_results import Asking
 from vrrpkit.ipvs.health import Followed, PoolChecks
@@ -43,7 +44,6 @@ from vrrpkit.ipvs.model.events import (
     VirtualServerEvent,
 )
 from vrrpkit.ipvs.model.pool import Pool, PoolServer, ServerState
-from vrrpkit.ipvs.options import VirtualServerConfig
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.reconciler import TableReconciler
 from vrrpkit.ipvs.state_writer import StateWriter
@@ -67,7 +67,7 @@ class Driver:
 
     def __init__(
         self,
-        options: VirtualServerConfig,
+        config: VirtualServerConfig,
         table: Table,
         scheduler: CheckScheduler,
         follows: Followed | None,
@@ -75,13 +75,13 @@ class Driver:
         results: Hub[CheckResult],
         broken: Callable[[], None],
     ) -> None:
-        self.options = options
+        self.config = config
         self.pool = Pool(
-            options.label,
-            quorum=options.quorum,
-            hysteresis=options.hysteresis,
-            sorry=options.stand_in,
-            sorry_inhibit=options.sorry_inhibit,
+            config.label,
+            quorum=config.quorum,
+            hysteresis=config.hysteresis,
+            sorry=config.stand_in,
+            sorry_inhibit=config.sorry_inhibit,
         )
         self.checking = PoolChecks(scheduler, follows, self._checked, self._overdue, self._not_made)
         self.claim: ServiceClaim | None = None
@@ -94,15 +94,15 @@ class Driver:
         self._hub = hub
         self._results = results
         self._broken = broken
-        self._configured = options.configured()
-        self._record = StateRecord(options.state_file, options.label)
+        self._configured = config.configured()
+        self._record = StateRecord(config.state_file, config.label)
         self._masquerading: MasqueradeLifecycle | None = None
         self._memorizing = StateWriter(self._record, self._memory)
         self._seen: set[str] = set()
         """Servers that an earlier run saw in service, until their checks begin."""
-        self._draining = Draining(options.label)
+        self._draining = Draining(config.label)
         self._asking = Asking()
-        self._unchecked = {each.member.name: len(each.checks) for each in options.configured_server}
+        self._unchecked = {each.member.name: len(each.checks) for each in config.configured_server}
         """How many checks servers have that are not checked yet."""
         self._stack = AsyncExitStack()
         self._begun = False
@@ -111,21 +111,21 @@ class Driver:
 
     async def start(self) -> None:
         """Program the table, then begin to check. Whatever is raised, :meth:`end` must follow."""
-        options = self.options
+        config = self.config
         self._stack.callback(on_hurry(self._draining.hurry))
         await self._table.open()
         self._stack.push_async_callback(self._table.close)
-        self._table.require((options.scheduler,), filter(None, (options.persistence_engine,)))
-        if options.mixed and await self._table.sync_daemons():
+        self._table.require((config.scheduler,), filter(None, (config.persistence_engine,)))
+        if config.mixed and await self._table.sync_daemons():
             raise HostError(
-                f"{options.label}: {MIXED}: use servers of the family of their services, or no "
+                f"{config.label}: {MIXED}: use servers of the family of their services, or no "
                 "ConnectionSync"
             )
         reconciler = TableReconciler.of(self._table)
-        self.claim = await reconciler.claim(options.entries, self, options.poll_interval)
+        self.claim = await reconciler.claim(config.entries, self, config.poll_interval)
         self._stack.push_async_callback(self.claim.drop)
         adopted = self.claim.entries
-        for configured_server in options.configured_server:
+        for configured_server in config.configured_server:
             self._configured.enter(configured_server.member)
         await self._begin_masquerading(self.claim)
         self._stack.callback(self._record.close)
@@ -135,7 +135,7 @@ class Driver:
         if stale:
             self._publish(
                 StaleServices(
-                    virtual_server=options.label,
+                    virtual_server=config.label,
                     at=self._now(),
                     services=tuple(sorted(stale, key=str)),
                 )
@@ -146,14 +146,14 @@ class Driver:
         if adopted:
             self._publish(
                 ServicesAdopted(
-                    virtual_server=options.label, at=self._now(), services=tuple(adopted)
+                    virtual_server=config.label, at=self._now(), services=tuple(adopted)
                 )
             )
         self.pool.changes()
         self.claim.begin(self.pool.wanted(), stale)
         await self.claim.settled()
         self._record.keep((*self.claim.services, *self.claim.left))
-        for configured_server in options.configured_server:
+        for configured_server in config.configured_server:
             pool_server = self.pool.pool_server(configured_server.member.name)
             # Somebody may have removed it while the table was programmed.
             if pool_server is not None and pool_server.member is configured_server.member:
@@ -169,13 +169,13 @@ class Driver:
     def _adopt(self, entries: Mapping[ServiceKey, ServiceEntry]) -> bool:
         """Take the servers in as an earlier run left them; whether it had its quorum."""
         memory = self._record.recall()
-        sorry = self.options.stand_in
+        sorry = self.config.stand_in
         serving = live(entries)
         stand_ins: set[DestinationKey] = set()
         if sorry is not None:
             stand_ins = {placed(sorry.key, key) for key in entries}
         table = Adoptable(live=len(serving - stand_ins), stands_in=bool(serving & stand_ins))
-        for configured_server in self.options.configured_server:
+        for configured_server in self.config.configured_server:
             member = configured_server.member
             found = entries_of(member.key, entries)
             adopted = adopt(
@@ -204,10 +204,10 @@ class Driver:
     async def end(self) -> None:
         """Stop the checks and give the table back; a cancellation waits for the end."""
         self._draining.end()
-        self._asking.end(self.options.label)
+        self._asking.end(self.config.label)
         self._memorizing.end()
         checks = self.checking.close()
-        if self._begun and self.options.omega:
+        if self._begun and self.config.omega:
             self._feed(self.pool.end(self._now()))
         self.running = False
 
@@ -219,29 +219,29 @@ class Driver:
                 await settle(checks)
 
         try:
-            await shielded(give_back(), f"vrrpkit: {self.options.label} leaves the table")
+            await shielded(give_back(), f"vrrpkit: {self.config.label} leaves the table")
         finally:
             self._hub.close()
             self._results.close()
 
     async def _withdraw(self, claim: ServiceClaim) -> None:
-        remove = self.options.at_exit == "remove"
+        remove = self.config.at_exit == "remove"
         await claim.withdraw(remove=remove)
         if remove and claim.left:
             kept = ", ".join(str(key) for key in claim.left)
-            log.warning("%s: the kernel kept %s", self.options.label, kept)
+            log.warning("%s: the kernel kept %s", self.config.label, kept)
         self._record.keep(claim.left)
 
     async def _begin_masquerading(self, claim: ServiceClaim) -> None:
-        name = self.options.label
-        if not self.options.masquerade:
+        name = self.config.label
+        if not self.config.masquerade:
             await forget_kept(self._table, name)
             return
-        services = [service.key for service in self.options.entries]
+        services = [service.key for service in self.config.entries]
         masquerading = MasqueradeLifecycle(self._table, services, name, self._restored)
 
         async def end() -> None:
-            kept = self.options.at_exit == "keep" and bool(claim.left)
+            kept = self.config.at_exit == "keep" and bool(claim.left)
             await masquerading.end(keep=kept)
 
         self._stack.push_async_callback(end)
@@ -284,7 +284,7 @@ class Driver:
     def _overdue(self, name: str, stuck: CheckStuck) -> None:
         self._publish(
             CheckOverdue(
-                virtual_server=self.options.label,
+                virtual_server=self.config.label,
                 at=self._now(),
                 server=name,
                 checker=str(stuck.checker),
@@ -296,7 +296,7 @@ class Driver:
     def _not_made(self, name: str, told: CheckNotMade) -> None:
         self._publish(
             CheckPostponed(
-                virtual_server=self.options.label,
+                virtual_server=self.config.label,
                 at=self._now(),
                 server=name,
                 checker=str(told.checker),
@@ -328,7 +328,7 @@ class Driver:
     async def add(self, server: RealServer) -> None:
         """See :meth:`vrrpkit.VirtualServer.add`."""
         claim = self._claimed
-        configured_server = self.options.enlist(server)
+        configured_server = self.config.enlist(server)
         self._configured.enter(configured_server.member)
         if self._masquerading is not None:
             try:
@@ -414,14 +414,14 @@ class Driver:
         if pool_server is None:
             known = ", ".join(pool_server.member.name for pool_server in self.pool.pool_servers)
             raise ConfigError(
-                f"{self.options.label} has no real server {str(server)!r}; it has {known or 'none'}"
+                f"{self.config.label} has no real server {str(server)!r}; it has {known or 'none'}"
             )
         return pool_server
 
     @property
     def _claimed(self) -> ServiceClaim:
         if self.claim is None or not self.running:
-            raise Closed(f"{self.options.label} has ended")
+            raise Closed(f"{self.config.label} has ended")
         return self.claim
 
     # --- what the keeper asks and tells ---------------------------------------------------------
@@ -437,7 +437,7 @@ class Driver:
     def repaired(self, entries: Sequence[str]) -> None:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
         self._publish(
-            TableRepaired(virtual_server=self.options.label, at=self._now(), entries=tuple(entries))
+            TableRepaired(virtual_server=self.config.label, at=self._now(), entries=tuple(entries))
         )
 
     def refused(self, failures: Sequence[str], retry_in: float) -> None:
@@ -445,7 +445,7 @@ class Driver:
         self.refusals = tuple(failures)
         self._publish(
             TableRefused(
-                virtual_server=self.options.label,
+                virtual_server=self.config.label,
                 at=self._now(),
                 failures=self.refusals,
                 retry_in=retry_in,
@@ -455,13 +455,13 @@ class Driver:
     def follows(self) -> None:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
         self.refusals = ()
-        self._publish(TableFollows(virtual_server=self.options.label, at=self._now()))
+        self._publish(TableFollows(virtual_server=self.config.label, at=self._now()))
 
     def foreign(self, services: Sequence[ServiceKey]) -> None:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
         self._publish(
             ForeignServices(
-                virtual_server=self.options.label, at=self._now(), services=tuple(services)
+                virtual_server=self.config.label, at=self._now(), services=tuple(services)
             )
         )
 
@@ -474,7 +474,7 @@ class Driver:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""
         if self.failure is None:
             self.failure = bug
-            log.error("%s: a bug ends it", self.options.label, exc_info=bug)
+            log.error("%s: a bug ends it", self.config.label, exc_info=bug)
             self._broken()
 
     # --- how it goes on -------------------------------------------------------------------------

@@ -16,7 +16,14 @@ from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.protocol.events import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
-__all__ = ["Followed", "PoolChecks", "require_followed", "require_scheduler"]
+__all__ = [
+    "Followed",
+    "PoolChecks",
+    "name_of",
+    "require_followed",
+    "require_named",
+    "require_scheduler",
+]
 
 Followed: TypeAlias = VRRPInstance | SyncGroup
 
@@ -30,6 +37,25 @@ def require_followed(what: str, value: object) -> None:
         raise ConfigError(f"{what}: follows {value!r} must be a VRRPInstance or a SyncGroup")
 
 
+def name_of(follows: object) -> str | None:
+    """The name by which a description refers to what is followed, or None for what cannot be."""
+    return follows.name if isinstance(follows, VRRPInstance | SyncGroup) else None
+
+
+def require_named(what: str, name: str | None, follows: Followed | None) -> None:
+    """Refuse another router or group than the one that a description names; ``what`` begins the
+    message.
+
+    :raises ConfigError: it has another name, or is missing.
+    """
+    if name is None or name_of(follows) == name:
+        return
+    given = "and none was given" if follows is None else f"not {name_of(follows)!r}"
+    raise ConfigError(
+        f"{what}: its description follows {name!r}, {given}; pass that router or group as follows="
+    )
+
+
 def require_scheduler(what: str, value: object) -> None:
     """Refuse what cannot run checks; ``what`` begins the message.
 
@@ -37,8 +63,8 @@ def require_scheduler(what: str, value: object) -> None:
     """
     if not isinstance(value, CheckScheduler | None):
         raise ConfigError(
-            f"{what}: check_scheduler {value!r} is no Scheduler; write Scheduler(), or leave it "
-            "out for the one that everybody shares"
+            f"{what}: check_scheduler {value!r} is no CheckScheduler; write CheckScheduler(), or "
+            "leave it out for the one that all virtual servers share"
         )
 
 

@@ -7,17 +7,44 @@ from collections.abc import Iterable
 import attrs
 
 from vrrpkit.checks.base import Checker
+from vrrpkit.configured import advised, from_keepalived
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.model.endpoints import destination_key
 from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
 from vrrpkit.ipvs.model.validate import require_text, truth
 from vrrpkit.values import whole_number
 
-__all__ = ["RealServer", "checkers", "forward_of", "tunnel_of", "usable_tunnel"]
+__all__ = [
+    "CHECK_KEYWORDS",
+    "TUNNEL_KEYWORDS",
+    "RealServer",
+    "checkers",
+    "forward_of",
+    "optional_tunnel",
+    "usable_tunnel",
+]
 
 CONNECTIONS_LIMIT = 2**32 - 1
 
 FORWARDS = (Forward.NAT, Forward.DR, Forward.TUN)
+
+
+TUNNEL_KEYWORDS = {
+    "tun_type": "forward='tun', tunnel=Tunnel(type=...)",
+    "tun_port": "forward='tun', tunnel=Tunnel(type=TunnelType.GUE, port=...)",
+}
+CHECK_KEYWORDS = {
+    "delay_loop": "the interval= of its checker, check=TCPChecker(interval=...)",
+    "retry": "the retry= of its checker, check=TCPChecker(retry=...)",
+    "delay_before_retry": "that of its checker, check=TCPChecker(delay_before_retry=...)",
+    "warmup": "the warmup= of its checker, check=TCPChecker(warmup=...)",
+    "TCP_CHECK": "check=TCPChecker()",
+    "HTTP_GET": "check=HTTPChecker(...)",
+    "SSL_GET": "check=HTTPSChecker(...)",
+    "MISC_CHECK": "check=ScriptChecker(...)",
+}
+"""What keepalived writes into ``real_server`` and ``virtual_server`` alike, for a description's
+``tunnel`` and ``check``."""
 
 
 def checkers(value: Checker | Iterable[Checker]) -> tuple[Checker, ...]:
@@ -64,11 +91,7 @@ def _optional_forward(value: str | Forward | None) -> Forward | None:
     return None if value is None else forward_of(value)
 
 
-def tunnel_of(value: object) -> Tunnel:
-    """Accept a tunnel.
-
-    :raises ConfigError: it is something else.
-    """
+def _tunnel(value: object) -> Tunnel:
     if isinstance(value, Tunnel):
         return value
     raise ConfigError(
@@ -77,8 +100,12 @@ def tunnel_of(value: object) -> Tunnel:
     )
 
 
-def _optional_tunnel(value: Tunnel | None) -> Tunnel | None:
-    return None if value is None else tunnel_of(value)
+def optional_tunnel(value: Tunnel | None) -> Tunnel | None:
+    """Accept a tunnel, or none.
+
+    :raises ConfigError: it is something else.
+    """
+    return None if value is None else _tunnel(value)
 
 
 def usable_tunnel(tunnel: Tunnel, what: str) -> None:
@@ -107,6 +134,7 @@ def usable_tunnel(tunnel: Tunnel, what: str) -> None:
         raise ConfigError(f"{what}: checksum and remote_checksum exclude each other; choose one")
 
 
+@advised
 @attrs.frozen
 class RealServer:
     """A server that connections are sent to (keepalived: ``real_server``).
@@ -129,13 +157,25 @@ class RealServer:
     :raises ConfigError: a value is unusable.
     """
 
-    endpoint: str
+    endpoint: str = attrs.field(
+        metadata=from_keepalived(port="a part of the endpoint: '10.0.0.1:8080'")
+    )
     name: str | None = attrs.field(default=None, kw_only=True)
     weight: int | None = attrs.field(default=None, kw_only=True)
-    forward: Forward | None = attrs.field(default=None, kw_only=True, converter=_optional_forward)
-    tunnel: Tunnel | None = attrs.field(default=None, kw_only=True, converter=_optional_tunnel)
-    upper: int = attrs.field(default=0, kw_only=True)
-    lower: int = attrs.field(default=0, kw_only=True)
+    forward: Forward | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=_optional_forward,
+        metadata=from_keepalived("lb_kind", "lvs_method"),
+    )
+    tunnel: Tunnel | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=optional_tunnel,
+        metadata=from_keepalived(**TUNNEL_KEYWORDS),
+    )
+    upper: int = attrs.field(default=0, kw_only=True, metadata=from_keepalived("uthreshold"))
+    lower: int = attrs.field(default=0, kw_only=True, metadata=from_keepalived("lthreshold"))
     inhibit_on_failure: bool | None = attrs.field(
         default=None, kw_only=True, validator=attrs.validators.optional(truth)
     )
@@ -143,7 +183,10 @@ class RealServer:
         default=None, kw_only=True, validator=attrs.validators.optional(truth)
     )
     check: tuple[Checker, ...] | None = attrs.field(
-        default=None, kw_only=True, converter=_optional_checkers
+        default=None,
+        kw_only=True,
+        converter=_optional_checkers,
+        metadata=from_keepalived("checks", **CHECK_KEYWORDS),
     )
 
     def __attrs_post_init__(self) -> None:

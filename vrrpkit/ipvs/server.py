@@ -5,21 +5,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 from types import TracebackType
+from typing import Self
 
-from vrrpkit.checks.base import Checker
+import attrs
+
 from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.events import CheckResult
+from vrrpkit.configured import configured_by, described, values_of
 from vrrpkit.errors import Closed, ConfigError, VRRPKitError
 from vrrpkit.ipvs.base import Table, require_table
+from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.driver import Driver
-from vrrpkit.ipvs.health import Followed, require_followed, require_scheduler
-from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, ServiceKey, Tunnel
+from vrrpkit.ipvs.health import (
+    Followed,
+    name_of,
+    require_followed,
+    require_named,
+    require_scheduler,
+)
+from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, ServiceKey
 from vrrpkit.ipvs.model.events import QuorumDown, QuorumUp, ServerDown, ServerUp, VirtualServerEvent
 from vrrpkit.ipvs.model.pool import ServerState
 from vrrpkit.ipvs.model.validate import several
-from vrrpkit.ipvs.options import VirtualServerConfig
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.status import (
     PoolStatus,
@@ -30,7 +38,6 @@ from vrrpkit.ipvs.status import (
     statistics,
     status,
 )
-from vrrpkit.keyword_advice import advised
 from vrrpkit.lifecycle.callbacks import require_callback
 from vrrpkit.lifecycle.leaving import TaskGuard, shielded
 from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
@@ -39,7 +46,48 @@ from vrrpkit.values import flag, is_number, whole_number
 __all__ = ["RealServer", "VirtualServer"]
 
 
-@advised
+def _notifiers(values: Iterable[Notifier]) -> tuple[Notifier, ...]:
+    return several("notify", values, "[Mail(...)], or another notifier in a list")
+
+
+@attrs.frozen
+class _VirtualServerArguments(VirtualServerConfig):
+    """A virtual server's description, and the live objects that no description can have.
+
+    :param follows: a virtual router or a sync group; checks pause while it is not MASTER
+        (``ha_suspend``). The table stays as it is, with the last verdicts.
+    :param table: a :class:`vrrpkit.MemoryTable`; by default the kernel's.
+    :param check_scheduler: runs the checks; by default the one that all virtual servers share.
+    :param notify: what receives everything that happens, see :mod:`vrrpkit.notify`
+        (``notify_up``, ``quorum_down``, ``smtp_alert``, ...).
+    """
+
+    # The object itself takes the place of its name.
+    follows: Followed | None = attrs.field(  # type: ignore[assignment]
+        default=None, kw_only=True, eq=False, repr=False
+    )
+    table: Table | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    check_scheduler: CheckScheduler | None = attrs.field(
+        default=None, kw_only=True, eq=False, repr=False
+    )
+    notify: tuple[Notifier, ...] = attrs.field(
+        default=(), kw_only=True, eq=False, repr=False, converter=_notifiers
+    )
+    config: VirtualServerConfig = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = described(VirtualServerConfig, self, follows=name_of(self.follows))
+        object.__setattr__(self, "config", config)
+        require_followed(config.label, self.follows)
+        require_table(config.label, self.table)
+        require_scheduler(config.label, self.check_scheduler)
+        for notifier in self.notify:
+            if isinstance(notifier, type) or not callable(getattr(notifier, "attach", None)):
+                raise ConfigError(
+                    f"{config.label}: notify: {notifier!r} is no notifier; see vrrpkit.notify"
+                )
+
+
 class VirtualServer:
     """Balances connections over real servers by the kernel's IPVS, and keeps its table in step with
     their health (keepalived: ``virtual_server``, ``virtual_server_group``).
@@ -57,128 +105,48 @@ class VirtualServer:
     began stay so without an interruption. Leaving, by whatever way, removes the services again,
     unless ``at_exit="keep"``.
 
-    :param services: what clients connect to: ``"192.0.2.10:80/tcp"``, or several, also ranges of
-        addresses and ports, see :mod:`vrrpkit.ipvs.model.endpoints`. All share one pool, and each
-        real server is checked once.
-    :param servers: the real servers, as endpoints or :class:`vrrpkit.RealServer`; more may join
-        later.
-    :param name: what events, logs and the state file call it; by default the first service.
-    :param fwmark: instead of ``services``, firewall marks (``virtual_server fwmark``).
-    :param family: address family of ``fwmark``, 4 or 6.
-    :param scheduler: one of rr wrr lc wlc lblc lblcr sh mh dh fo ovf sed nq twos (``lvs_sched``).
-    :param scheduler_flags: ``sh-port``, ``sh-fallback``, ``mh-port``, ``mh-fallback``, or
-        ``flag-1`` to ``flag-3``.
-    :param forward: ``"nat"``, ``"dr"`` or ``"tun"`` (``lvs_method``).
-    :param tunnel: encapsulation of ``"tun"``; by default IPIP.
-    :param weight: of real servers that have none of their own, 0 to 2147483647.
-    :param persistence: seconds, 1 to 2678400, that a client stays with its server
-        (``persistence_timeout``).
-    :param granularity: prefix length by which clients share that (``persistence_granularity``).
-    :param persistence_engine: ``"sip"``, UDP only.
-    :param one_packet: schedule each packet of UDP by itself (``ops``).
-    :param check: what decides whether a server is healthy; several must all agree. Without one a
-        server is always up.
-    :param quorum: weight of healthy servers, from 1, that makes the pool usable.
-    :param hysteresis: less than ``quorum``: it is reached at ``quorum + hysteresis``, and lost at 0
-        or below ``quorum - hysteresis``.
-    :param sorry: a server that stands in while the quorum is lost; those that are healthy leave
-        then (``sorry_server``).
-    :param sorry_inhibit: it stays in the table with weight 0 while it is not needed, so that its
-        connections are not cut (``sorry_server_inhibit``).
-    :param inhibit_on_failure: a server that fails stays in the table with weight 0.
-    :param alpha: a server is down until its checks pass.
-    :param omega: on leaving, tell of every server and of the quorum as if they went down.
-    :param follows: a virtual router or a sync group; checks pause while it is not MASTER
-        (``ha_suspend``). The table stays as it is, with the last verdicts.
-    :param masquerade: let replies of NAT servers that have another way to the client pass this
-        director: their packets get its own address, and ``net.ipv4.vs.conntrack`` is switched on.
-    :param table: a :class:`vrrpkit.MemoryTable`; by default the kernel's.
-    :param at_exit: ``"remove"`` the services on leaving, or ``"keep"`` them, so that the next run
-        of this program finds them and cuts no connection.
-    :param state_file: a file below ``/run`` in which it is written which services are ours, so that
-        the next run removes those that are not wanted any more. Needs ``name``. One program each.
-    :param poll_interval: seconds, from 0.1, between two readings of the table; what somebody else
-        changed is put right then. ``None`` never looks.
-    :param check_scheduler: runs the checks; by default the one that everybody shares.
-    :param notify: who is told of everything that happens, see :mod:`vrrpkit.notify`
-        (``notify_up``, ``quorum_down``, ``smtp_alert``, ...).
-    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    The parameters are those of :class:`vrrpkit.VirtualServerConfig`, and live objects beside them.
     """
 
-    def __init__(
-        self,
-        services: str | Iterable[str] = (),
-        *,
-        servers: Iterable[str | RealServer],
-        name: str | None = None,
-        fwmark: int | Iterable[int] = (),
-        family: int = 4,
-        scheduler: str = "wlc",
-        scheduler_flags: Iterable[str] = (),
-        forward: str = "nat",
-        tunnel: Tunnel | None = None,
-        weight: int = 1,
-        persistence: int | None = None,
-        granularity: int | None = None,
-        persistence_engine: str = "",
-        one_packet: bool = False,
-        check: Checker | Iterable[Checker] = (),
-        quorum: int = 1,
-        hysteresis: int = 0,
-        sorry: str | RealServer | None = None,
-        sorry_inhibit: bool = False,
-        inhibit_on_failure: bool = False,
-        alpha: bool = False,
-        omega: bool = False,
-        follows: Followed | None = None,
-        masquerade: bool = False,
-        table: Table | None = None,
-        at_exit: str = "remove",
-        state_file: str | Path | None = None,
-        poll_interval: float | None = 10.0,
-        check_scheduler: CheckScheduler | None = None,
-        notify: Iterable[Notifier] = (),
-    ) -> None:
-        self.options = VirtualServerConfig(
-            services=services,
-            servers=servers,
-            name=name,
-            fwmark=fwmark,
-            family=family,
-            scheduler=scheduler,
-            scheduler_flags=scheduler_flags,
-            forward=forward,
-            tunnel=tunnel,
-            weight=weight,
-            persistence=persistence,
-            granularity=granularity,
-            persistence_engine=persistence_engine,
-            one_packet=one_packet,
-            check=check,
-            quorum=quorum,
-            hysteresis=hysteresis,
-            sorry=sorry,
-            sorry_inhibit=sorry_inhibit,
-            inhibit_on_failure=inhibit_on_failure,
-            alpha=alpha,
-            omega=omega,
-            masquerade=masquerade,
-            at_exit=at_exit,
-            state_file=state_file,
-            poll_interval=poll_interval,
-        )
-        self.name = self.options.label
-        require_followed(self.name, follows)
-        require_table(self.name, table)
-        require_scheduler(self.name, check_scheduler)
-        self._notify = Attachments(self, _notifiers(self.name, notify))
-        self._follows = follows
-        self._table = table
-        self._scheduler = check_scheduler
+    @configured_by(_VirtualServerArguments)
+    def __init__(self, arguments: _VirtualServerArguments) -> None:
+        self.config = arguments.config
+        """The description that this was made from."""
+        self.name = self.config.label
+        self._notify = Attachments(self, arguments.notify)
+        self._follows = arguments.follows
+        self._table = arguments.table
+        self._scheduler = arguments.check_scheduler
         self._hub: Hub[VirtualServerEvent] = Hub(logging.getLogger("vrrpkit.ipvs"))
         self._results: Hub[CheckResult] = Hub()
         self._driver: Driver | None = None
         self._body = TaskGuard()
+
+    @classmethod
+    def of(
+        cls,
+        config: VirtualServerConfig,
+        *,
+        follows: Followed | None = None,
+        table: Table | None = None,
+        check_scheduler: CheckScheduler | None = None,
+        notify: Iterable[Notifier] = (),
+    ) -> Self:
+        """Make what ``config`` describes; the other parameters are those of the constructor.
+
+        :param follows: the router or the group that the description names in its ``follows``.
+        :raises ConfigError: ``follows`` is not the one that the description names.
+        """
+        require_named(config.label, config.follows, follows)
+        values = values_of(config)
+        del values["follows"]
+        return cls(
+            **values,
+            follows=follows,
+            table=table,
+            check_scheduler=check_scheduler,
+            notify=notify,
+        )
 
     def __repr__(self) -> str:
         return f"<VirtualServer {self.name!r} {self.state}>"
@@ -201,7 +169,7 @@ class VirtualServer:
             )
         self._body.begin()
         self._driver = Driver(
-            self.options,
+            self.config,
             _of_the_kernel() if self._table is None else self._table,
             self._scheduler or CheckScheduler.current(),
             self._follows,
@@ -255,7 +223,7 @@ class VirtualServer:
     @property
     def services(self) -> tuple[ServiceKey, ...]:
         """What clients connect to, in the order given."""
-        return tuple(service.key for service in self.options.entries)
+        return tuple(service.key for service in self.config.entries)
 
     @property
     def servers(self) -> tuple[ServerStatus, ...]:
@@ -286,7 +254,7 @@ class VirtualServer:
         driver = self._driver
         pool = None if driver is None else driver.pool
         return pool_status(
-            self.options,
+            self.config,
             state=self.state,
             weight=0 if pool is None else pool.weight,
             refused=self.refused,
@@ -313,8 +281,8 @@ class VirtualServer:
         driver = self._running
         entries = await driver.look()
         members = [pool_server.member for pool_server in driver.pool.pool_servers]
-        if self.options.stand_in is not None:
-            members.append(self.options.stand_in)
+        if self.config.stand_in is not None:
+            members.append(self.config.stand_in)
         return statistics(members, entries)
 
     # --- what it tells --------------------------------------------------------------------------
@@ -452,14 +420,6 @@ class VirtualServer:
         if timeout is not None and not (is_number(timeout) and timeout >= 0):
             raise ConfigError(f"timeout {timeout!r} must be 0 seconds or more, or None")
         return await self._running.drain(server, timeout)
-
-
-def _notifiers(what: str, values: Iterable[Notifier]) -> tuple[Notifier, ...]:
-    found = several("notify", values, "[Mail(...)], or another notifier in a list")
-    for notifier in found:
-        if isinstance(notifier, type) or not callable(getattr(notifier, "attach", None)):
-            raise ConfigError(f"{what}: notify: {notifier!r} is no notifier; see vrrpkit.notify")
-    return found
 
 
 def _of_the_kernel() -> Table:

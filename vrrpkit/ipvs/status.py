@@ -11,10 +11,10 @@ from typing import TypedDict
 import attrs
 
 from vrrpkit.checks.events import CheckResult
+from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.model.connections import entries_of
 from vrrpkit.ipvs.model.entries import DestinationEntry, ServiceEntry, ServiceKey, TrafficCounters
 from vrrpkit.ipvs.model.pool import Member, PoolServer, ServerState
-from vrrpkit.ipvs.options import VirtualServerConfig
 
 __all__ = [
     "CheckValues",
@@ -178,7 +178,7 @@ class PoolStatus(TypedDict):
 
 
 def pool_status(
-    options: VirtualServerConfig,
+    config: VirtualServerConfig,
     *,
     state: VirtualServerState,
     weight: int,
@@ -187,15 +187,15 @@ def pool_status(
     servers: Iterable[ServerStatus],
 ) -> PoolStatus:
     """What is known of a virtual server, in plain values."""
-    sorry = options.stand_in
+    sorry = config.stand_in
     return PoolStatus(
-        name=options.label,
+        name=config.label,
         time=time.time(),
         state=state.value,
-        services=[str(service.key) for service in options.entries],
+        services=[str(service.key) for service in config.entries],
         weight=weight,
-        quorum=options.quorum,
-        hysteresis=options.hysteresis,
+        quorum=config.quorum,
+        hysteresis=config.hysteresis,
         sorry=None if sorry is None else sorry.name,
         stands_in=sorry is not None and state is VirtualServerState.DOWN,
         paused_since=paused_since,

@@ -6,14 +6,16 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from vrrpkit import ConfigError
+from vrrpkit import ConfigError, VRRPInstance
 from vrrpkit.checks.ping import PingChecker
 from vrrpkit.checks.tcp import TCPChecker
+from vrrpkit.configured import values_of
+from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.memory.table import MemoryTable
 from vrrpkit.ipvs.model.entries import SCHEDULERS, Forward, Tunnel, TunnelType
-from vrrpkit.ipvs.options import VirtualServerConfig
 from vrrpkit.ipvs.server import RealServer, VirtualServer
 
 GUE = Tunnel(type=TunnelType.GUE, port=5555)
@@ -264,26 +266,65 @@ def test_the_virtual_server_passes_everything_on() -> None:
         "poll_interval": 3.0,
     }
     web = VirtualServer("192.0.2.10:80/udp", servers=["10.0.0.1"], **given)
-    assert web.options == VirtualServerConfig(
+    assert web.config == VirtualServerConfig(
         services="192.0.2.10:80/udp", servers=["10.0.0.1"], **given
     )
-    assert web.options.state_file == Path("/run/web.json")
-    (service,) = web.options.entries
+    assert web.config.state_file == Path("/run/web.json")
+    (service,) = web.config.entries
     assert (service.scheduler, service.flags) == ("sh", {"sh-port"})
     assert (service.persistence, service.granularity) == (50, 24)
     ((member, checks, target, alpha),) = [
-        (e.member, e.checks, e.target, e.alpha) for e in web.options.configured_server
+        (e.member, e.checks, e.target, e.alpha) for e in web.config.configured_server
     ]
     assert (member.weight, member.forward, member.tunnel) == (3, Forward.TUN, GUE)
     assert (member.inhibit_on_failure, alpha, checks) == (True, True, (checker,))
     assert (str(target.address), target.port, target.name) == ("10.0.0.1", 80, "10.0.0.1")
-    assert web.options.stand_in is not None and web.options.stand_in.weight == 1
+    assert web.config.stand_in is not None and web.config.stand_in.weight == 1
     assert (web.name, repr(web)) == ("web", "<VirtualServer 'web' init>")
     packets = VirtualServer(
         fwmark=7, family=6, servers=["[2001:db8::1]"], one_packet=True, masquerade=True
     )
     assert packets.name == "fwmark 7 (IPv6)"
-    assert packets.options.entries[0].one_packet and packets.options.masquerade
+    assert packets.config.entries[0].one_packet and packets.config.masquerade
+
+
+def test_a_description_makes_the_server_it_describes() -> None:
+    config = options(name="web", quorum=2, servers=["10.0.0.1:80", "10.0.0.2:80"])
+    web = VirtualServer.of(config, table=MemoryTable())
+    assert web.config == config
+    assert VirtualServer(**values_of(config)).config == config
+    assert attrs.evolve(config, quorum=1) == options(
+        name="web", servers=["10.0.0.1:80", "10.0.0.2:80"]
+    )
+    with pytest.raises(ConfigError, match="hysteresis 5 must be a whole number from 0 to 1: less"):
+        attrs.evolve(config, hysteresis=5)
+
+
+def test_a_description_names_what_it_follows() -> None:
+    router = VRRPInstance("VI_1", "eth0", vrid=1, vips=["192.0.2.10/24"])
+    other = VRRPInstance("VI_2", "eth0", vrid=2, vips=["192.0.2.11/24"])
+    config = options(follows="VI_1")
+    assert VirtualServer("192.0.2.10:80", servers=["10.0.0.1:80"], follows=router).config == config
+    assert VirtualServer.of(config, follows=router).config == config
+    with pytest.raises(ConfigError, match="tcp: its description follows 'VI_1', not 'VI_2'; pass"):
+        VirtualServer.of(config, follows=other)
+    with pytest.raises(ConfigError, match="follows 'VI_1', and none was given; pass that router"):
+        VirtualServer.of(config)
+    wrong: Any = router
+    with pytest.raises(ConfigError, match="is no text; write follows='web', the name of a router"):
+        options(follows=wrong)
+
+
+def test_the_constructor_shows_its_options() -> None:
+    parameters = inspect.signature(VirtualServer).parameters
+    described = inspect.signature(VirtualServerConfig).parameters
+    assert set(parameters) - set(described) == {"table", "check_scheduler", "notify"}
+    assert list(parameters)[:3] == ["services", "servers", "name"]
+    assert parameters["services"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert parameters["servers"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters["scheduler"].default == "wlc"
+    text = VirtualServer.__init__.__doc__ or ""
+    assert [name for name in parameters if f":param {name}:" not in text] == []
 
 
 def test_only_a_router_or_a_group_is_followed() -> None:

@@ -1,4 +1,4 @@
-"""What a user may say about a virtual server, checked as it is said."""
+"""The description of a virtual server, and what its options may be."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
+from vrrpkit.configured import advised, from_keepalived
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.enlisted import ConfiguredServer, ConfiguredServers
 from vrrpkit.ipvs.model.endpoints import destination_key, service_keys, takes_every_port
@@ -25,7 +26,15 @@ from vrrpkit.ipvs.model.entries import (
 )
 from vrrpkit.ipvs.model.pool import Member
 from vrrpkit.ipvs.model.validate import require_text, several, truth
-from vrrpkit.ipvs.realserver import RealServer, checkers, forward_of, tunnel_of, usable_tunnel
+from vrrpkit.ipvs.realserver import (
+    CHECK_KEYWORDS,
+    TUNNEL_KEYWORDS,
+    RealServer,
+    checkers,
+    forward_of,
+    optional_tunnel,
+    usable_tunnel,
+)
 from vrrpkit.values import is_number, whole_number
 
 __all__ = ["VirtualServerConfig"]
@@ -70,10 +79,6 @@ def _marks(values: int | Iterable[int]) -> tuple[int, ...]:
     return several("fwmark", values, "a number such as 7, or a list of numbers")
 
 
-def _optional_tunnel(value: Tunnel | None) -> Tunnel | None:
-    return None if value is None else tunnel_of(value)
-
-
 def _poll_interval(value: float | None) -> float | None:
     if value is not None and not (is_number(value) and 0.1 <= value <= LONGEST_POLL):
         raise ConfigError(
@@ -91,36 +96,148 @@ def _path(value: str | Path | None) -> Path | None:
     return Path(given)
 
 
-@attrs.frozen(kw_only=True)
-class VirtualServerConfig:
-    """The options of :class:`vrrpkit.VirtualServer`, whose docstring explains them."""
+def _name(value: str | None) -> str | None:
+    if value is not None:
+        require_text("name", value, "name='web', or leave it out")
+        if not value:
+            raise ConfigError("the name of the virtual server is empty; leave it out")
+    return value
 
-    services: tuple[str, ...] = attrs.field(default=(), converter=_services)
-    servers: tuple[RealServer, ...] = attrs.field(converter=_servers)
-    name: str | None = None
-    fwmark: tuple[int, ...] = attrs.field(default=(), converter=_marks)
-    family: int = 4
-    scheduler: str = "wlc"
-    scheduler_flags: frozenset[str] = attrs.field(default=frozenset[str](), converter=_flags)
-    forward: Forward = attrs.field(default=Forward.NAT, converter=forward_of)
-    tunnel: Tunnel | None = attrs.field(default=None, converter=_optional_tunnel)
-    weight: int = 1
-    persistence: int | None = None
-    granularity: int | None = None
-    persistence_engine: str = ""
-    one_packet: bool = attrs.field(default=False, validator=truth)
-    check: tuple[Checker, ...] = attrs.field(default=(), converter=checkers)
-    quorum: int = 1
-    hysteresis: int = 0
-    sorry: RealServer | None = attrs.field(default=None, converter=_sorry)
-    sorry_inhibit: bool = attrs.field(default=False, validator=truth)
-    inhibit_on_failure: bool = attrs.field(default=False, validator=truth)
-    alpha: bool = attrs.field(default=False, validator=truth)
-    omega: bool = attrs.field(default=False, validator=truth)
-    masquerade: bool = attrs.field(default=False, validator=truth)
-    at_exit: str = "remove"
-    state_file: Path | None = attrs.field(default=None, converter=_path)
-    poll_interval: float | None = attrs.field(default=POLL, converter=_poll_interval)
+
+def _followed_name(value: str | None) -> str | None:
+    if value is not None:
+        require_text("follows", value, "follows='web', the name of a router or a sync group")
+    return value
+
+
+@advised
+@attrs.frozen
+class VirtualServerConfig:
+    """The description of a :class:`vrrpkit.VirtualServer`: everything about it that is a value.
+
+    Two descriptions of the same options are equal, and :func:`attrs.evolve` checks the changed one
+    as a whole.
+
+    :param services: what clients connect to: ``"192.0.2.10:80/tcp"``, or several, also ranges of
+        addresses and ports, see :mod:`vrrpkit.ipvs.model.endpoints`. All share one pool, and each
+        real server is checked once.
+    :param servers: the real servers, as endpoints or :class:`vrrpkit.RealServer`
+        (keepalived: ``real_server``); more may join later.
+    :param name: what events, logs and the state file call it; by default the first service.
+    :param fwmark: instead of ``services``, firewall marks (``virtual_server fwmark``).
+    :param family: address family of ``fwmark``, 4 or 6 (``ip_family``).
+    :param scheduler: one of rr wrr lc wlc lblc lblcr sh mh dh fo ovf sed nq twos (``lvs_sched``).
+    :param scheduler_flags: ``sh-port``, ``sh-fallback``, ``mh-port``, ``mh-fallback``, or
+        ``flag-1`` to ``flag-3``.
+    :param forward: ``"nat"``, ``"dr"`` or ``"tun"`` (``lvs_method``).
+    :param tunnel: encapsulation of ``"tun"``; by default IPIP.
+    :param weight: the weight of real servers that have none of their own, 0 to 2147483647.
+    :param persistence: seconds, 1 to 2678400, that a client stays with its server
+        (``persistence_timeout``).
+    :param granularity: prefix length by which clients share that (``persistence_granularity``).
+    :param persistence_engine: ``"sip"``, UDP only.
+    :param one_packet: schedule each packet of UDP by itself (``ops``).
+    :param check: what decides whether a server is healthy; several must all agree. Without one a
+        server is always up.
+    :param quorum: the weight of healthy servers, from 1, that makes the pool usable (``quorum``).
+    :param hysteresis: less than ``quorum``: the quorum is reached at ``quorum + hysteresis``, and
+        lost at 0 or below ``quorum - hysteresis`` (``hysteresis``).
+    :param sorry: a server that stands in while the quorum is lost; those that are healthy leave
+        then (``sorry_server``).
+    :param sorry_inhibit: the sorry server stays in the table with weight 0 while it is not needed,
+        so that its connections are not cut (``sorry_server_inhibit``).
+    :param inhibit_on_failure: a server that fails stays in the table with weight 0
+        (``inhibit_on_failure``).
+    :param alpha: a server is down until its checks pass (``alpha``).
+    :param omega: on leaving, publish of every server and of the quorum that they went down
+        (``omega``).
+    :param follows: the name of a virtual router or a sync group; checks pause while it is not
+        MASTER (``ha_suspend``). The table stays as it is, with the last verdicts.
+    :param masquerade: let replies of NAT servers that have another way to the client pass this
+        director: their packets get its own address, and ``net.ipv4.vs.conntrack`` is switched on.
+    :param at_exit: ``"remove"`` the services on leaving, or ``"keep"`` them, so that the next run
+        of this program finds them and cuts no connection.
+    :param state_file: a file below ``/run`` that records which services are ours, so that the next
+        run removes those that are not wanted any more. Needs ``name``. One program each.
+    :param poll_interval: seconds, 0.1 to 86400, between two readings of the table, which put right
+        what another program changed. ``None`` never reads.
+    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    """
+
+    services: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_services,
+        metadata=from_keepalived(protocol="a part of the service: '192.0.2.10:80/udp'"),
+    )
+    servers: tuple[RealServer, ...] = attrs.field(
+        kw_only=True, converter=_servers, metadata=from_keepalived("real_server", "real_servers")
+    )
+    name: str | None = attrs.field(default=None, kw_only=True, converter=_name)
+    fwmark: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_marks)
+    family: int = attrs.field(default=4, kw_only=True, metadata=from_keepalived("ip_family"))
+    scheduler: str = attrs.field(
+        default="wlc", kw_only=True, metadata=from_keepalived("lb_algo", "lvs_sched")
+    )
+    scheduler_flags: frozenset[str] = attrs.field(
+        default=frozenset[str](), kw_only=True, converter=_flags
+    )
+    forward: Forward = attrs.field(
+        default=Forward.NAT,
+        kw_only=True,
+        converter=forward_of,
+        metadata=from_keepalived("lb_kind", "lvs_method"),
+    )
+    tunnel: Tunnel | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=optional_tunnel,
+        metadata=from_keepalived(**TUNNEL_KEYWORDS),
+    )
+    weight: int = attrs.field(default=1, kw_only=True)
+    persistence: int | None = attrs.field(
+        default=None,
+        kw_only=True,
+        metadata=from_keepalived("persistence_timeout", unit="seconds"),
+    )
+    granularity: int | None = attrs.field(
+        default=None,
+        kw_only=True,
+        metadata=from_keepalived("persistence_granularity", unit="a prefix length"),
+    )
+    persistence_engine: str = attrs.field(default="", kw_only=True)
+    one_packet: bool = attrs.field(
+        default=False, kw_only=True, validator=truth, metadata=from_keepalived("ops")
+    )
+    check: tuple[Checker, ...] = attrs.field(
+        default=(),
+        kw_only=True,
+        converter=checkers,
+        metadata=from_keepalived("checks", **CHECK_KEYWORDS),
+    )
+    quorum: int = attrs.field(default=1, kw_only=True)
+    hysteresis: int = attrs.field(default=0, kw_only=True)
+    sorry: RealServer | None = attrs.field(
+        default=None, kw_only=True, converter=_sorry, metadata=from_keepalived("sorry_server")
+    )
+    sorry_inhibit: bool = attrs.field(
+        default=False,
+        kw_only=True,
+        validator=truth,
+        metadata=from_keepalived("sorry_server_inhibit"),
+    )
+    inhibit_on_failure: bool = attrs.field(default=False, kw_only=True, validator=truth)
+    alpha: bool = attrs.field(default=False, kw_only=True, validator=truth)
+    omega: bool = attrs.field(default=False, kw_only=True, validator=truth)
+    follows: str | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=_followed_name,
+        metadata=from_keepalived(ha_suspend="follows=, the router or the sync group"),
+    )
+    masquerade: bool = attrs.field(default=False, kw_only=True, validator=truth)
+    at_exit: str = attrs.field(default="remove", kw_only=True)
+    state_file: Path | None = attrs.field(default=None, kw_only=True, converter=_path)
+    poll_interval: float | None = attrs.field(default=POLL, kw_only=True, converter=_poll_interval)
 
     label: str = attrs.field(init=False, default="")
     """The name, also where none was given."""
@@ -134,14 +251,10 @@ class VirtualServerConfig:
     _families: frozenset[int] = attrs.field(init=False, default=frozenset[int]())
 
     def __attrs_post_init__(self) -> None:
-        if self.name is not None:
-            require_text("name", self.name, "name='web', or leave it out")
         keys = service_keys(self.services, fwmark=self.fwmark, family=self.family)
         self._set("label", str(keys[0]) if self.name is None else self.name)
         self._set("_ports", frozenset(key.port for key in keys))
         self._set("_families", frozenset(key.family for key in keys))
-        if not self.label:
-            raise ConfigError("the name of the virtual server is empty; leave it out")
         self._check_scheduling(keys)
         self._check_pool()
         if self.sorry is not None:
