@@ -21,7 +21,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
-# The parameters of a class are in the docstring of its constructor where that is derived from a description.
+# A constructor that is derived from a description has the text on its parameters.
 autoclass_content = "both"
 
 
