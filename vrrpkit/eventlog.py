@@ -92,6 +92,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "Stalled": Rule(logging.WARNING, "bounded"),
         "ReceiveOverflow": Rule(logging.WARNING, "bounded"),
         # What a tracker sees; why, its own module logs at the same level.
+        "TrackerReason": Rule(logging.INFO, "some", ("why",)),
         "TrackerSignal": Rule(
             logging.DEBUG,
             when={

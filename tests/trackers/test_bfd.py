@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -68,3 +69,26 @@ async def test_without_a_weight_a_session_that_is_not_up_is_a_fault() -> None:
 def test_anything_but_a_session_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes a BFDSession, not '192"):
         TrackBFD("192.0.2.2")  # type: ignore[arg-type]
+
+
+@virtual_time()
+async def test_why_it_is_bad_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vrrpkit.tracking")
+    bus, uplink = MemoryBus(), MemoryBus()
+    session, router = end(uplink), end(uplink, B, A)
+    track = TrackBFD(session, weight=-60)
+    async with (
+        router,
+        VRRPInstance("a", bus.interface("10.0.0.1"), vrid=1, vips=["10.0.0.10/24"], track=[track]),
+    ):
+        await both_up(session, router)
+        await asyncio.sleep(1)
+        caplog.clear()
+        uplink.cut(A, B)
+        await asyncio.sleep(1)
+        first = caplog.records[0]
+        assert (first.levelname, first.message) == (
+            "INFO",
+            f"{track.label}: the session is Down, control detection time expired",
+        )
+        assert caplog.records[1].message == f"tracker {track.label} is bad"

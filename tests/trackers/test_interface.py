@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -98,3 +99,30 @@ def test_bad_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="netns"):
         TrackInterface(MemoryBus().interface("192.0.2.1"), netns="x")
     assert TrackInterface("eth0").label == "interface eth0"
+
+
+@virtual_time()
+async def test_why_it_is_bad_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vrrpkit.tracking")
+    bus, uplink = MemoryBus(), MemoryBus()
+    there = uplink.interface("198.51.100.1")
+    track = TrackInterface(there, weight=10, link_up_delay=5)
+    lacks = TrackInterface(there, address="198.51.100.9", weight=10, name="address")
+    async with VRRPInstance(
+        "a", bus.interface("192.0.2.1"), vrid=1, vips=["192.0.2.10/24"], track=[track, lacks]
+    ):
+        await asyncio.sleep(1)
+        assert [record.message for record in caplog.records] == [
+            "address: it has no usable address 198.51.100.9",
+            "tracker address is bad",
+        ]
+        caplog.clear()
+        uplink.unplug("198.51.100.1")
+        await asyncio.sleep(1)
+        uplink.plug("198.51.100.1")
+        await asyncio.sleep(10)
+        assert [(record.levelname, record.message) for record in caplog.records] == [
+            ("INFO", f"{track.label}: it is down, or has no carrier"),
+            ("INFO", f"tracker {track.label} is bad"),
+            ("INFO", f"tracker {track.label} is good"),
+        ]

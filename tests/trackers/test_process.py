@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import struct
@@ -616,3 +617,27 @@ def test_one_for_each_loop() -> None:
         assert Processes.current() is Processes.current()
 
     asyncio.run(main())
+
+
+def test_why_it_is_bad_is_logged(
+    endpoint: str, program: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vrrpkit.tracking")
+    few = TrackProcess(program.name, quorum=2)
+    many = TrackProcess(program.name, quorum_max=1, name="one")
+
+    async def first(track: TrackProcess) -> Signal:
+        signals = track.signals()
+        try:
+            return await anext(signals)
+        finally:
+            await signals.aclose()
+
+    with running(program):
+        assert asyncio.run(first(few)) is False
+        with running(program):
+            assert asyncio.run(first(many)) is False
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("INFO", f"process {program.name}: processes that run: 1, and it takes 2"),
+        ("INFO", "one: processes that run: 2, and there may be 1"),
+    ]

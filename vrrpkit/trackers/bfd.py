@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 
 import attrs
 
-from vrrpkit.bfd.protocol.packet import BFDState
+from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDState
 from vrrpkit.bfd.session import BFDSession
 from vrrpkit.errors import ConfigError
+from vrrpkit.tracking.runner import Reasons
 from vrrpkit.tracking.tracker import Signal, Tracker
 
 __all__ = ["TrackBFD"]
@@ -39,13 +40,26 @@ class TrackBFD(Tracker):
     def describe(self) -> str:
         return f"BFD to {self.session.name}"
 
+    def _fault(self) -> str:
+        """Why the signal is bad; empty while it is good."""
+        session = self.session
+        if session.state is BFDState.UP:
+            return ""
+        words = [f"the session is {session.state}"]
+        if session.diagnostic is not BFDDiagnostic.NONE:
+            words.append(str(session.diagnostic))
+        if session.remote_diagnostic is not BFDDiagnostic.NONE:
+            words.append(f"the neighbour says: {session.remote_diagnostic}")
+        return ", ".join(words)
+
     async def signals(self) -> AsyncGenerator[Signal, None]:
         async with self.session:
             changed = asyncio.Event()
+            reasons = Reasons(self.label)
             unsubscribe = self.session.on_transition(lambda _transition: changed.set())
             try:
                 while True:
-                    yield self.session.state is BFDState.UP
+                    yield reasons.look(self._fault())
                     await changed.wait()
                     changed.clear()
             finally:

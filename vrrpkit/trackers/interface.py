@@ -11,6 +11,7 @@ import attrs
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.base import Interface, on_this_host
 from vrrpkit.host.links.delay import LinkDelay
+from vrrpkit.tracking.runner import Reasons
 from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.values import IPAddress, no_control, parse_address, seconds
 
@@ -65,6 +66,7 @@ class TrackInterface(Tracker):
         return f"interface {name}"
 
     async def signals(self) -> AsyncGenerator[Signal, None]:
+        reasons = Reasons(self.label)
         interface = await on_this_host(self.interface, self.netns)
         await interface.open()
         try:
@@ -74,7 +76,7 @@ class TrackInterface(Tracker):
             delayed = interface.deadlines.new(changed.set)
             try:
                 while True:
-                    good = self._good(interface, delay)
+                    good = reasons.look(self._fault(interface, delay))
                     delayed.set(delay.due)
                     yield good
                     await changed.wait()
@@ -85,10 +87,18 @@ class TrackInterface(Tracker):
         finally:
             await interface.close()
 
-    def _good(self, interface: Interface, delay: LinkDelay) -> bool:
+    def _fault(self, interface: Interface, delay: LinkDelay) -> str:
+        """Why the signal is bad; empty while it is good."""
         link = interface.link
         up = link is not None and link.up
-        if not delay.see(up, interface.deadlines.now(), gone=link is None) or link is None:
-            return False
+        counts = delay.see(up, interface.deadlines.now(), gone=link is None)
+        if link is None:
+            return "it is missing"
+        if not counts:
+            return (
+                "it is down, or has no carrier" if not up else "it is up, but not for long enough"
+            )
         # A link that is down and does not count as such has taken its IPv6 addresses along.
-        return not up or self.address is None or self.address in link.listed
+        if not up or self.address is None or self.address in link.listed:
+            return ""
+        return f"it has no usable address {self.address}"

@@ -10,6 +10,7 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.linux.procevents import Process, Processes
+from vrrpkit.tracking.runner import Reasons
 from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.values import no_control, seconds, whole_number
 
@@ -138,6 +139,7 @@ class TrackProcess(Tracker):
         news: dict[int, Process | None] = {}
         fitting: set[int] = set()
         changed = asyncio.Event()
+        reasons = Reasons(self.label)
 
         def hear(found: Mapping[int, Process | None]) -> None:
             news.update(found)
@@ -157,6 +159,7 @@ class TrackProcess(Tracker):
         stop = processes.listen(hear)
         try:
             told = enough()
+            reasons.look("" if told else self._count(len(fitting)))
             yield told
             while True:
                 await changed.wait()
@@ -168,9 +171,16 @@ class TrackProcess(Tracker):
                 if delay and not await _lasts(good, delay, changed, enough):
                     continue
                 told = good
+                reasons.look("" if told else self._count(len(fitting)))
                 yield told
         finally:
             stop()
+
+    def _count(self, count: int) -> str:
+        """Why that many processes are no good."""
+        if count < self.quorum:
+            return f"processes that run: {count}, and it takes {self.quorum}"
+        return f"processes that run: {count}, and there may be {self.quorum_max}"
 
     def _enough(self, count: int) -> bool:
         return count >= self.quorum and (self.quorum_max is None or count <= self.quorum_max)

@@ -21,7 +21,7 @@ from vrrpkit.lifecycle.worker import Worker
 from vrrpkit.local_errors import Complaints, advised, own_trouble
 from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState
 
-__all__ = ["TrackerRunner", "complain"]
+__all__ = ["Reasons", "TrackerRunner", "complain"]
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,37 @@ class TrackerSignal:
 
     def __str__(self) -> str:
         return f"tracker {self.tracker} is {self.signal}"
+
+
+@attrs.frozen(kw_only=True)
+class TrackerReason:
+    """What a tracker found that makes its signal bad. For the log."""
+
+    tracker: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.tracker}: {self.why}"
+
+
+class Reasons:
+    """Logs why a tracker's signal turns bad, at a bounded rate.
+
+    :param label: the tracker's.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._log = EventLog(log)
+        self._bad = False
+
+    def look(self, why: str) -> bool:
+        """Whether the signal is good, which it is without a reason why it is not; one that is bad
+        is logged when it was good before."""
+        if why and not self._bad:
+            self._log.tell(TrackerReason(tracker=self._label, why=why))
+        self._bad = bool(why)
+        return not why
 
 
 def complain(complaints: Complaints, label: str, problem: BaseException, now: float) -> None:
