@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from vrrpkit.errors import DuplicateRouter
-from vrrpkit.lifecycle.loading import load
 from vrrpkit.timers import Deadlines
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import VIP, Announcements, IPAddress
@@ -28,7 +27,6 @@ __all__ = [
     "Interface",
     "Link",
     "RouteClaim",
-    "on_this_host",
 ]
 
 
@@ -291,28 +289,3 @@ class Interface(ABC):
     def unclaim(self, key: Hashable) -> None:
         """Give the identity back."""
         self._claims.discard(key)
-
-
-KERNEL_ROOMS = (
-    "vrrpkit.host.host",
-    "pyroute2.netlink.rtnl.ifaddrmsg",
-    "pyroute2.netlink.rtnl.ifinfmsg",
-    "pyroute2.netlink.rtnl.rtmsg",
-    "pyroute2.netlink.rtnl.fibmsg",
-    "dpkt",
-)
-"""What a real interface needs and one in memory does not."""
-
-
-async def on_this_host(interface: str | Interface, netns: str | None = None) -> Interface:
-    """An interface that is given by name, in a network namespace of this machine, or itself.
-
-    :raises HostError: there is no such namespace.
-    """
-    if isinstance(interface, Interface):
-        return interface
-    # Loaded at need: a program that stays in memory never loads netlink.
-    await load(*KERNEL_ROOMS)
-    from vrrpkit.host.host import Host
-
-    return Host.current(netns).interface(interface)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -37,12 +37,31 @@ from vrrpkit.host.resources import Resources
 from vrrpkit.routes.route import Entry, Route, Rule
 from vrrpkit.values import VIP, IPAddress
 
-if TYPE_CHECKING:
-    from vrrpkit.host.host import Host
-
 __all__ = ["KernelInterface"]
 
 log = logging.getLogger(__name__)
+
+
+class InterfaceOwner(Protocol):
+    """What an interface asks of the host that it belongs to."""
+
+    def acquire(self, interface: KernelInterface) -> Resources:
+        """Open everything, unless it is open, on behalf of an interface.
+
+        :raises PermissionMissing: a capability is missing.
+        :raises HostError: there is no such namespace.
+        """
+        ...
+
+    def release(self, interface: KernelInterface) -> None:
+        """End what :meth:`acquire` began."""
+
+    def sweep(self) -> None:
+        """Have what a killed run left behind removed, unless that was begun."""
+
+    def interface(self, name: str) -> KernelInterface:
+        """Another interface of the same host."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -62,7 +81,7 @@ class KernelInterface(Interface):
     There need not be an interface of that name: it may come later, and go.
     """
 
-    def __init__(self, host: Host, name: str) -> None:
+    def __init__(self, host: InterfaceOwner, name: str) -> None:
         super().__init__(name)
         self._host = host
         self._users = 0

@@ -12,7 +12,8 @@ from types import TracebackType
 import attrs
 
 from vrrpkit.errors import ConfigError, InterfaceMissing, KernelRefused, VRRPKitError
-from vrrpkit.host.base import AddressClaim, Interface, RouteClaim, on_this_host
+from vrrpkit.host.base import AddressClaim, Interface, RouteClaim
+from vrrpkit.host.local import on_this_host
 from vrrpkit.lifecycle.fork import ProcessOrigin
 from vrrpkit.lifecycle.leaving import shielded
 from vrrpkit.routes.route import Entry, Route, Rule, parse_routes, parse_rules

@@ -9,8 +9,9 @@ from typing import cast
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.host.base import Interface, on_this_host
+from vrrpkit.host.base import Interface
 from vrrpkit.host.links.delay import LinkDelay
+from vrrpkit.host.local import on_this_host
 from vrrpkit.tracking.runner import Reasons
 from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.values import IPAddress, no_control, parse_address, seconds

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from vrrpkit.errors import ConfigError, NotEligible, VRRPKitError
-from vrrpkit.host.base import Interface, on_this_host
+from vrrpkit.host.base import Interface
+from vrrpkit.host.local import on_this_host
 from vrrpkit.keyword_advice import advised
 from vrrpkit.observable import Notifying
 from vrrpkit.publishing import Hub, Notifier
