@@ -13,13 +13,7 @@ from vrrpkit.ipvs.model.entries import Operation, ServiceEntry, ServiceKey, Snap
 from vrrpkit.ipvs.model.validate import require_text
 from vrrpkit.values import IPAddress, parse_address, whole_number
 
-__all__ = ["MIXED", "ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table", "require_table"]
-
-MIXED = (
-    "connection sync daemons and real servers of another address family than their service exclude "
-    "each other"
-)
-"""A rule of the kernel, which answers by EINVAL."""
+__all__ = ["ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table", "require_table"]
 
 LONGEST_NAME = 15
 """Octets of the name of a network interface: IFNAMSIZ less the terminator."""

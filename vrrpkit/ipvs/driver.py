@@ -17,7 +17,7 @@ from vrrpkit.checks.engine.closing import settle
 from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.errors import Closed, ConfigError, HostError
-from vrrpkit.ipvs.base import MIXED, Table
+from vrrpkit.ipvs.base import Table
 from vrrpkit.ipvs.claim import ServiceClaim
 from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.draining import Draining
@@ -30,7 +30,7 @@ from vrrpkit.ipvs.model.adoption import quorate as adopted_quorum
 from vrrpkit.ipvs.model.cache import placed
 from vrrpkit.ipvs.model.connections import entries_of, live
 from vrrpkit.ipvs.model.endpoints import destination_key
-from vrrpkit.ipvs.model.entries import DestinationKey, ServiceEntry, ServiceKey
+from vrrpkit.ipvs.model.entries import MIXED, DestinationKey, ServiceEntry, ServiceKey
 from vrrpkit.ipvs.model.events import (
     CheckOverdue,
     CheckPostponed,

@@ -14,10 +14,11 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import attrs
 
 from vrrpkit.errors import KernelRefused, ModuleMissing, PermissionMissing
-from vrrpkit.ipvs.base import MIXED, ConnectionTimeouts, SyncDaemon, SyncRole
+from vrrpkit.ipvs.base import ConnectionTimeouts, SyncDaemon, SyncRole
 from vrrpkit.ipvs.kernel import constants, records
 from vrrpkit.ipvs.kernel import requests as ipvs_requests
 from vrrpkit.ipvs.model.entries import (
+    MIXED,
     DestinationEntry,
     DestinationKey,
     Operation,

@@ -23,11 +23,12 @@ from typing import assert_never
 import attrs
 
 from vrrpkit.errors import KernelRefused, ModuleMissing
-from vrrpkit.ipvs.base import MIXED, ConnectionTimeouts, SyncDaemon, SyncRole
+from vrrpkit.ipvs.base import ConnectionTimeouts, SyncDaemon, SyncRole
 from vrrpkit.ipvs.memory.rules import unfit_destination, unfit_service
 from vrrpkit.ipvs.memory.traffic import Traffic
 from vrrpkit.ipvs.model.entries import (
     ENGINES,
+    MIXED,
     SCHEDULERS,
     AddDestination,
     AddService,

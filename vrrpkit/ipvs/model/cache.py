@@ -8,8 +8,8 @@ from typing import TypeAlias, assert_never
 
 import attrs
 
-from vrrpkit.ipvs.base import MIXED
 from vrrpkit.ipvs.model.entries import (
+    MIXED,
     AddDestination,
     AddService,
     DeleteDestination,

@@ -14,6 +14,7 @@ from vrrpkit.values import IPAddress
 
 __all__ = [
     "ENGINES",
+    "MIXED",
     "SCHEDULERS",
     "WEIGHT_LIMIT",
     "AddDestination",
@@ -37,6 +38,12 @@ __all__ = [
     "TunnelType",
     "flag_names",
 ]
+
+MIXED = (
+    "connection sync daemons and real servers of another address family than their service exclude "
+    "each other"
+)
+"""A rule of the kernel, which answers by EINVAL."""
 
 SCHEDULERS = (
     *("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh"),
