@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from vrrpkit.ipvs.model.cache import Subject
+from vrrpkit.ipvs.model.cache import Subject, TableCache
 from vrrpkit.ipvs.model.entries import (
     Destination,
     DestinationKey,
@@ -16,10 +16,7 @@ from vrrpkit.ipvs.model.entries import (
     ServiceKey,
 )
 
-if TYPE_CHECKING:
-    from vrrpkit.ipvs.reconciler import TableReconciler
-
-__all__ = ["ClaimListener", "ServiceClaim"]
+__all__ = ["ClaimListener", "ClaimOwner", "ServiceClaim"]
 
 
 class ClaimListener(Protocol):
@@ -54,12 +51,33 @@ class ClaimListener(Protocol):
         ...
 
 
+class ClaimOwner(Protocol):
+    """Has the table follow claims; what a claim asks of it."""
+
+    @property
+    def cache(self) -> TableCache:
+        """The table as it was read last, and changed since."""
+        ...
+
+    def wish(self, claim: ServiceClaim) -> None:
+        """Have the table follow a claim."""
+
+    async def settled(self, claim: ServiceClaim) -> None:
+        """See :meth:`ServiceClaim.settled`."""
+
+    async def look(self, claim: ServiceClaim) -> None:
+        """See :meth:`ServiceClaim.look`."""
+
+    async def drop(self, claim: ServiceClaim) -> None:
+        """See :meth:`ServiceClaim.drop`."""
+
+
 class ServiceClaim:
     """The services of one virtual server; made by :meth:`TableReconciler.claim`."""
 
     def __init__(
         self,
-        reconciler: TableReconciler,
+        reconciler: ClaimOwner,
         services: Iterable[Service],
         listener: ClaimListener,
         poll_interval: float | None,

@@ -20,7 +20,6 @@ import attrs
 from vrrpkit.errors import DuplicateService
 from vrrpkit.ipvs.base import Table
 from vrrpkit.ipvs.claim import ClaimListener, ServiceClaim
-from vrrpkit.ipvs.job import Answers, Pass
 from vrrpkit.ipvs.model.cache import Subject, TableCache, found, placed, refusal, subject
 from vrrpkit.ipvs.model.diff import diff
 from vrrpkit.ipvs.model.entries import (
@@ -53,8 +52,31 @@ READING: Subject = (None, None)
 
 Wanted: TypeAlias = dict[ServiceKey, tuple[Service, Sequence[Destination]]]
 
+Answers: TypeAlias = list[tuple[Operation, OSError | None]]
+"""Operations, and how each of them ended."""
+
 # Keepers are held by their claims, never from here: they hold their table.
 _keepers: WeakKeyDictionary[Table, ref[TableReconciler]] = WeakKeyDictionary()
+
+
+@attrs.frozen
+class Pass:
+    """One pass over the claims, frozen before the table is asked."""
+
+    fresh: bool
+    """The table was read right before."""
+    epochs: dict[ServiceClaim, int]
+    claims: dict[ServiceKey, ServiceClaim]
+    """Whom an operation concerns, by its service."""
+    wished: set[ServiceKey]
+    """Services of which anything may have been wished since the last pass."""
+    expected: set[Subject]
+    """Real servers of the others that were wished otherwise."""
+    operations: list[Operation]
+
+    def foreseen(self, about: Subject) -> bool:
+        """Whether a wish is why the table had to be changed there."""
+        return about[0] in self.wished or about in self.expected
 
 
 class TableReconciler:
