@@ -10,6 +10,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
+import attrs
+
 from checks.attempts import PASSED, attempt
 from system.lab import Host, wait_until
 from vrrpkit.checks.base import Checker
@@ -67,11 +69,12 @@ def check(
     host: Host, checker: Checker, address: str, port: int | None = None, timeout: float = 10
 ) -> str:
     """One attempt, made on ``host``: PASSED, or why not."""
-    target = Target(ip_address(address), port, checker=checker)
+    target = Target(ip_address(address), port)
 
     async def work() -> str:
         checker.validate(target)
-        return await attempt(checker, target, timeout)
+        way = attrs.evolve(target, via=checker.endpoint(target))
+        return await attempt(checker, way, timeout)
 
     return within(host, work)
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import attrs
 
 from vrrpkit.errors import ConfigError, PermissionMissing
 from vrrpkit.values import IPAddress, no_control, parse_address, whole_number
-
-if TYPE_CHECKING:
-    from vrrpkit.checks.base import Checker
 
 __all__ = ["EPHEMERAL", "Endpoint", "Target", "is_self_connection"]
 
@@ -154,9 +151,9 @@ class Target:
     address: IPAddress = attrs.field(converter=_address)
     port: int | None = None
     name: str = ""
-    checker: Checker | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
-    """The checker that is asked, if one is; it may lead :meth:`connect` elsewhere. The scheduler
-    puts it here."""
+    via: Endpoint | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    """Where :meth:`connect` goes instead, and from where, if the checker says so
+    (:meth:`vrrpkit.Checker.endpoint`). The scheduler puts it here."""
 
     def __attrs_post_init__(self) -> None:
         name = cast(object, self.name)
@@ -172,11 +169,7 @@ class Target:
     @property
     def endpoint(self) -> Endpoint:
         """Where :meth:`connect` goes."""
-        return (
-            Endpoint(self.address, self.port)
-            if self.checker is None
-            else self.checker.endpoint(self)
-        )
+        return Endpoint(self.address, self.port) if self.via is None else self.via
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a TCP connection to the server, from where and to where the checker says.

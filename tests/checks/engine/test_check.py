@@ -32,7 +32,7 @@ from checks.scripts import (
 from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.engine.scheduler import Check, CheckScheduler
 from vrrpkit.checks.events import CheckResult
-from vrrpkit.checks.target import Target
+from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed
 from vrrpkit.testing import VirtualLoop, randomness, virtual_time
 
@@ -533,7 +533,7 @@ async def test_since_tells_when_the_last_result_came(kind: Kind) -> None:
 
 
 @virtual_time()
-async def test_the_target_knows_who_asks() -> None:
+async def test_the_target_knows_where_its_checker_connects() -> None:
     seen: list[Target] = []
 
     @attrs.frozen(kw_only=True)
@@ -541,13 +541,16 @@ async def test_the_target_knows_who_asks() -> None:
         async def check(self, target: Target) -> None:
             seen.append(target)
 
+        def endpoint(self, target: Target) -> Endpoint:
+            return Endpoint(target.address, 8080)
+
     checker = Looking(warmup=0)
     async with CheckScheduler() as scheduler:
         check = scheduler.add(checker, TARGET)
         await asyncio.sleep(1)
-    assert seen[0].checker is checker
+    assert seen[0].endpoint == Endpoint(TARGET.address, 8080)
     assert seen[0] == check.target == TARGET
-    assert TARGET.checker is None
+    assert TARGET.via is None
 
 
 @virtual_time()
@@ -586,14 +589,14 @@ async def test_what_a_checker_attaches_lasts_as_long_as_the_check() -> None:
     @attrs.frozen(kw_only=True, eq=False)
     class Watching(ByTask):
         def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None]:
-            told.append(f"begins with {target} of {target.checker}")
+            told.append(f"begins with {target} at {target.via}")
             calls.append(soon)
             return lambda: told.append("ends")
 
     script = Script([PASS])
     async with CheckScheduler() as scheduler:
         check = scheduler.add(Watching(script=script, interval=100), TARGET, paused=True)
-        assert told == ["begins with web1 of Watching"]
+        assert told == ["begins with web1 at 192.0.2.1:80"]
         calls[0]()
         await asyncio.sleep(1)
         assert script.begun == []

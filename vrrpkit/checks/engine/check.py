@@ -99,8 +99,8 @@ class Check:
     ) -> None:
         self.checker = checker
         """What decides whether the server is healthy."""
-        self.target = attrs.evolve(target, checker=checker)
-        """The server; its ``checker`` is this check's."""
+        self.target = attrs.evolve(target, via=checker.endpoint(target))
+        """The server, and where its checker connects to."""
         self.weight: Weight | None = None
         """What the last check that passed said about the weight."""
         self.last: CheckResult | None = None
