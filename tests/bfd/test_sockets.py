@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 import pytest
-
 from host.kernel import Net
+
 from vrrpkit import BFDSession, BFDState, HostError
 from vrrpkit.bfd import sockets
 from vrrpkit.linux.netns import Namespace

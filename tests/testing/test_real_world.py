@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import vrrpkit
 from vrrpkit import (
     Checker,
     DNSChecker,
@@ -17,7 +20,9 @@ from vrrpkit import (
     Mail,
     MemoryBus,
     MemoryTable,
+    NotifyFIFO,
     NotifyScripts,
+    PingChecker,
     RealServer,
     ScriptChecker,
     SMTPChecker,
@@ -30,7 +35,6 @@ from vrrpkit import (
     UDPChecker,
     VirtualServer,
     VRRPInstance,
-    VRRPKitError,
 )
 from vrrpkit.testing import RealWorldNeeded, run_virtual
 
@@ -48,7 +52,7 @@ def refusal(of: Any) -> str:
             await asyncio.sleep(60)
         return asyncio.get_running_loop().time()
 
-    with pytest.raises((RealWorldNeeded, VRRPKitError)) as caught:
+    with pytest.raises(RealWorldNeeded) as caught:
         run_virtual(main())
     return str(caught.value)
 
@@ -77,6 +81,7 @@ def test_trackers(make: Callable[[Path], Any], tmp_path: Path) -> None:
         UDPChecker(warmup=0),
         DNSChecker(warmup=0),
         SMTPChecker(warmup=0),
+        PingChecker(warmup=0),
         ScriptChecker("/bin/true", warmup=0),
     ],
     ids=lambda checker: type(checker).__name__,
@@ -94,7 +99,34 @@ def test_checkers(checker: Checker) -> None:
 
 
 def test_scripts() -> None:
-    assert "give a Hook" in refusal(lambda: router(notify=[NotifyScripts("/bin/true")]))
+    assert "use a NotifyFunction" in refusal(lambda: router(notify=[NotifyScripts("/bin/true")]))
+
+
+def test_a_fifo_that_is_full(tmp_path: Path) -> None:
+    """One that takes the lines works, and to wait for its reader does not."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(reader, bytes(4096)):
+            pass
+    try:
+        assert "use a NotifyFunction" in refusal(lambda: router(notify=[NotifyFIFO(path)]))
+    finally:
+        os.close(reader)
+
+
+def test_no_room_knows_of_virtual_time() -> None:
+    """One question, asked in one place."""
+    package = Path(vrrpkit.__file__).parent
+    asking = [
+        path.relative_to(package)
+        for path in package.rglob("*.py")
+        if re.search(r"refuse_real_world|VirtualLoop", path.read_text())
+    ]
+    assert {str(path) for path in asking if path.parts[0] != "testing"} == {
+        "lifecycle/real_world.py"
+    }
 
 
 def test_mail() -> None:

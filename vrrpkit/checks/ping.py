@@ -15,6 +15,7 @@ from vrrpkit.checks.base import Begin, CallbackChecker, Done
 from vrrpkit.checks.io.udp import ask
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed, ConfigError, PermissionMissing
+from vrrpkit.lifecycle.real_world import needs_real_world
 from vrrpkit.values import whole_number
 
 __all__ = ["PingChecker"]
@@ -85,6 +86,7 @@ class PingChecker(CallbackChecker):
         :raises PermissionMissing: this process may not ping.
         """
         super().validate(target)
+        needs_real_world("a ping")
         try:
             _socket(self.endpoint(target)).close()
         except PermissionMissing:

@@ -16,6 +16,7 @@ from typing import IO
 import attrs
 
 from vrrpkit.lifecycle.fork import ProcessOrigin
+from vrrpkit.lifecycle.real_world import needs_real_world
 from vrrpkit.local_errors import own_trouble
 
 __all__ = ["Finished", "ProcessGroup"]
@@ -111,10 +112,8 @@ class ProcessGroup:
         limit: int,
     ) -> None:
         loop = asyncio.get_running_loop()
-        # A loop of a test on which no real time passes: nothing is started that nobody can await.
-        refuse: Callable[[], None] | None = getattr(loop, "refuse_process", None)
-        if refuse is not None:
-            refuse()
+        # Nothing is started whose end cannot be awaited.
+        needs_real_world("running a program")
         self._start = loop.time()
         self._origin = ProcessOrigin()
         self._limit = limit

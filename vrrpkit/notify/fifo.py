@@ -210,8 +210,8 @@ class NotifyFIFO(Notifier):
                 os.write(self._descriptor, self._waiting[0])
             except BlockingIOError:
                 if not self._writing:
-                    self._writing = True
                     asyncio.get_running_loop().add_writer(self._descriptor, self._flush)
+                    self._writing = True
                 return
             self._waiting.popleft()
         self._stop_writing()

@@ -24,7 +24,7 @@ class NotifyFunction(Notifier):
             if isinstance(event, Transition) and event.state is State.MASTER:
                 await cloud.claim_address()
 
-        VRRPInstance(..., notify=[Hook(moved)])
+        VRRPInstance(..., notify=[NotifyFunction(moved)])
 
     It never delays what it is told of, however long it takes. If it is slower than what happens, of
     the changes of state that wait only the newest is kept. The first event is the state in which
@@ -44,9 +44,11 @@ class NotifyFunction(Notifier):
     ) -> None:
         given: object = function
         if not callable(given):
-            raise ConfigError(f"Hook takes a function of one argument, not {given!r}")
+            raise ConfigError(f"NotifyFunction takes a function of one argument, not {given!r}")
         if timeout is not None and not timeout > 0:
-            raise ConfigError(f"Hook: timeout {timeout} must be more than 0 seconds, or None")
+            raise ConfigError(
+                f"NotifyFunction: timeout {timeout} must be more than 0 seconds, or None"
+            )
         self._function = function
         self._timeout = timeout
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from vrrpkit.commands.command import Command, attempted, group_names
 from vrrpkit.errors import ConfigError, CouldNotAsk, UntrustedCommand
+from vrrpkit.lifecycle.real_world import needs_real_world
 from vrrpkit.notify.model.keepalived import STATES, Notification, notification_of
 from vrrpkit.notify.queues import CoalescingQueues
 from vrrpkit.publishing import Attachment, Notifier
@@ -124,13 +124,10 @@ class NotifyScripts(Notifier):
     def attach(self, subject: object) -> Attachment:
         """Begin to tell of ``subject``.
 
-        :raises ConfigError: the event loop is one of virtual time, in which no program can run.
+        :raises vrrpkit.testing.RealWorldNeeded: the event loop is one of virtual time, in which no
+            program can run.
         """
-        if getattr(asyncio.get_running_loop(), "virtual", False):
-            raise ConfigError(
-                "NotifyScripts runs programs, and no real time passes under virtual time: give a "
-                "Hook that notes what it is told, or run this test with asyncio.run()"
-            )
+        needs_real_world("running a program")
         name = getattr(subject, "name", "")
         lanes: CoalescingQueues[Notification] = CoalescingQueues(
             f"scripts of {name}",

@@ -102,9 +102,8 @@ class _Selector(selectors.BaseSelector):
 
 
 _INSTEAD = (
-    ("vrrpkit.notify.mail.notifier", "a Mailbox in place of Mail"),
-    ("vrrpkit.notify.mail.delivery", "a Mailbox in place of Mail"),
-    ("vrrpkit.notify", "a Hook with a function, which a test can look into"),
+    ("vrrpkit.notify.mail", "a Mailbox in place of Mail"),
+    ("vrrpkit.notify", "a NotifyFunction, into which a test can look"),
     ("vrrpkit.track", "a ScriptedTracker, or a TrackFunction that needs no real time"),
     ("vrrpkit.checks", "a ScriptedChecker, or a checker that needs no real time"),
     ("vrrpkit.ipvs", "a MemoryTable"),
@@ -141,16 +140,12 @@ def _refuse(what: str) -> NoReturn:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The event loop behind :func:`run_virtual`. What needs the real world, and would try again and
-    again, finds out by ``virtual`` and says so.
+    """The event loop behind :func:`run_virtual`.
 
     :param seed: seeds :attr:`random`.
     :param start: what :meth:`time` says at first, in seconds.
     :param limit: virtual seconds after which :class:`BlockedForever` is raised.
     """
-
-    virtual = True
-    """That no real time passes."""
 
     def __init__(self, *, seed: int = 0, start: float = START, limit: float = LIMIT) -> None:
         self.random = random.Random(seed)
@@ -201,9 +196,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Refused: a thread takes real time."""
         _refuse("running something in a thread")
 
-    def refuse_process(self) -> NoReturn:
-        """Refused: a process takes real time. Asked before one is started without asyncio."""
-        _refuse("running a subprocess")
+    def refuse_real_world(self, what: str) -> NoReturn:
+        """Refused: ``what`` takes real time, and begins without asyncio."""
+        _refuse(what)
 
     async def subprocess_exec(self, *args: object, **kwargs: object) -> NoReturn:
         """Refused: a process takes real time."""
@@ -244,10 +239,7 @@ def _collect(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> Non
     if not isinstance(problem, Exception):
         problem = RuntimeError(str(context.get("message")))
     assert isinstance(loop, VirtualLoop)
-    if context.get("ends_test"):
-        loop.refuse(problem, None)
-    else:
-        loop.problems.append(problem)
+    loop.problems.append(problem)
 
 
 def _frames(awaitable: object) -> list[FrameType]:

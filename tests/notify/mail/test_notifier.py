@@ -15,9 +15,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from notify.postbox import ADDRESS, failed, mail, serving
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
-from vrrpkit.notify.mail.connect import NotVirtual
 from vrrpkit.notify.mail.notifier import Mail
-from vrrpkit.testing import run_virtual
+from vrrpkit.testing import RealWorldNeeded, run_virtual
 from vrrpkit.vrrp.protocol.events import Transition, TransitionReason
 
 
@@ -266,9 +265,10 @@ def test_under_virtual_time_mail_fails_the_test_and_says_why(host: str) -> None:
             await asyncio.sleep(60)
 
     # At once, and by itself.
-    with pytest.raises(NotVirtual) as caught:
+    with pytest.raises(RealWorldNeeded) as caught:
         run_virtual(main())
-    assert "needs a real network" in str(caught.value) and "use a Mailbox" in str(caught.value)
+    assert f"connecting to {host} is impossible" in str(caught.value)
+    assert "use a Mailbox" in str(caught.value)
 
 
 def test_bad_files_and_hosts_are_refused() -> None:

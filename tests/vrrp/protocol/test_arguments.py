@@ -70,7 +70,7 @@ def router(interface: Any = "eth0", **changes: Any) -> VRRPInstance:
         ({"track": ["eth1"]}, r"track: each 'eth1' must be a Tracker, such as TrackInterface"),
         ({"track": [TrackScript]}, "must be a Tracker"),
         ({"notify": NotifyScripts("/bin/true")}, "write notify as a list"),
-        ({"notify": [print]}, r"must be a notifier, .* or Hook\(function\)"),
+        ({"notify": [print]}, r"must be a notifier, .* or NotifyFunction\(function\)"),
         ({"notify": [NotifyScripts]}, "must be a notifier"),
     ],
 )

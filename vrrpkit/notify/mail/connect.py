@@ -10,10 +10,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Generic, TypeAlias, TypeVar
 
-from vrrpkit.errors import VRRPKitError
+from vrrpkit.lifecycle.real_world import needs_real_world
 from vrrpkit.notify.model.mail_addresses import is_full_name
 
-__all__ = ["Connector", "NotVirtual", "OwnName"]
+__all__ = ["Connector", "OwnName"]
 
 T = TypeVar("T")
 
@@ -21,10 +21,6 @@ Place: TypeAlias = "tuple[int, tuple[object, ...]]"
 """An address family, and an address as sockets take it."""
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
-class NotVirtual(VRRPKitError):
-    """This needs the real world, and the event loop has none."""
 
 
 class _Asked(Generic[T]):
@@ -126,7 +122,7 @@ class Connector:
         :param within: seconds, of which no address gets so many that there is no time for the next;
             the last one has no limit here.
         :raises OSError: there is no such name, or no address takes a connection.
-        :raises NotVirtual: the loop is one of :mod:`vrrpkit.testing`.
+        :raises vrrpkit.testing.RealWorldNeeded: the event loop is one of virtual time.
         """
         places = await self._places()
         for place in places[:-1]:
@@ -137,11 +133,7 @@ class Connector:
         return await _to(places[-1])
 
     async def _places(self) -> list[Place]:
-        if getattr(asyncio.get_running_loop(), "virtual", False):
-            raise NotVirtual(
-                f"Mail to {self._host} needs a real network, and no real time passes under virtual "
-                "time: use a Mailbox of vrrpkit.testing, or run this test with asyncio.run()"
-            )
+        needs_real_world(f"connecting to {self._host}")
         with contextlib.suppress(ValueError):
             address = ip_address(self._host)
             return [(_FAMILIES[address.version], (str(address), self._port))]

@@ -19,7 +19,7 @@ import attrs
 from vrrpkit.lifecycle.callbacks import is_own_end
 from vrrpkit.lifecycle.shutdown import patience
 from vrrpkit.lifecycle.worker import Worker
-from vrrpkit.notify.mail.connect import Connector, NotVirtual, OwnName
+from vrrpkit.notify.mail.connect import Connector, OwnName
 from vrrpkit.notify.model.mail_addresses import PlainSubject, address_literal
 from vrrpkit.notify.model.outbox import MailMessage, Outbox, pause_before
 from vrrpkit.values import one_line
@@ -152,13 +152,6 @@ class Delivery:
             try:
                 async with asyncio.timeout(self._post.deadline):
                     await self._session(self._context)
-            except NotVirtual as problem:
-                # To try again would hide it: a test is to fail, and to say why.
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": str(problem), "exception": problem, "ends_test": True}
-                )
-                self.problem, self._ended = str(problem), True
-                self._idle.set()
             except BaseException as problem:
                 if is_own_end(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
                     raise

@@ -87,6 +87,6 @@ def told(notifiers: Iterable[T]) -> tuple[T, ...]:
             "notify: each",
             notifier,
             "attach",
-            "a notifier, such as NotifyScripts('/etc/vrrp/notify.sh') or Hook(function)",
+            "a notifier, such as NotifyScripts('/etc/vrrp/notify.sh') or NotifyFunction(function)",
         )
     return found
