@@ -170,7 +170,7 @@ WRONG = [
         "SyncGroup: global_tracking= is called member_weights= here",
     ),
     ("V('192.0.2.10')", "service 192.0.2.10:0/tcp is for every port, which takes persistence; w"),
-    ("V(80)", "services 80 is no list; write '192.0.2.10:80/tcp', or a list of such t"),
+    ("V(80)", "write services as a list: ['192.0.2.10:80/tcp']"),
     ("V('foo:80')", "service 'foo:80': 'foo' is no IPv4 or IPv6 address; write it as '192.0"),
     (
         "V('192.0.2.10:99999')",
@@ -180,12 +180,12 @@ WRONG = [
         "V('www.example.com:80')",
         "service 'www.example.com:80': 'www.example.com' is no IPv4 or IPv6 add",
     ),
-    ("V(servers='10.0.0.1:80')", "write servers as a list: ['10.0.0.1:80']"),
-    ("V(servers=None)", "servers None is no list; write ['10.0.0.1:8080'], with RealServer('10."),
+    ("V(servers='10.0.0.1:80')", "write servers as a list: servers=['10.0.0.1:80']"),
+    ("V(servers=None)", "write servers as a list: ['10.0.0.1:8080'], with RealServer('10."),
     ("V(servers=['x'])", "real server 'x': 'x' is no IPv4 or IPv6 address; write it as '192.0.2."),
     (
         "V(servers=[('10.0.0.1', 80)])",
-        "real server ('10.0.0.1', 80) is no text; write '10.0.0.1:8080', or a R",
+        "real server ('10.0.0.1', 80) must be text, such as '10.0.0.1:8080', or a R",
     ),
     (
         "V(scheduler='roundrobin')",
@@ -300,7 +300,7 @@ WRONG = [
         "Announcements(garp_master_delay=5)",
         "Announcements: garp_master_delay= is called delay= here (seconds)",
     ),
-    ("NotifyFIFO(5)", "NotifyFIFO: the path 5 must be text, such as '/run/vrrp.fifo'"),
+    ("NotifyFIFO(5)", "NotifyFIFO: the path 5 is no path of a file; write it as '/run/vrrp.fifo'"),
 ]
 
 

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from vrrpkit.values import one_line
+from vrrpkit.validate import one_line
 
 __all__ = ["TABLE", "EventLog", "Rule", "level_of", "rule_of"]
 

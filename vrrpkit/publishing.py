@@ -19,7 +19,8 @@ from vrrpkit.errors import Closed
 from vrrpkit.eventlog import EventLog
 from vrrpkit.lifecycle.callbacks import as_bug, contain, is_own_end, pass_on, require_callback
 from vrrpkit.lifecycle.leaving import all_shielded, for_so_long
-from vrrpkit.values import Stamped, whole_number
+from vrrpkit.validate import whole_number
+from vrrpkit.values import Stamped
 
 __all__ = ["LIMIT", "Attachment", "Attachments", "EventsLost", "Hub", "Notifier", "stamp"]
 

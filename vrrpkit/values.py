@@ -1,5 +1,4 @@
-"""Small values that every room shares: addresses, peers, states; and how what a user wrote is
-checked for its kind. Pure."""
+"""Small values that every room shares: addresses, peers, states. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +12,13 @@ from ipaddress import (
     ip_address,
     ip_interface,
 )
-from typing import Any, ClassVar, TypeAlias, TypeGuard, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.keyword_advice import advised
+from vrrpkit.validate import flag, is_number, seconds, text, whole_number
 
 __all__ = [
     "NO_NAMES",
@@ -30,14 +30,8 @@ __all__ = [
     "Record",
     "Stamped",
     "State",
-    "flag",
     "hidden",
-    "is_number",
-    "no_control",
-    "one_line",
     "parse_address",
-    "seconds",
-    "whole_number",
 ]
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
@@ -50,6 +44,8 @@ SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 
 NO_NAMES: frozenset[str] = frozenset()
 """No faults, no causes: one for all, for Python makes a new empty set each time."""
+
+EXAMPLES = {"label": "eth0:1", "dev": "eth1"}
 
 LABEL_LIMIT = 15
 """Octets in an address label: IFNAMSIZ less the terminator."""
@@ -113,40 +109,6 @@ class Stamped(Record):
     """When it was published, in seconds since 1970; 0 before that."""
 
 
-def whole_number(name: str, value: object, low: int, high: int, hint: str) -> None:
-    """Refuse everything but a whole number from ``low`` to ``high``.
-
-    :raises ConfigError: it is something else; ``hint`` ends the message.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{name} {value!r} must be a whole number from {low} to {high}: {hint}")
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether it is a whole or a floating-point number; ``True`` is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def seconds(what: str, value: object, low: float, high: float, hint: str = "") -> None:
-    """Refuse everything but a number of seconds from ``low`` to ``high``.
-
-    :raises ConfigError: it is something else; ``hint`` ends the message.
-    """
-    # Not a number is not between the limits either.
-    if not is_number(value) or not low <= value <= high:
-        more = f": {hint}" if hint else ""
-        raise ConfigError(f"{what} {value!r} must be {low:g} to {high:g} seconds{more}")
-
-
-def flag(what: str, value: object) -> None:
-    """Refuse everything but ``True`` and ``False``, also what only counts as one, as ``"no"`` does.
-
-    :raises ConfigError: it is something else.
-    """
-    if not isinstance(value, bool):
-        raise ConfigError(f"{what} {value!r} must be True or False")
-
-
 HIDDEN = "<hidden>"
 """What stands for a secret wherever people read."""
 
@@ -165,28 +127,6 @@ def hidden(value: object) -> str:
         pairs = cast(tuple[tuple[object, object], ...], value)
         return "{" + ", ".join(f"{name!r}: {HIDDEN}" for name, _ in pairs) + "}"
     return HIDDEN
-
-
-def one_line(text: str) -> str:
-    """Text without line ends and other control characters: fit for a log, a header, a variable.
-
-    What a peer, a server or a script said may hold any.
-    """
-    if text.isprintable() and "  " not in text:
-        return text.strip()
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def no_control(what: str, name: str) -> None:
-    """Refuse a name with control characters: it stands in lines of logs, of a FIFO and of mail.
-
-    :raises ConfigError: it has line ends, tabs or the like; ``what`` names it in the message.
-    """
-    if not name.isprintable():
-        wanted = one_line(name) or "web"
-        raise ConfigError(
-            f"{what} {name!r} has control characters, or a line end, in it; write {wanted!r}"
-        )
 
 
 def parse_address(value: str | IPAddress, what: str) -> IPAddress:
@@ -271,11 +211,8 @@ class VIP:
         if self.address.is_multicast or self.address.is_unspecified:
             raise ConfigError(f"virtual address {self.address} must be a unicast address")
         for what, name in (("label", self.label), ("dev", self.dev)):
-            given = cast(object, name)
-            if given is not None and not isinstance(given, str):
-                raise ConfigError(f"{what} {given!r} on {self} must be text")
-            if isinstance(given, str):
-                no_control(what, given)
+            if name is not None:
+                text(f"{what} of {self}:", name, f"'{EXAMPLES[what]}'", empty=True)
         if self.label is not None:
             if self.family == 6:
                 raise ConfigError(
@@ -296,8 +233,8 @@ class VIP:
             raise ConfigError(f"scope {self.scope!r} on {self} must be one of {', '.join(SCOPES)}")
         if self.peer is not None and self.peer.version != self.family:
             raise ConfigError(f"peer {self.peer} of {self} must be of the same address family")
-        lifetime = cast(object, self.preferred_lifetime)
-        if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime >= 0):
+        lifetime = self.preferred_lifetime
+        if lifetime is not None and not (is_number(lifetime) and lifetime >= 0):
             raise ConfigError(
                 f"preferred_lifetime {lifetime!r} of {self} must be 0 seconds or more, or math.inf"
             )
@@ -394,11 +331,9 @@ class Announcements:
     def __attrs_post_init__(self) -> None:
         for name, value in (("repeat", self.repeat), ("refresh_repeat", self.refresh_repeat)):
             whole_number(f"announcements: {name}", value, 1, 60, "packets per address")
-        for name, seconds in (
+        for name, pause in (
             ("delay", self.delay),
             ("refresh", self.refresh),
             ("interval", self.interval),
         ):
-            given = cast(object, seconds)
-            if not isinstance(given, int | float) or not 0 <= given <= 86400:
-                raise ConfigError(f"announcements: {name} {given!r} must be 0 to 86400 seconds")
+            seconds(f"announcements: {name}", pause, 0, 86400)

@@ -31,13 +31,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"services": (), "fwmark": 0}, "fwmark 0 must be"),
     ({"services": "192.0.2.10:80", "fwmark": 1}, "a firewall mark takes the place of"),
     ({"services": "fwmark 1:80"}, "a firewall mark has no port"),
-    ({"services": [80]}, "service 80 is no text; write it as"),
+    ({"services": [80]}, "service 80 must be text, such as '192.0.2.10:80/tcp'"),
     ({"family": 6}, "family 6 goes with fwmark="),
-    ({"servers": [1]}, "real server 1 is no text; write '10.0.0.1:8080'"),
-    ({"servers": 5}, r"servers 5 is no list; write \['10.0.0.1:8080'\]"),
-    ({"scheduler_flags": [5]}, "flag 5 is no text"),
+    ({"servers": [1]}, "real server 1 must be text, such as '10.0.0.1:8080'"),
+    ({"servers": 5}, r"write servers as a list: \['10.0.0.1:8080'\]"),
+    ({"scheduler_flags": [5]}, "flag 5 must be text"),
     ({"services": "[::ffff:192.0.2.10]:80"}, "no packet carries; write 192.0.2.10"),
-    ({"servers": RealServer("10.0.0.1:80")}, r"as a list: \['10.0.0.1:80'\]"),
+    ({"servers": RealServer("10.0.0.1:80")}, r"as a list: servers=\['10.0.0.1:80'\]"),
     ({"tunnel": "gue"}, r"tunnel 'gue' is no Tunnel; write Tunnel\(type="),
     ({"poll_interval": "3"}, "poll_interval '3' must be 0.1 to 86400 seconds, or None"),
     ({"poll_interval": True}, "poll_interval True must be"),
@@ -176,8 +176,8 @@ def test_what_is_of_a_wholly_wrong_type_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"endpoint": 5}, "endpoint 5 is no text"),
-        ({"name": 5}, "name 5 is no text"),
+        ({"endpoint": 5}, "endpoint 5 must be text"),
+        ({"name": 5}, "name 5 must be text"),
         ({"alpha": 1}, "alpha 1 must be True or False"),
         ({"inhibit_on_failure": "no"}, "inhibit_on_failure 'no' must be True or False"),
         ({"endpoint": "[::ffff:10.0.0.1]:80"}, "no packet carries; write 10.0.0.1"),
@@ -311,7 +311,7 @@ def test_a_description_names_what_it_follows() -> None:
     with pytest.raises(ConfigError, match="follows 'VI_1', and none was given; pass that router"):
         VirtualServer.of(config)
     wrong: Any = router
-    with pytest.raises(ConfigError, match="is no text; write follows='web', the name of a router"):
+    with pytest.raises(ConfigError, match="must be text, such as 'web', the name of a router"):
         options(follows=wrong)
 
 

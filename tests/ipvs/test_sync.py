@@ -301,7 +301,7 @@ async def test_entering_and_leaving_can_be_cancelled_at_every_await() -> None:
         ({"maxlen": 65508}, "maxlen 65508"),
         ({"group": "192.0.2.1"}, "must be a multicast address"),
         ({"interface": ""}, "interface is empty"),
-        ({"interface": 5}, "interface 5 is no text"),
+        ({"interface": 5}, "interface 5 must be text"),
         ({"table": 5}, "table 5 is no IPVS table"),
         ({"table": MemoryTable}, "MemoryTable'> is no IPVS table; write MemoryTable"),
         ({"interface": "a-name-of-16-oct"}, "is too long: names have at most 15 octets"),

@@ -191,7 +191,7 @@ def test_lists_of_routes() -> None:
         "10.0.0.0/8 via 192.0.2.254",
         "default via 192.0.2.254",
     ]
-    with pytest.raises(ConfigError, match=r"write routes as a list: \['10.0.0.0/8'\]"):
+    with pytest.raises(ConfigError, match=r"write routes as a list: routes=\['10.0.0.0/8'\]"):
         parse_routes("10.0.0.0/8")
     with pytest.raises(ConfigError, match="same destination, table and metric; give one another"):
         parse_routes(["10.0.0.0/8 via 192.0.2.254", "10.0.0.0/8 via 192.0.2.253"])

@@ -9,20 +9,15 @@ from typing import Self, TypeAlias
 
 import attrs
 
-from vrrpkit import values
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import IPAddress, parse_address, whole_number
+from vrrpkit.validate import flag_field, link_name, seconds_field, times_field, whole_number
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["Begin", "CallbackChecker", "Checker", "Done", "NetworkChecker", "Weight"]
 
 WEIGHT_LIMIT = 2**31 - 1
 """The kernel keeps the weight of a real server in a signed 32-bit number."""
-
-
-def flag(instance: object, attribute: attrs.Attribute[bool], value: bool) -> None:
-    """An attrs validator: ``True`` or ``False``, and nothing that only counts as one of them."""
-    values.flag(f"{type(instance).__name__}: {attribute.name}", value)
 
 
 @attrs.frozen
@@ -37,7 +32,7 @@ class Weight:
     """
 
     value: int
-    relative: bool = attrs.field(default=False, validator=flag)
+    relative: bool = attrs.field(default=False, validator=flag_field)
 
     def __attrs_post_init__(self) -> None:
         low = -WEIGHT_LIMIT if self.relative else 0
@@ -49,27 +44,6 @@ Done: TypeAlias = "Callable[[Weight | BaseException | None], None]"
 
 Begin: TypeAlias = "Callable[[Done, asyncio.AbstractEventLoop | None], Callable[[], None]]"
 """Starts an attempt; returns what abandons it."""
-
-
-def seconds(
-    low: float, high: float = 86400.0
-) -> Callable[[object, attrs.Attribute[float], float], None]:
-    """An attrs validator: a number of seconds from ``low`` to ``high``."""
-
-    def validate(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-        values.seconds(f"{type(instance).__name__}: {attribute.name}", value, low, high)
-
-    return validate
-
-
-def times(low: int, high: int = 1_000_000) -> Callable[[object, attrs.Attribute[int], int], None]:
-    """An attrs validator: a whole number from ``low`` to ``high``."""
-
-    def validate(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
-        what = f"{type(instance).__name__}: {attribute.name}"
-        whole_number(what, value, low, high, "it is a number of times")
-
-    return validate
 
 
 @attrs.frozen(kw_only=True)
@@ -109,19 +83,19 @@ class Checker:
     :raises ConfigError: a value is out of range.
     """
 
-    interval: float = attrs.field(default=5.0, validator=seconds(0.01))
-    timeout: float = attrs.field(default=3.0, validator=seconds(0.001))
+    interval: float = attrs.field(default=5.0, validator=seconds_field(0.01))
+    timeout: float = attrs.field(default=3.0, validator=seconds_field(0.001))
     deadline: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(seconds(0.001))
+        default=None, validator=attrs.validators.optional(seconds_field(0.001))
     )
-    retry: int = attrs.field(default=1, validator=times(0))
-    delay_before_retry: float = attrs.field(default=1.0, validator=seconds(0))
-    rise: int = attrs.field(default=1, validator=times(1))
-    fall: int = attrs.field(default=1, validator=times(1))
+    retry: int = attrs.field(default=1, validator=times_field(0))
+    delay_before_retry: float = attrs.field(default=1.0, validator=seconds_field(0))
+    rise: int = attrs.field(default=1, validator=times_field(1))
+    fall: int = attrs.field(default=1, validator=times_field(1))
     warmup: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(seconds(0))
+        default=None, validator=attrs.validators.optional(seconds_field(0))
     )
-    jitter: float = attrs.field(default=0.0, validator=seconds(0, 1))
+    jitter: float = attrs.field(default=0.0, validator=seconds_field(0, 1))
 
     def __new__(cls, *_arguments: object, **_options: object) -> Self:
         if cls.check is Checker.check:
@@ -179,20 +153,6 @@ def _optional(value: str | IPAddress | None, what: str) -> IPAddress | None:
             "interface="
         )
     return parse_address(value, what)
-
-
-def link_name(what: str, value: object) -> None:
-    """Refuse what cannot be the name of a network interface; ``None`` is none.
-
-    :raises ConfigError: it is something else.
-    """
-    # IFNAMSIZ is 16 in linux/if.h, with the NUL at the end. No octets stand for a lone surrogate,
-    # which is not printable either.
-    named = isinstance(value, str) and value.isprintable() and 0 < len(value.encode()) < 16
-    if value is not None and not named:
-        raise ConfigError(
-            f"{what} {value!r} must be the name of a network interface, 1 to 15 octets as in 'eth0'"
-        )
 
 
 @attrs.frozen(kw_only=True)

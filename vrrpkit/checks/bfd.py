@@ -13,11 +13,12 @@ from vrrpkit.bfd.protocol.events import BFDTransition
 from vrrpkit.bfd.protocol.options import BFDSettings
 from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDState
 from vrrpkit.bfd.session import BFDSession
-from vrrpkit.checks.base import Checker, flag, link_name, times
+from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, HostError
 from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.local_errors import own_trouble
+from vrrpkit.validate import flag_field, link_name, times_field
 from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["BFDChecker"]
@@ -82,11 +83,11 @@ class BFDChecker(Checker):
     min_rx: float = 0.1
     idle_tx: float = 1.0
     multiplier: int = 5
-    passive: bool = attrs.field(default=False, validator=flag)
-    multihop: bool = attrs.field(default=False, validator=flag)
+    passive: bool = attrs.field(default=False, validator=flag_field)
+    multihop: bool = attrs.field(default=False, validator=flag_field)
     max_hops: int | None = None
     ttl: int = 255
-    retry: int = attrs.field(default=0, validator=times(0))
+    retry: int = attrs.field(default=0, validator=times_field(0))
 
     def __attrs_post_init__(self) -> None:
         interface = self.interface

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
-from vrrpkit.checks.base import Begin, CallbackChecker, Done, Weight, flag, times
+from vrrpkit.checks.base import Begin, CallbackChecker, Done, Weight
 from vrrpkit.checks.io.tcp import connect
 from vrrpkit.checks.io.udp import ask
 from vrrpkit.checks.protocol import dns_records
@@ -26,7 +26,8 @@ from vrrpkit.checks.protocol.dns_message import (
 )
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.values import IPAddress, whole_number
+from vrrpkit.validate import flag_field, is_whole, times_field, whole_number
+from vrrpkit.values import IPAddress
 
 __all__ = ["DNSChecker"]
 
@@ -89,7 +90,7 @@ def _codes(value: Codes) -> frozenset[int]:
 def _code(value: object) -> int:
     if isinstance(value, str) and value.upper() in RCODES:
         return RCODES[value.upper()]
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 15:
+    if is_whole(value) and 0 <= value <= 15:
         return value
     raise ConfigError(
         f"DNSChecker: rcode {value!r} must be one of {', '.join(RCODES)}, or a number from 0 to 15"
@@ -150,9 +151,9 @@ class DNSChecker(CallbackChecker):
     )
     expect: tuple[str, ...] = attrs.field(default=None, kw_only=True, converter=_several)
     min_answers: int = attrs.field(default=0, kw_only=True)
-    recursion: bool = attrs.field(default=True, kw_only=True, validator=flag)
-    tcp: bool = attrs.field(default=False, kw_only=True, validator=flag)
-    retry: int = attrs.field(default=3, kw_only=True, validator=times(0))
+    recursion: bool = attrs.field(default=True, kw_only=True, validator=flag_field)
+    tcp: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
+    retry: int = attrs.field(default=3, kw_only=True, validator=times_field(0))
     _encoded: bytes = attrs.field(init=False, repr=False, eq=False)
     _number: int = attrs.field(init=False, repr=False, eq=False)
     _wanted: tuple[str, ...] = attrs.field(init=False, repr=False, eq=False)

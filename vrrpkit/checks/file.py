@@ -9,15 +9,14 @@ from collections.abc import Callable
 
 import attrs
 
-from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight, flag
-from vrrpkit.checks.paths import as_path
+from vrrpkit.checks.base import WEIGHT_LIMIT, Checker, Weight
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError, CouldNotAsk
 from vrrpkit.linux.inotify import watch
 from vrrpkit.local_errors import own_trouble
-from vrrpkit.values import whole_number
+from vrrpkit.validate import as_path, flag_field, whole_number
 
-__all__ = ["FileChecker", "as_path", "read_number"]
+__all__ = ["FileChecker", "read_number"]
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class FileChecker(Checker):
 
     path: str = attrs.field(converter=as_path)
     weight: int = attrs.field(default=0, kw_only=True)
-    reverse: bool = attrs.field(default=False, kw_only=True, validator=flag)
+    reverse: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
 
     def __attrs_post_init__(self) -> None:
         if not self.path:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 import attrs
 
-from vrrpkit.checks.base import Begin, CallbackChecker, Done, Weight, flag
+from vrrpkit.checks.base import Begin, CallbackChecker, Done, Weight
 from vrrpkit.checks.io.tcp import connect
-from vrrpkit.checks.paths import pem_file
 from vrrpkit.checks.protocol.exchange import Exchange
 from vrrpkit.checks.protocol.http import SUCCESS, URL, Question, Rules, compose
 from vrrpkit.checks.protocol.http_options import (
@@ -32,7 +31,8 @@ from vrrpkit.checks.protocol.http_status import Chunks, StatusExchange
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.keyword_advice import advised
-from vrrpkit.values import hidden, whole_number
+from vrrpkit.validate import flag_field, optional_path, whole_number
+from vrrpkit.values import hidden
 
 if TYPE_CHECKING:
     import ssl
@@ -109,7 +109,7 @@ class HTTPChecker(CallbackChecker):
     version: str = attrs.field(default="1.1", kw_only=True, converter=http_version)
     header_limit: int = attrs.field(default=16384, kw_only=True)
     body_limit: int = attrs.field(default=2**20, kw_only=True)
-    strict: bool = attrs.field(default=False, kw_only=True, validator=flag)
+    strict: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
     _questions: tuple[Question, ...] = attrs.field(init=False, eq=False, repr=False)
 
     usual_port = 80
@@ -205,15 +205,15 @@ class _Tour:
 
 
 def _ca(value: str | Path | None) -> Path | None:
-    return pem_file("ca", value)
+    return optional_path("ca", value)
 
 
 def _cert(value: str | Path | None) -> Path | None:
-    return pem_file("cert", value)
+    return optional_path("cert", value)
 
 
 def _key(value: str | Path | None) -> Path | None:
-    return pem_file("key", value)
+    return optional_path("key", value)
 
 
 @attrs.frozen
@@ -241,7 +241,7 @@ class HTTPSChecker(HTTPChecker):
     :raises ConfigError: a value is unusable, or a file is not what it should be.
     """
 
-    verify: bool = attrs.field(default=True, kw_only=True, validator=flag)
+    verify: bool = attrs.field(default=True, kw_only=True, validator=flag_field)
     ca: Path | None = attrs.field(default=None, kw_only=True, converter=_ca)
     cert: Path | None = attrs.field(default=None, kw_only=True, converter=_cert)
     key: Path | None = attrs.field(default=None, kw_only=True, converter=_key)

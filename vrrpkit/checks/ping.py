@@ -16,7 +16,7 @@ from vrrpkit.checks.io.udp import ask
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed, ConfigError, PermissionMissing
 from vrrpkit.lifecycle.real_world import needs_real_world
-from vrrpkit.values import whole_number
+from vrrpkit.validate import whole_number
 
 __all__ = ["PingChecker"]
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from vrrpkit.checks.base import Checker, Weight, flag
+from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.target import Target
 from vrrpkit.commands.command import Command, attempted, group_names, variables, words
 from vrrpkit.errors import CheckFailed, ConfigError
+from vrrpkit.validate import flag_field
 from vrrpkit.values import hidden
 
 __all__ = ["ScriptChecker"]
@@ -54,7 +55,7 @@ class ScriptChecker(Checker):
     groups: Iterable[str | int] | None = attrs.field(
         default=None, kw_only=True, converter=group_names
     )
-    dynamic: bool = attrs.field(default=False, kw_only=True, validator=flag)
+    dynamic: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
     environment: Mapping[str, str] = attrs.field(
         factory=dict[str, str], kw_only=True, hash=False, converter=variables, repr=hidden
     )

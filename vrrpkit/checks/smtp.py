@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from vrrpkit.checks.base import Begin, CallbackChecker, flag
+from vrrpkit.checks.base import Begin, CallbackChecker
 from vrrpkit.checks.io.tcp import connect
-from vrrpkit.checks.paths import pem_file
 from vrrpkit.checks.protocol.exchange import Exchange
 from vrrpkit.checks.protocol.http_options import server_name
 from vrrpkit.checks.protocol.smtp import SMTPDialogue
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.hostnames import fault_in_name
+from vrrpkit.validate import flag_field, optional_path
 
 if TYPE_CHECKING:
     import ssl
@@ -35,7 +35,7 @@ _LONGEST = 255
 
 
 def _ca(value: str | Path | None) -> Path | None:
-    return pem_file("ca", value)
+    return optional_path("ca", value)
 
 
 def _valid(name: object) -> bool:
@@ -83,9 +83,9 @@ class SMTPChecker(CallbackChecker):
     """
 
     helo_name: str | None = attrs.field(default=None, converter=_helo)
-    esmtp: bool = attrs.field(default=True, validator=flag)
-    starttls: bool = attrs.field(default=False, validator=flag)
-    verify: bool = attrs.field(default=True, validator=flag)
+    esmtp: bool = attrs.field(default=True, validator=flag_field)
+    starttls: bool = attrs.field(default=False, validator=flag_field)
+    verify: bool = attrs.field(default=True, validator=flag_field)
     ca: Path | None = attrs.field(default=None, converter=_ca)
     server_name: str | None = attrs.field(default=None, converter=server_name)
     _context: ssl.SSLContext | None = attrs.field(default=None, init=False, eq=False, repr=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from ipaddress import IPv6Address, ip_address
-from typing import cast
 
 import attrs
 
-from vrrpkit.errors import ConfigError, PermissionMissing
-from vrrpkit.values import IPAddress, no_control, parse_address, whole_number
+from vrrpkit.errors import PermissionMissing
+from vrrpkit.validate import text, whole_number
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["EPHEMERAL", "Endpoint", "Target", "is_self_connection"]
 
@@ -156,10 +156,7 @@ class Target:
     (:meth:`vrrpkit.Checker.endpoint`). The scheduler puts it here."""
 
     def __attrs_post_init__(self) -> None:
-        name = cast(object, self.name)
-        if not isinstance(name, str):
-            raise ConfigError(f"target: name {name!r} must be text; write str(...)")
-        no_control("target: name", name)
+        text("target: name", self.name, "'web1'", empty=True)
         if self.port is not None:
             whole_number("target: port", self.port, 0, 65535, "leave it out where there is none")
 

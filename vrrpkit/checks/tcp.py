@@ -12,7 +12,8 @@ from vrrpkit.checks.io.tcp import connect
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
 from vrrpkit.keyword_advice import advised
-from vrrpkit.values import hidden, whole_number
+from vrrpkit.validate import whole_number
+from vrrpkit.values import hidden
 
 __all__ = ["TCPChecker"]
 

@@ -6,11 +6,12 @@ import re
 
 import attrs
 
-from vrrpkit.checks.base import Begin, CallbackChecker, flag, seconds
+from vrrpkit.checks.base import Begin, CallbackChecker
 from vrrpkit.checks.io.udp import ask
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import CheckFailed, ConfigError
-from vrrpkit.values import hidden, whole_number
+from vrrpkit.validate import flag_field, seconds_field, whole_number
+from vrrpkit.values import hidden
 
 __all__ = ["UDPChecker"]
 
@@ -93,11 +94,11 @@ class UDPChecker(CallbackChecker):
 
     payload: bytes = attrs.field(default=b"", converter=_payload, repr=hidden)
     reply: bytes | str | None = attrs.field(default=None, converter=_pattern)
-    require_reply: bool = attrs.field(default=False, validator=flag)
+    require_reply: bool = attrs.field(default=False, validator=flag_field)
     min_reply_length: int = 0
     max_reply_length: int = 255
     patience: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(seconds(0.001))
+        default=None, validator=attrs.validators.optional(seconds_field(0.001))
     )
     _value: int = attrs.field(init=False, repr=False, eq=False, default=0)
     _mask: int = attrs.field(init=False, repr=False, eq=False, default=0)

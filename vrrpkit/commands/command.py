@@ -21,7 +21,8 @@ from vrrpkit.commands.trust import require_trusted
 from vrrpkit.errors import ConfigError, CouldNotAsk, UntrustedCommand
 from vrrpkit.lifecycle.turns import spawning
 from vrrpkit.local_errors import own_trouble
-from vrrpkit.values import hidden, is_number, whole_number
+from vrrpkit.validate import is_number, whole_number
+from vrrpkit.values import hidden
 
 __all__ = ["Command", "Finished", "attempted", "group_names", "variables", "words"]
 

@@ -19,6 +19,7 @@ from vrrpkit.lifecycle.leaving import shielded
 from vrrpkit.routes.route import Entry, Route, Rule, parse_routes, parse_rules
 from vrrpkit.routes.syntax import read_address, said_of
 from vrrpkit.timers import Deadlines
+from vrrpkit.validate import listed
 from vrrpkit.values import VIP, Announcements, IPAddress
 
 __all__ = ["StaticNetwork"]
@@ -343,9 +344,7 @@ class _Routes:
 
 
 def _parse(values: Iterable[str | VIP]) -> tuple[VIP, ...]:
-    if isinstance(values, str):
-        raise ConfigError(f"write addresses as a list: [{values!r}]")
-    vips = tuple(_address(value) for value in values)
+    vips = tuple(_address(value) for value in listed("addresses", values))
     seen: set[tuple[str | None, IPAddress]] = set()
     for vip in vips:
         if (vip.dev, vip.address) in seen:

@@ -10,8 +10,8 @@ import attrs
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.model.entries import Operation, ServiceEntry, ServiceKey, Snapshot
-from vrrpkit.ipvs.model.validate import require_text
-from vrrpkit.values import IPAddress, parse_address, whole_number
+from vrrpkit.validate import text, whole_number
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table", "require_table"]
 
@@ -54,7 +54,7 @@ class SyncDaemon:
     ttl: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        require_text("sync daemon: interface", self.interface, "the name of one, as 'eth1'")
+        text("sync daemon: interface", self.interface, "'eth1'", empty=True)
         if not self.interface:
             raise ConfigError("sync daemon: interface is empty; name the one between the directors")
         if len(self.interface.encode()) > LONGEST_NAME:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import attrs
 
@@ -25,7 +24,6 @@ from vrrpkit.ipvs.model.entries import (
     Tunnel,
 )
 from vrrpkit.ipvs.model.pool import Member
-from vrrpkit.ipvs.model.validate import require_text, several, truth
 from vrrpkit.ipvs.realserver import (
     CHECK_KEYWORDS,
     TUNNEL_KEYWORDS,
@@ -35,7 +33,7 @@ from vrrpkit.ipvs.realserver import (
     optional_tunnel,
     usable_tunnel,
 )
-from vrrpkit.values import is_number, whole_number
+from vrrpkit.validate import flag_field, is_number, listed, optional_path, text, whole_number
 
 __all__ = ["VirtualServerConfig"]
 
@@ -49,9 +47,8 @@ LONGEST_PERSISTENCE = 86400 * 31
 
 
 def _servers(values: Iterable[str | RealServer]) -> tuple[RealServer, ...]:
-    if isinstance(values, str | RealServer):
-        raise ConfigError(f"write servers as a list: [{str(values)!r}]")
-    return tuple(RealServer.of(value) for value in several("servers", values, SERVERS))
+    given = str(values) if isinstance(values, RealServer) else values
+    return tuple(RealServer.of(value) for value in listed("servers", given, SERVERS))
 
 
 def _sorry(value: str | RealServer | None) -> RealServer | None:
@@ -59,24 +56,22 @@ def _sorry(value: str | RealServer | None) -> RealServer | None:
 
 
 def _flags(values: Iterable[str]) -> frozenset[str]:
-    if isinstance(values, str):
-        raise ConfigError(f"write scheduler_flags as a list: [{values!r}]")
-    found = several("scheduler_flags", values, "['sh-port']")
+    found = listed("scheduler_flags", values, "['sh-port']")
     for flag in found:
-        require_text("scheduler_flags: the flag", flag, "'sh-port'")
+        text("scheduler_flags: the flag", flag, "'sh-port'", empty=True)
     return frozenset(found)
 
 
 def _services(values: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         return (values,)
-    return several("services", values, "'192.0.2.10:80/tcp', or a list of such texts")
+    return listed("services", values, "['192.0.2.10:80/tcp']")
 
 
 def _marks(values: int | Iterable[int]) -> tuple[int, ...]:
     if isinstance(values, int):
         return (values,)
-    return several("fwmark", values, "a number such as 7, or a list of numbers")
+    return listed("fwmark", values, "[7, 8]")
 
 
 def _poll_interval(value: float | None) -> float | None:
@@ -88,17 +83,12 @@ def _poll_interval(value: float | None) -> float | None:
 
 
 def _path(value: str | Path | None) -> Path | None:
-    if value is None:
-        return None
-    given = cast(object, value)
-    if not isinstance(given, str | Path):
-        raise ConfigError(f"state_file {value!r} is no path; write '/run/web/services.json'")
-    return Path(given)
+    return optional_path("state_file", value, "/run/web/services.json")
 
 
 def _name(value: str | None) -> str | None:
     if value is not None:
-        require_text("name", value, "name='web', or leave it out")
+        text("name", value, "'web'; or leave it out", empty=True)
         if not value:
             raise ConfigError("the name of the virtual server is empty; leave it out")
     return value
@@ -106,7 +96,7 @@ def _name(value: str | None) -> str | None:
 
 def _followed_name(value: str | None) -> str | None:
     if value is not None:
-        require_text("follows", value, "follows='web', the name of a router or a sync group")
+        text("follows", value, "'web', the name of a router or a sync group", empty=True)
     return value
 
 
@@ -118,7 +108,7 @@ class VirtualServerConfig:
     Two descriptions of the same options are equal, and :func:`attrs.evolve` checks the changed one
     as a whole.
 
-    :param services: what clients connect to: ``"192.0.2.10:80/tcp"``, or several, also ranges of
+    :param services: what clients connect to: ``"192.0.2.10:80/tcp"``, or listed, also ranges of
         addresses and ports, see :mod:`vrrpkit.ipvs.model.endpoints`. All share one pool, and each
         real server is checked once.
     :param servers: the real servers, as endpoints or :class:`vrrpkit.RealServer`
@@ -206,7 +196,7 @@ class VirtualServerConfig:
     )
     persistence_engine: str = attrs.field(default="", kw_only=True)
     one_packet: bool = attrs.field(
-        default=False, kw_only=True, validator=truth, metadata=from_keepalived("ops")
+        default=False, kw_only=True, validator=flag_field, metadata=from_keepalived("ops")
     )
     check: tuple[Checker, ...] = attrs.field(
         default=(),
@@ -222,19 +212,19 @@ class VirtualServerConfig:
     sorry_inhibit: bool = attrs.field(
         default=False,
         kw_only=True,
-        validator=truth,
+        validator=flag_field,
         metadata=from_keepalived("sorry_server_inhibit"),
     )
-    inhibit_on_failure: bool = attrs.field(default=False, kw_only=True, validator=truth)
-    alpha: bool = attrs.field(default=False, kw_only=True, validator=truth)
-    omega: bool = attrs.field(default=False, kw_only=True, validator=truth)
+    inhibit_on_failure: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
+    alpha: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
+    omega: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
     follows: str | None = attrs.field(
         default=None,
         kw_only=True,
         converter=_followed_name,
         metadata=from_keepalived(ha_suspend="follows=, the router or the sync group"),
     )
-    masquerade: bool = attrs.field(default=False, kw_only=True, validator=truth)
+    masquerade: bool = attrs.field(default=False, kw_only=True, validator=flag_field)
     at_exit: str = attrs.field(default="remove", kw_only=True)
     state_file: Path | None = attrs.field(default=None, kw_only=True, converter=_path)
     poll_interval: float | None = attrs.field(default=POLL, kw_only=True, converter=_poll_interval)

@@ -11,8 +11,7 @@ from vrrpkit.configured import advised, from_keepalived
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.model.endpoints import destination_key
 from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, Forward, Tunnel, TunnelType
-from vrrpkit.ipvs.model.validate import require_text, truth
-from vrrpkit.values import whole_number
+from vrrpkit.validate import flag_field, text, whole_number
 
 __all__ = [
     "CHECK_KEYWORDS",
@@ -177,10 +176,10 @@ class RealServer:
     upper: int = attrs.field(default=0, kw_only=True, metadata=from_keepalived("uthreshold"))
     lower: int = attrs.field(default=0, kw_only=True, metadata=from_keepalived("lthreshold"))
     inhibit_on_failure: bool | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(truth)
+        default=None, kw_only=True, validator=attrs.validators.optional(flag_field)
     )
     alpha: bool | None = attrs.field(
-        default=None, kw_only=True, validator=attrs.validators.optional(truth)
+        default=None, kw_only=True, validator=attrs.validators.optional(flag_field)
     )
     check: tuple[Checker, ...] | None = attrs.field(
         default=None,
@@ -190,9 +189,9 @@ class RealServer:
     )
 
     def __attrs_post_init__(self) -> None:
-        require_text("endpoint", self.endpoint, "'10.0.0.1:8080'")
+        text("endpoint", self.endpoint, "'10.0.0.1:8080'", empty=True)
         if self.name is not None:
-            require_text("name", self.name, "name='web1', or leave it out")
+            text("name", self.name, "'web1'; or leave it out", empty=True)
         address = destination_key(self.endpoint).address
         what = f"real server {self}"
         if address.version == 6 and address.is_link_local:
@@ -221,7 +220,7 @@ class RealServer:
         """
         if isinstance(value, RealServer):
             return value
-        require_text(what, value, "'10.0.0.1:8080', or a RealServer")
+        text(what, value, "'10.0.0.1:8080', or a RealServer", empty=True)
         return cls(value)
 
     def __str__(self) -> str:

@@ -27,7 +27,6 @@ from vrrpkit.ipvs.health import (
 from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT, ServiceKey
 from vrrpkit.ipvs.model.events import QuorumDown, QuorumUp, ServerDown, ServerUp, VirtualServerEvent
 from vrrpkit.ipvs.model.pool import ServerState
-from vrrpkit.ipvs.model.validate import several
 from vrrpkit.ipvs.realserver import RealServer
 from vrrpkit.ipvs.status import (
     PoolStatus,
@@ -41,13 +40,13 @@ from vrrpkit.ipvs.status import (
 from vrrpkit.lifecycle.callbacks import require_callback
 from vrrpkit.lifecycle.leaving import TaskGuard, shielded
 from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
-from vrrpkit.values import flag, is_number, whole_number
+from vrrpkit.validate import flag, is_number, notifiers, whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
 
 
 def _notifiers(values: Iterable[Notifier]) -> tuple[Notifier, ...]:
-    return several("notify", values, "[Mail(...)], or another notifier in a list")
+    return notifiers(values, "Mail(...) or NotifyFunction(function)")
 
 
 @attrs.frozen
@@ -81,11 +80,6 @@ class _VirtualServerArguments(VirtualServerConfig):
         require_followed(config.label, self.follows)
         require_table(config.label, self.table)
         require_scheduler(config.label, self.check_scheduler)
-        for notifier in self.notify:
-            if isinstance(notifier, type) or not callable(getattr(notifier, "attach", None)):
-                raise ConfigError(
-                    f"{config.label}: notify: {notifier!r} is no notifier; see vrrpkit.notify"
-                )
 
 
 class VirtualServer:

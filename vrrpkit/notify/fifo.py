@@ -8,12 +8,11 @@ import logging
 import os
 import stat
 from collections import deque
-from typing import cast
 
 from vrrpkit.errors import ConfigError, HostError
 from vrrpkit.notify.model.keepalived import Notification, notification_of
 from vrrpkit.publishing import Attachment, Notifier
-from vrrpkit.values import whole_number
+from vrrpkit.validate import as_path, whole_number
 
 __all__ = ["NotifyFIFO"]
 
@@ -53,12 +52,7 @@ class NotifyFIFO(Notifier):
         limit: int = 1000,
         priorities: bool = False,
     ) -> None:
-        given = cast(object, path)
-        if not isinstance(given, str | os.PathLike):
-            raise ConfigError(
-                f"NotifyFIFO: the path {given!r} must be text, such as '/run/vrrp.fifo'"
-            )
-        self._path = os.fspath(path)
+        self._path = as_path(path, "NotifyFIFO: the path", "/run/vrrp.fifo")
         if not self._path:
             raise ConfigError("NotifyFIFO: the path is empty")
         whole_number("NotifyFIFO: limit", limit, 1, 1_000_000, "lines that may wait")

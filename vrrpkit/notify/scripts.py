@@ -12,7 +12,7 @@ from vrrpkit.lifecycle.real_world import needs_real_world
 from vrrpkit.notify.model.keepalived import STATES, Notification, notification_of
 from vrrpkit.notify.queues import CoalescingQueues
 from vrrpkit.publishing import Attachment, Notifier
-from vrrpkit.values import one_line, whole_number
+from vrrpkit.validate import one_line, whole_number
 
 __all__ = ["NotifyScripts"]
 

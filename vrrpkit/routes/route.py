@@ -16,7 +16,8 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.routes import syntax
 from vrrpkit.routes.rule import Rule, parse_rules
 from vrrpkit.routes.values import MAIN, U32, IPNetwork, check_device, network, table
-from vrrpkit.values import SCOPES, IPAddress, flag, parse_address, whole_number
+from vrrpkit.validate import flag, listed, whole_number
+from vrrpkit.values import SCOPES, IPAddress, parse_address
 
 __all__ = ["Entry", "NextHop", "Route", "Rule", "parse_routes", "parse_rules"]
 
@@ -250,9 +251,7 @@ def parse_routes(values: Iterable[str | Route]) -> tuple[Route, ...]:
 
     :raises ConfigError: one is unusable, or two are one and the same.
     """
-    if isinstance(values, str):
-        raise ConfigError(f"write routes as a list: [{values!r}]")
-    routes = tuple(Route.of(value) for value in values)
+    routes = tuple(Route.of(value) for value in listed("routes", values))
     seen: dict[tuple[object, ...], Route] = {}
     for route in routes:
         other = seen.setdefault(route.identity, route)

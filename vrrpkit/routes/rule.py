@@ -9,7 +9,7 @@ import attrs
 from vrrpkit.errors import ConfigError
 from vrrpkit.routes import syntax
 from vrrpkit.routes.values import U32, IPNetwork, check_device, network, table
-from vrrpkit.values import whole_number
+from vrrpkit.validate import listed, whole_number
 
 __all__ = ["Rule", "parse_rules"]
 
@@ -130,9 +130,7 @@ def parse_rules(values: Iterable[str | Rule]) -> tuple[Rule, ...]:
 
     :raises ConfigError: one is unusable, or is named twice.
     """
-    if isinstance(values, str):
-        raise ConfigError(f"write rules as a list: [{values!r}]")
-    rules = tuple(Rule.of(value) for value in values)
+    rules = tuple(Rule.of(value) for value in listed("rules", values))
     seen: set[Rule] = set()
     for rule in rules:
         if rule in seen:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import whole_number
+from vrrpkit.validate import whole_number
 
 __all__ = ["MAIN", "U32", "IPNetwork", "check_device", "network", "table"]
 

@@ -16,9 +16,10 @@ import math
 
 import attrs
 
-from vrrpkit.checks.base import Checker, Weight, seconds
+from vrrpkit.checks.base import Checker, Weight
 from vrrpkit.checks.target import Endpoint, Target
 from vrrpkit.errors import CheckFailed
+from vrrpkit.validate import seconds_field
 
 __all__ = ["ScriptedChecker"]
 
@@ -44,9 +45,9 @@ class ScriptedChecker(Checker):
     """
 
     warmup: float | None = attrs.field(
-        default=AT_ONCE, validator=attrs.validators.optional(seconds(0))
+        default=AT_ONCE, validator=attrs.validators.optional(seconds_field(0))
     )
-    after: float = attrs.field(default=0.0, validator=seconds(0))
+    after: float = attrs.field(default=0.0, validator=seconds_field(0))
     _answers: dict[str, _Answer] = attrs.field(init=False, factory=dict[str, _Answer], repr=False)
     _begun: list[tuple[Target, float]] = attrs.field(
         init=False, factory=list[tuple[Target, float]], repr=False

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator
 import attrs
 
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import seconds
+from vrrpkit.validate import seconds
 
 __all__ = ["ScriptedTracker"]
 

@@ -16,7 +16,8 @@ from vrrpkit.checks.events import CheckResult
 from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import IPAddress, one_line, parse_address
+from vrrpkit.validate import one_line
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["TrackChecker"]
 

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from typing import cast
 
 import attrs
 
-from vrrpkit.checks.file import as_path, read_number
+from vrrpkit.checks.file import read_number
 from vrrpkit.errors import CheckFailed, ConfigError, CouldNotAsk
 from vrrpkit.linux.inotify import watch
 from vrrpkit.local_errors import Complaints
 from vrrpkit.tracking.runner import complain
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import no_control
+from vrrpkit.validate import as_path, is_whole, no_control
 
 __all__ = ["TrackFile"]
 
@@ -48,9 +47,8 @@ class TrackFile(Tracker):
         if not self.path:
             raise ConfigError("TrackFile: the path is empty; name the file")
         no_control("TrackFile: path", self.path)
-        given = cast(object, self.missing)
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
-            raise ConfigError(f"TrackFile: missing {given!r} must be a whole number or None")
+        if self.missing is not None and not is_whole(self.missing):
+            raise ConfigError(f"TrackFile: missing {self.missing!r} must be a whole number or None")
 
     def describe(self) -> str:
         return f"file {self.path}"

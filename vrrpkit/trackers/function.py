@@ -16,7 +16,7 @@ from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows
 from vrrpkit.tracking.runner import complain
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import seconds
+from vrrpkit.validate import seconds
 
 __all__ = ["TrackFunction"]
 

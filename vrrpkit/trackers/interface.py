@@ -14,7 +14,8 @@ from vrrpkit.host.links.delay import LinkDelay
 from vrrpkit.host.local import on_this_host
 from vrrpkit.tracking.runner import Reasons
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import IPAddress, no_control, parse_address, seconds
+from vrrpkit.validate import no_control, seconds
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["TrackInterface"]
 

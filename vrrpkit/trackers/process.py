@@ -12,7 +12,7 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.linux.procevents import Process, Processes
 from vrrpkit.tracking.runner import Reasons
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import no_control, seconds, whole_number
+from vrrpkit.validate import no_control, seconds, whole_number
 
 __all__ = ["TrackProcess"]
 

@@ -16,7 +16,8 @@ from vrrpkit.tracking.counter import Counter
 from vrrpkit.tracking.limits import rows
 from vrrpkit.tracking.runner import complain
 from vrrpkit.tracking.tracker import Signal, Tracker
-from vrrpkit.values import hidden, seconds
+from vrrpkit.validate import seconds
+from vrrpkit.values import hidden
 
 __all__ = ["TrackScript"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vrrpkit.values import whole_number
+from vrrpkit.validate import whole_number
 
 __all__ = ["rows"]
 

@@ -10,7 +10,8 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import NO_NAMES, OWNER, flag, no_control, whole_number
+from vrrpkit.validate import flag_field, is_whole, text, whole_number
+from vrrpkit.values import NO_NAMES, OWNER
 
 __all__ = [
     "WEIGHT_LIMIT",
@@ -43,14 +44,8 @@ def _weight(instance: Tracker, attribute: attrs.Attribute[int], value: int) -> N
     )
 
 
-def _reverse(instance: Tracker, attribute: attrs.Attribute[bool], value: object) -> None:
-    flag(f"{type(instance).__name__}: reverse", value)
-
-
 def _name(instance: Tracker, attribute: attrs.Attribute[str], value: object) -> None:
-    if not isinstance(value, str):
-        raise ConfigError(f"{type(instance).__name__}: name {value!r} must be text")
-    no_control(f"{type(instance).__name__}: name", value)
+    text(f"{type(instance).__name__}: name", value, "'uplink'", empty=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +74,7 @@ class Tracker:
     """
 
     weight: int = attrs.field(default=0, validator=_weight)
-    reverse: bool = attrs.field(default=False, validator=_reverse)
+    reverse: bool = attrs.field(default=False, validator=flag_field)
     name: str = attrs.field(default="", validator=_name)
 
     def signals(self) -> AsyncIterator[Signal]:
@@ -221,6 +216,6 @@ def shortfalls(pairs: Iterable[tuple[Tracker, Signal]], base: int, other: int) -
 
 def _good(tracker: Tracker, signal: Signal) -> int:
     """What a tracker adds to the priority while it is good; if its signal is a number, now."""
-    if isinstance(signal, int) and not isinstance(signal, bool):
+    if is_whole(signal):
         return _share(tracker, signal).weight
     return max(0, -tracker.weight if tracker.reverse else tracker.weight)

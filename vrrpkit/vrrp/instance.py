@@ -15,9 +15,17 @@ from vrrpkit.observable import Notifying
 from vrrpkit.publishing import Hub, Notifier
 from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.transport.base import Transport
-from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, State, flag, whole_number
+from vrrpkit.validate import (
+    demotion,
+    flag,
+    having,
+    listed,
+    notifiers,
+    of_kind,
+    whole_number,
+)
+from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, State
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.protocol.arguments import demotion, having, listed, of_kind, states, told
 from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.protocol.events import RouterEvent, Transition
 from vrrpkit.vrrp.protocol.explain import waiting_for
@@ -210,7 +218,7 @@ class VRRPInstance(Notifying[RouterEvent]):
         ):
             if tool is not None:
                 having(what, tool, method, example)
-        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), told(notify))
+        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), notifiers(notify))
         self.options = options
         """What it was made with."""
         self.deleted = False
@@ -417,7 +425,8 @@ class VRRPInstance(Notifying[RouterEvent]):
         """
         self._require_home("wait_for")
         wanted = (state, *others)
-        states(wanted)
+        for state in wanted:
+            of_kind("the state to wait for,", state, State, "a State, such as State.MASTER")
         entered = await self._wait_in(wanted, self.state, _entered)
         driver = self._router_run.driver
         if entered is State.MASTER and driver is not None:

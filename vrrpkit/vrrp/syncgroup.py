@@ -20,10 +20,10 @@ from vrrpkit.observable import Notifying
 from vrrpkit.publishing import Attachments, Hub, Notifier
 from vrrpkit.tracking.runner import TrackerRunner
 from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState, check
-from vrrpkit.values import Stamped, State, flag
+from vrrpkit.validate import demotion, flag, listed, notifiers, of_kind, text
+from vrrpkit.values import Stamped, State
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.instance import VRRPInstance, enter_member, run_of, was_entered
-from vrrpkit.vrrp.protocol.arguments import demotion, listed, of_kind, states, text, told
 from vrrpkit.vrrp.protocol.group import Group
 from vrrpkit.vrrp.protocol.inputs import Demote, Input, Promote
 from vrrpkit.vrrp.run import RouterRun
@@ -187,9 +187,9 @@ class SyncGroup(Notifying[GroupTransition]):
         member_weights: bool = False,
         notify: Iterable[Notifier] = (),
     ) -> None:
-        text("the name of a sync group,", name, "gateway")
+        text("the name of a sync group,", name, "'gateway'")
         flag("member_weights", member_weights)
-        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), told(notify))
+        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), notifiers(notify))
         self.members = listed("instances", instances)
         """The virtual routers of the group."""
         trackers = listed("track", track)
@@ -373,7 +373,8 @@ class SyncGroup(Notifying[GroupTransition]):
         """
         self._require_home("wait_for")
         wanted = (state, *others)
-        states(wanted)
+        for state in wanted:
+            of_kind("the state to wait for,", state, State, "a State, such as State.MASTER")
         entered = await self._wait_in(wanted, self.state, lambda transition: transition.state)
         if entered is State.MASTER and self._runner is not None:
             await self._runner.placed()

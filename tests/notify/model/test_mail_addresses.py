@@ -23,7 +23,7 @@ from vrrpkit.notify.model.mail_addresses import (
     mailbox,
     own_mailbox,
 )
-from vrrpkit.values import one_line
+from vrrpkit.validate import one_line
 
 EVIL = "=?utf-8?q?no=0D=0ABcc:_victim=40example.org=0D=0AX-Evil:_yes?="
 

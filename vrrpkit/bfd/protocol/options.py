@@ -9,15 +9,8 @@ import attrs
 from vrrpkit.bfd.protocol.inputs import Timers
 from vrrpkit.bfd.protocol.session import SessionConfig
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import (
-    IPAddress,
-    flag,
-    is_number,
-    no_control,
-    parse_address,
-    seconds,
-    whole_number,
-)
+from vrrpkit.validate import flag, is_number, seconds, text, whole_number
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["BFDSessionConfig", "BFDSettings", "timers"]
 
@@ -162,9 +155,7 @@ class BFDSessionConfig(BFDSettings):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         who = self.who
-        if not isinstance(cast(object, self.name), str):
-            raise ConfigError(f"{who}: name {self.name!r} must be text")
-        no_control(f"{who}: name", self.name)
+        text(f"{who}: name", self.name, "'leaf1'", empty=True)
         _unicast(who, "neighbor", self.neighbor)
         if self.source is not None and self.source.version != self.neighbor.version:
             raise ConfigError(

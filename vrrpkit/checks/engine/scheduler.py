@@ -22,7 +22,7 @@ from vrrpkit.errors import ConfigError
 from vrrpkit.lifecycle.turns import Turns
 from vrrpkit.local_errors import Complaints
 from vrrpkit.timers import Deadlines, LoopAlarm
-from vrrpkit.values import whole_number
+from vrrpkit.validate import whole_number
 
 __all__ = ["Check", "CheckScheduler"]
 

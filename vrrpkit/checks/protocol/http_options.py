@@ -9,6 +9,7 @@ from typing import TypeAlias, cast
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.hostnames import fault_in_name, is_address
+from vrrpkit.validate import is_whole
 
 __all__ = [
     "DIGESTS",
@@ -71,7 +72,7 @@ def status_codes(value: Status) -> frozenset[int]:
 
 
 def _status(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_whole(value):
         raise ConfigError(
             f"status {value!r} must be a number; write 200, range(200, 300) or "
             "[200, range(301, 309)]"

@@ -29,7 +29,7 @@ from vrrpkit.ipvs.model.entries import (
 from vrrpkit.linux import capabilities
 from vrrpkit.linux.netlink import CHUNK, GENERIC, Message, Netlink
 from vrrpkit.linux.netns import Identity, Namespace, identity
-from vrrpkit.values import whole_number
+from vrrpkit.validate import whole_number
 
 __all__ = ["KernelTable"]
 

@@ -45,7 +45,8 @@ from vrrpkit.ipvs.model.entries import (
     ServiceKey,
     Snapshot,
 )
-from vrrpkit.values import IPAddress, parse_address, whole_number
+from vrrpkit.validate import whole_number
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["MemoryTable"]
 

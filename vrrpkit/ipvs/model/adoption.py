@@ -25,6 +25,7 @@ import attrs
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT
 from vrrpkit.ipvs.model.pool import UNKNOWN, Adopted, Member, PoolServer, ServerState
+from vrrpkit.validate import is_number, is_whole
 
 __all__ = ["LIFETIME", "PoolMemory", "Remembered", "Table", "adopt", "decode", "encode", "quorate"]
 
@@ -221,7 +222,7 @@ def decode(content: object) -> PoolMemory:
     """
     fields = _object(content)
     at = fields.get("at")
-    if not isinstance(at, int | float) or isinstance(at, bool) or not 0 <= at < LATEST:
+    if not is_number(at) or not 0 <= at < LATEST:
         raise ConfigError("it says no time")
     servers = _object(fields.get("servers"))
     return PoolMemory(
@@ -271,15 +272,13 @@ def _list(value: object) -> list[object]:
 def _row(value: object, length: int, checks: int) -> tuple[int, list[object]]:
     row = _list(value)
     number = row[0] if row else None
-    whole = isinstance(number, int) and not isinstance(number, bool)
-    if not whole or len(row) != length or not 0 <= cast(int, number) < checks:
+    if not is_whole(number) or len(row) != length or not 0 <= number < checks:
         raise ConfigError(f"{row!r} says nothing of a check")
-    return cast(int, number), row[1:]
+    return number, row[1:]
 
 
 def _weight(value: object, relative: bool = False) -> int:
     low = -WEIGHT_LIMIT if relative else 0
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not low <= cast(int, value) <= WEIGHT_LIMIT:
+    if not is_whole(value) or not low <= value <= WEIGHT_LIMIT:
         raise ConfigError(f"{value!r} is no weight")
-    return cast(int, value)
+    return value

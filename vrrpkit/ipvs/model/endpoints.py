@@ -25,7 +25,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.model.entries import DestinationKey, Protocol, ServiceKey
-from vrrpkit.values import IPAddress, parse_address, whole_number
+from vrrpkit.validate import text, whole_number
+from vrrpkit.values import IPAddress, parse_address
 
 __all__ = ["LIMIT", "destination_key", "service_keys", "takes_every_port"]
 
@@ -122,17 +123,16 @@ def _too_many(what: str) -> ConfigError:
 
 
 def _expand(written: Iterable[object]) -> Iterator[ServiceKey]:
-    for text in written:
-        if not isinstance(text, str):
-            raise ConfigError(f"service {text!r} is no text; write it as '192.0.2.10:80/tcp'")
-        marked = _MARK.fullmatch(text)
+    for given in written:
+        service = text("service", given, "'192.0.2.10:80/tcp'", empty=True)
+        marked = _MARK.fullmatch(service)
         if marked is None:
-            yield from _addressed(text)
+            yield from _addressed(service)
             continue
         if marked["port"]:
             raise ConfigError(
-                f"service {text!r}: a firewall mark has no port: the rule that marks the packets "
-                f"chooses them; write 'fwmark {marked['mark']}'"
+                f"service {service!r}: a firewall mark has no port: the rule that marks the "
+                f"packets chooses them; write 'fwmark {marked['mark']}'"
             )
         mark = marked["mark"]
         number = int(mark) if mark.isascii() and mark.isdecimal() else mark
@@ -140,9 +140,8 @@ def _expand(written: Iterable[object]) -> Iterator[ServiceKey]:
 
 
 def _fwmark(mark: object, family: int) -> ServiceKey:
-    whole_number("fwmark", mark, 1, MOST_FWMARK, "0 is what an unmarked packet has")
-    assert isinstance(mark, int)
-    return ServiceKey(family, fwmark=mark)
+    number = whole_number("fwmark", mark, 1, MOST_FWMARK, "0 is what an unmarked packet has")
+    return ServiceKey(family, fwmark=number)
 
 
 def _addressed(text: str) -> Iterator[ServiceKey]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.ipvs.model.validate import truth
+from vrrpkit.validate import flag_field
 from vrrpkit.values import IPAddress
 
 __all__ = [
@@ -116,9 +116,9 @@ class Tunnel:
     """Or its text: ``"ipip"``, ``"gue"``, ``"gre"``."""
     port: int = 0
     """UDP port of a GUE tunnel."""
-    checksum: bool = attrs.field(default=False, validator=truth)
+    checksum: bool = attrs.field(default=False, validator=flag_field)
     """GUE and GRE only: the outer header has a checksum."""
-    remote_checksum: bool = attrs.field(default=False, validator=truth)
+    remote_checksum: bool = attrs.field(default=False, validator=flag_field)
     """GUE only: remote checksum offload."""
 
 

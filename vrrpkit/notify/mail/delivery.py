@@ -22,7 +22,7 @@ from vrrpkit.lifecycle.worker import Worker
 from vrrpkit.notify.mail.connect import Connector, OwnName
 from vrrpkit.notify.model.mail_addresses import PlainSubject, address_literal
 from vrrpkit.notify.model.outbox import MailMessage, Outbox, pause_before
-from vrrpkit.values import one_line
+from vrrpkit.validate import one_line
 
 if TYPE_CHECKING:
     import socket

@@ -20,7 +20,7 @@ from vrrpkit.notify.model.mail import BODY, FIELDS, SUBJECT, fields_of
 from vrrpkit.notify.model.mail_addresses import check_helo, check_server, mailbox, own_mailbox
 from vrrpkit.notify.model.outbox import MailMessage, Outbox
 from vrrpkit.publishing import Attachment, Notifier
-from vrrpkit.values import one_line, whole_number
+from vrrpkit.validate import one_line, whole_number
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -8,7 +8,8 @@ from typing import TypeAlias
 from vrrpkit.ipvs.model.events import QuorumDown, QuorumUp, ServerDown, ServerUp
 from vrrpkit.ipvs.server import VirtualServer
 from vrrpkit.notify.model.keepalived import Notification, notification_of
-from vrrpkit.values import State, one_line
+from vrrpkit.validate import one_line
+from vrrpkit.values import State
 from vrrpkit.vrrp.protocol.events import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 

@@ -13,7 +13,8 @@ from ipaddress import ip_address
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.hostnames import ascii_form, fault_in_name
-from vrrpkit.values import IPAddress, one_line
+from vrrpkit.validate import one_line
+from vrrpkit.values import IPAddress
 
 __all__ = [
     "PlainSubject",

@@ -27,6 +27,7 @@ from vrrpkit.testing.record.jsonform import (
     restore_machine,
 )
 from vrrpkit.testing.record.recorder import FORMAT, recorded_files
+from vrrpkit.validate import is_number
 from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.inputs import Input, Refreshed
 from vrrpkit.vrrp.protocol.machine import Machine
@@ -188,6 +189,6 @@ def _step(where: str, machine: Machine, form: JSONObject) -> RecordedStep:
 
 
 def _number(form: JSON) -> float:
-    if isinstance(form, bool) or not isinstance(form, int | float):
+    if not is_number(form):
         raise ValueError(f"{form!r} must be seconds")
     return float(form)

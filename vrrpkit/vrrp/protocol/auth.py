@@ -15,7 +15,8 @@ from typing import Literal, cast
 import attrs
 
 from vrrpkit.errors import ConfigError, DecodeError
-from vrrpkit.values import IPAddress, whole_number
+from vrrpkit.validate import seconds, whole_number
+from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.protocol.packet import RejectReason
 
 __all__ = ["TRAILER", "HMACAuth", "PasswordAuth", "Signer", "Verifier"]
@@ -123,9 +124,8 @@ class HMACAuth:
             raise ConfigError(
                 f"HMAC mode {self.mode!r} must be 'enforce', 'permissive' or 'receive-only'"
             )
-        window = cast(object, self.window)
-        if window is not None and not (isinstance(window, int | float) and 1 <= window <= 300):
-            raise ConfigError(f"HMAC window {window!r} must be 1 to 300 seconds")
+        if self.window is not None:
+            seconds("HMAC window", self.window, 1, 300)
 
     def window_for(self, interval: float) -> float:
         """The time window in seconds at an advertisement interval of ``interval`` seconds."""

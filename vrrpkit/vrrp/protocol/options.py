@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from vrrpkit.errors import ConfigError
-from vrrpkit.values import (
-    OWNER,
-    VIP,
-    Announcements,
-    IPAddress,
-    Peer,
-    flag,
-    parse_address,
-    seconds,
-    whole_number,
-)
-from vrrpkit.vrrp.protocol.arguments import listed, of_kind, text
+from vrrpkit.validate import flag, listed, of_kind, seconds, text, whole_number
+from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, parse_address
 from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.protocol.election import MachineConfig
 from vrrpkit.vrrp.protocol.packet import ChecksumForm, interval_to_wire
@@ -155,7 +145,7 @@ class VRRPInstanceConfig:
     def __attrs_post_init__(self) -> None:
         moving = frozenset(vip.address for vip in self.vips + self.excluded_vips)
         object.__setattr__(self, "all_addresses", moving)
-        text("the name of a router,", self.name, "web")
+        text("the name of a router,", self.name, "'web'")
         for what, given in (("preempt", self.preempt), ("adverts_on_base", self.adverts_on_base)):
             flag(what, given)
         if self.accept is not None:

@@ -16,7 +16,8 @@ from typing import NamedTuple, cast
 import attrs
 
 from vrrpkit.errors import ConfigError, DecodeError
-from vrrpkit.values import IPAddress, is_number
+from vrrpkit.validate import is_number
+from vrrpkit.values import IPAddress
 
 __all__ = [
     "PROTOCOL",

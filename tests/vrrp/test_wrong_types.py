@@ -116,8 +116,13 @@ def test_of_a_group(made: Callable[[Any, Any], object], says: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "options", "says"),
     [
-        (VIP, ("192.0.2.10/24",), {"label": 5}, "label 5 on 192.0.2.10/24 must be text"),
-        (VIP, ("192.0.2.10/24",), {"dev": 5}, "dev 5 on"),
+        (
+            VIP,
+            ("192.0.2.10/24",),
+            {"label": 5},
+            "label of 192.0.2.10/24: 5 must be text, such as 'eth0:1'",
+        ),
+        (VIP, ("192.0.2.10/24",), {"dev": 5}, "dev of 192.0.2.10/24: 5 must be text"),
         (VIP, ("192.0.2.10/24",), {"preferred_lifetime": "x"}, "0 seconds or more, or math.inf"),
         (Announcements, (), {"delay": "5"}, "delay '5' must be 0 to 86400 seconds"),
         (PasswordAuth, (None,), {}, "is text of 1 to 8 octets"),
