@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import logging
 import re
@@ -23,6 +24,7 @@ from vrrpkit.ipvs.model.events import QuorumDown, ServerDown, ServerRemoved
 from vrrpkit.ipvs.model.events import VirtualServerEvent as PoolEvents
 from vrrpkit.ipvs.sync import SyncNotice
 from vrrpkit.publishing import EventsLost, Hub
+from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.runner import TrackerSignal
 from vrrpkit.values import Stamped, State
 from vrrpkit.vrrp.protocol.events import (
@@ -31,6 +33,7 @@ from vrrpkit.vrrp.protocol.events import (
     Anomaly,
     PriorityChanged,
     RouterEvent,
+    Stalled,
     Transition,
     TransitionReason,
 )
@@ -102,7 +105,9 @@ def row(rule: Rule) -> tuple[str, str]:
     if not rule.level:
         return "never", ""
     of = ", ".join(f"`{name}`" for name in rule.kind)
-    return logging.getLevelName(rule.level), OFTEN[rule.repeats] + (f": {of}" if of else "")
+    of = f": {of}" if of else ""
+    together = ", for all routers of the program" if rule.together else ""
+    return logging.getLevelName(rule.level), OFTEN[rule.repeats] + together + of
 
 
 def test_the_page_says_what_the_table_says() -> None:
@@ -320,3 +325,37 @@ def test_bfd_events_read_as_lines() -> None:
     assert str(BFDSendFailed(session="a", at=0.0, error="no route")) == (
         "a: a packet could not be sent: no route"
     )
+
+
+@virtual_time()
+async def test_a_pause_of_the_program_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """However many routers notice it; each of them has its event."""
+    clock = asyncio.get_running_loop().time
+    names = [f"r{number}" for number in range(1, 256)]
+    hubs = [Hub[Stalled](logging.getLogger("vrrpkit.vrrp"), "web: ") for _ in names]
+    told: list[str] = []
+    for hub in hubs:
+        hub.subscribe(lambda event: told.append(event.router))
+
+    async def pause() -> None:
+        for name, hub in zip(names, hubs, strict=True):
+            hub.publish(Stalled(router=name, at=clock(), seconds=2.0))
+            await asyncio.sleep(0.01)
+
+    await pause()
+    assert told == names
+    assert caplog.messages == ["this process stood still for 2 s"]
+    await asyncio.sleep(AGAIN)
+    await pause()
+    assert len(told) == 2 * len(names)
+    assert caplog.messages[1:] == [
+        "this process stood still for 2 s (and 254 more since the last such line)"
+    ]
+
+
+def test_without_a_loop_each_object_has_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        log = EventLog(logging.getLogger("vrrpkit.vrrp"))
+        for _ in range(2):
+            log.tell(Stalled(router=name, at=1.0, seconds=2.0))
+    assert caplog.messages == ["this process stood still for 2 s"] * 2

@@ -77,6 +77,33 @@ def test_a_signal_ends_the_program_in_good_order(number: signal.Signals) -> None
     assert f"leaving because of {number.name}".encode() in err
 
 
+def test_an_ignored_sigchld_is_set_back_to_its_default() -> None:
+    before = "import subprocess\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    cleanup = "asyncio.to_thread(print, subprocess.run(['sh', '-c', 'exit 3']).returncode)"
+    with service(cleanup, before=before) as process:
+        wait_for_line(process, b"ready")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    assert (out, process.returncode) == (b"leaving\n3\nleft\n", 0)
+    assert err.count(b"SIGCHLD was ignored") == 1
+
+
+@pytest.mark.parametrize("ours", [signal.SIG_IGN, signal.SIG_DFL])
+def test_sigchld_is_as_it_was_after_run(
+    ours: signal.Handlers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> object:
+        return signal.getsignal(signal.SIGCHLD)
+
+    before = signal.signal(signal.SIGCHLD, ours)
+    try:
+        assert run(main()) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGCHLD) is ours
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert ("SIGCHLD" in caplog.text) is (ours is signal.SIG_IGN)
+
+
 STUCK = """
 async def stuck():
     while True:

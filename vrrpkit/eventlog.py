@@ -11,11 +11,13 @@ kind is logged, and then at most once in :data:`AGAIN` seconds, with how many th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -55,6 +57,9 @@ class Rule:
     """The attributes by which kinds are told apart."""
     when: Mapping[str, Rule] = MappingProxyType({})
     """Another rule where an attribute has a value: ``{"state=FAULT": Rule(...)}``."""
+    together: bool = False
+    """Whether all objects of an event loop share one line, which names none of them: what happens
+    to the program happens to each of them at once."""
 
 
 NEVER = 0
@@ -89,7 +94,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "RouteLost": Rule(logging.WARNING, "bounded", ("route", "action")),
         "AddressesRefused": Rule(logging.WARNING, "bounded", ("failures",)),
         "SendFailed": Rule(logging.WARNING, "bounded", ("error",)),
-        "Stalled": Rule(logging.WARNING, "bounded"),
+        "Stalled": Rule(logging.WARNING, "bounded", together=True),
         "ReceiveOverflow": Rule(logging.WARNING, "bounded"),
         # What a tracker sees; why, its own module logs at the same level.
         "TrackerReason": Rule(logging.INFO, "some", ("why",)),
@@ -178,6 +183,10 @@ class _Kind:
         """Events since the last line."""
 
 
+# What the objects of one event loop have logged together, by the class of the event.
+_together: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Kind]] = WeakKeyDictionary()
+
+
 class EventLog:
     """Logs the events of one object.
 
@@ -204,7 +213,7 @@ class EventLog:
         if rule.repeats == "each":
             self._log(rule, event, 0)
             return
-        kind = self._kind(rule, event, at)
+        kind = (_shared_kind(event, at) if rule.together else None) or self._kind(rule, event, at)
         if self._due(rule, kind, at):
             kind.lines += 1
             left_out, kind.left_out = kind.left_out, 0
@@ -215,8 +224,11 @@ class EventLog:
 
     def _log(self, rule: Rule, event: object, left_out: int) -> None:
         more = f" (and {left_out} more since the last such line)" if left_out else ""
+        prefix, text = self._prefix, str(event)
+        if rule.together:
+            prefix, text = "", text.removeprefix(f"{getattr(event, 'router', '')}: ")
         # A server's answer may be in it: one event is one line.
-        self._logger.log(rule.level, "%s%s%s", self._prefix, one_line(str(event)), more)
+        self._logger.log(rule.level, "%s%s%s", prefix, one_line(text), more)
 
     def _kind(self, rule: Rule, event: object, at: float) -> _Kind:
         name = type(event).__name__
@@ -250,3 +262,16 @@ class EventLog:
             return False
         minute.lines += 1
         return True
+
+
+def _shared_kind(event: object, at: float) -> _Kind | None:
+    """What all objects of the running loop have logged of a class of events; ``None`` without a
+    loop."""
+    try:
+        kinds = _together.setdefault(asyncio.get_running_loop(), {})
+    except RuntimeError:
+        return None
+    kind = kinds.setdefault(type(event).__name__, _Kind(at))
+    if at - kind.since >= AGAIN:
+        kind.since, kind.lines = at, 0
+    return kind

@@ -211,7 +211,8 @@ def run(
     the program ends within 2 seconds. A signal that is ignored when this is called, as SIGHUP is
     under ``nohup``, stays ignored.
 
-    The soft limit on open files (RLIMIT_NOFILE) is raised to the hard one meanwhile.
+    The soft limit on open files (RLIMIT_NOFILE) is raised to the hard one meanwhile. Where SIGCHLD
+    is ignored, it has its default action meanwhile: else no exit status of a script arrives.
 
     :param on_hangup: called on the event loop at each SIGHUP, for example to read a configuration
         again. Without it SIGHUP is logged and ignored, but for a program whose standard input was a
@@ -239,7 +240,7 @@ def run(
             raise
     stop = _Stop(on_hangup)
     try:
-        with _many_files(), _handlers():
+        with _many_files(), _children_count(), _handlers():
             return _run(main, stop, debug, loop_factory)
     except _Overdue as overdue:
         if _threads():
@@ -249,6 +250,22 @@ def run(
             sys.stderr.flush()
             os._exit(1)
         raise SystemExit(overdue.code) from None
+
+
+@contextlib.contextmanager
+def _children_count() -> Generator[None, None, None]:
+    """Have the exit statuses of programs: where SIGCHLD is ignored, which a program inherits, the
+    kernel drops them, and no script could be judged."""
+    if signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN:
+        yield
+        return
+    log.warning("SIGCHLD was ignored, as the program was started: set back to its default action")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def _run(

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from bfd.ends import A, B, both_up, end
-from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance
+from vrrpkit import BFDSession, ConfigError, MemoryBus, State, VRRPInstance
 from vrrpkit.bfd.protocol.packet import BFDState
 from vrrpkit.testing import virtual_time
 from vrrpkit.trackers.bfd import TrackBFD
@@ -64,6 +64,48 @@ async def test_without_a_weight_a_session_that_is_not_up_is_a_fault() -> None:
         async with router:
             await a.wait_for(State.BACKUP)
             assert b.faults == {"alone"}
+
+
+@virtual_time()
+async def test_an_ordinary_start_is_no_fault() -> None:
+    bus, uplink = MemoryBus(), MemoryBus()
+    session, router = end(uplink), end(uplink, B, A)
+    states: list[State] = []
+    instance = VRRPInstance(
+        "a",
+        bus.interface("10.0.0.1"),
+        vrid=1,
+        vips=["10.0.0.10/24"],
+        track=[TrackBFD(session)],
+    )
+    instance.on_transition(lambda transition: states.append(transition.state))
+    async with router, instance as a:
+        await a.wait_for(State.MASTER)
+        assert session.state is BFDState.UP
+    assert State.FAULT not in states
+
+
+@virtual_time()
+@pytest.mark.parametrize(("idle", "limit"), [(1.0, 3.0), (10.0, 5.0)])
+async def test_a_session_that_does_not_come_up_is_a_fault_after_a_while(
+    idle: float, limit: float
+) -> None:
+    bus, uplink = MemoryBus(), MemoryBus()
+    session = BFDSession(B, interface=uplink.interface(A), idle_tx=idle)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    tracker = TrackBFD(session)
+    async with (
+        VRRPInstance(
+            "a", bus.interface("10.0.0.1"), vrid=1, vips=["10.0.0.10/24"], track=[tracker]
+        ) as a,
+        VRRPInstance(
+            "b", bus.interface("10.0.0.2"), vrid=2, vips=["10.0.0.11/24"], track=[tracker]
+        ) as b,
+    ):
+        # Those who share a session do not wait in turn.
+        assert clock() - began == pytest.approx(limit)
+        assert (a.state, b.state) == (State.FAULT, State.FAULT)
 
 
 def test_anything_but_a_session_is_refused() -> None:

@@ -15,6 +15,12 @@ from vrrpkit.tracking.tracker import Signal, Tracker
 
 __all__ = ["TrackBFD"]
 
+PACKETS = 3
+"""Packets of a session that is not Up, until it is if the neighbour answers."""
+
+LONGEST = 5.0
+"""Seconds that a router waits for a session at most before it starts."""
+
 
 def _session(instance: object, attribute: attrs.Attribute[BFDSession], value: object) -> None:
     if not isinstance(value, BFDSession):
@@ -31,6 +37,9 @@ class TrackBFD(Tracker):
 
     The session runs as long as it is tracked, whether or not the program enters it too.
 
+    With weight 0 the router waits for the session before it starts: three times its ``idle_tx``,
+    but 5 seconds at most. A session that is not Up then is a FAULT, which ends when it is.
+
     :param session: the session. Trackers of one and the same object share it.
     :raises ConfigError: it is no :class:`vrrpkit.BFDSession`.
     """
@@ -39,6 +48,10 @@ class TrackBFD(Tracker):
 
     def describe(self) -> str:
         return f"BFD to {self.session.name}"
+
+    @property
+    def settling(self) -> float:
+        return min(PACKETS * self.session.options.idle_tx, LONGEST)
 
     def _fault(self) -> str:
         """Why the signal is bad; empty while it is good."""

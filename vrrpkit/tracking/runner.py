@@ -19,7 +19,7 @@ from vrrpkit.lifecycle.callbacks import is_own_end, pass_on
 from vrrpkit.lifecycle.shutdown import patience
 from vrrpkit.lifecycle.worker import Worker
 from vrrpkit.local_errors import Complaints, advised, own_trouble
-from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState
+from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState, is_fault
 
 __all__ = ["Reasons", "TrackerRunner", "complain"]
 
@@ -112,8 +112,9 @@ class _Source:
         self._complaints = Complaints()
         self._told = False
         self.signal: Signal = None
-        self.expected_by = asyncio.get_running_loop().time() + FIRST
-        """Until when its first signal is worth waiting for."""
+        now = asyncio.get_running_loop().time()
+        self.expected_by = now + max(FIRST, tracker.settling)
+        """Until when its first signal, or the first that is no fault, is worth waiting for."""
 
     def listen(self, key: object, listener: Listener) -> None:
         self._listeners[key] = listener
@@ -257,8 +258,9 @@ class TrackerRunner:
 
     async def start(self) -> None:
         """Begin to look. What needs no waiting is known on return, and with weight 0 what comes
-        within :data:`FIRST` seconds: the operator is not to be told of a FAULT at every start. Who
-        shares a tracker with others shares that time, lest a hundred routers wait in turn."""
+        within :data:`FIRST` seconds, or what is no fault within the tracker's ``settling``: an
+        ordinary start is no FAULT. Routers that share a tracker share that time, lest a hundred of
+        them wait in turn."""
         if not self.trackers:
             return
         known = _sources.setdefault(asyncio.get_running_loop(), {})
@@ -283,7 +285,9 @@ class TrackerRunner:
         self._started = True
 
     def _heard(self, place: int, signal: Signal) -> None:
-        self._awaited.pop(place, None)
+        tracker = self.trackers[place]
+        if not tracker.settling or not is_fault(tracker, signal):
+            self._awaited.pop(place, None)
         if self._news is not None:
             self._news.set()
         if self.tally.set(place, signal) and self._started:

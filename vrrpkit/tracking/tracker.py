@@ -20,6 +20,7 @@ __all__ = [
     "Tracker",
     "TrackerState",
     "effective_priority",
+    "is_fault",
     "shortfalls",
 ]
 
@@ -77,6 +78,12 @@ class Tracker:
     reverse: bool = attrs.field(default=False, validator=flag_field)
     name: str = attrs.field(default="", validator=_name)
 
+    @property
+    def settling(self) -> float:
+        """Seconds from its start in which a bad signal may only mean that it has just begun: with
+        weight 0 the router waits so long for a better one before it starts. 0 for most."""
+        return 0.0
+
     def signals(self) -> AsyncIterator[Signal]:
         """An async generator of signals, for as long as it is iterated over.
 
@@ -118,6 +125,11 @@ def _share(tracker: Tracker, signal: Signal) -> _Share:
         return _Share(fault=bool(signal) is not reverse)
     product = signal * weight * (-1 if reverse else 1)
     return _Share(max(-WEIGHT_LIMIT, min(product, WEIGHT_LIMIT)), fault=product <= UNFIT)
+
+
+def is_fault(tracker: Tracker, signal: Signal) -> bool:
+    """Whether a signal of a tracker makes a router unfit."""
+    return _share(tracker, signal).fault
 
 
 class TrackerState:
