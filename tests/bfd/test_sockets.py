@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 import pytest
-from host.kernel import Net
 
+from namespaces import Net
 from vrrpkit import BFDSession, BFDState, HostError
 from vrrpkit.bfd import sockets
 from vrrpkit.linux.netns import Namespace
@@ -19,13 +19,9 @@ pytestmark = pytest.mark.system
 A, B = "127.0.0.1", "127.0.0.2"
 
 
-@pytest.fixture(name="net")
-def fixture_net() -> Any:
-    if os.geteuid() != 0:
-        pytest.skip("needs root (network namespaces)")
-    with Net() as net:
-        net.ip("link set lo up")
-        yield net
+@pytest.fixture(autouse=True)
+def up(net: Net) -> None:
+    net.ip("link set lo up")
 
 
 def pair(net: Net) -> tuple[BFDSession, BFDSession]:
