@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from vrrpkit.values import VIP
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.effects import (
     Announce,
     DropAddresses,
@@ -19,7 +20,6 @@ from vrrpkit.vrrp.protocol.election import MachineConfig
 from vrrpkit.vrrp.protocol.events import Transition
 from vrrpkit.vrrp.protocol.inputs import AdvertReceived, FaultsNow, Input, Startup, TimerFired
 from vrrpkit.vrrp.protocol.machine import Machine
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import Profile
 from vrrpkit.vrrp.protocol.validation import AdvertValidator
 
@@ -28,8 +28,13 @@ PRIMARY = ip_address("192.0.2.1")
 
 def options(**changes: Any) -> VRRPInstanceConfig:
     """The options of an ordinary router, with changes."""
-    usual: dict[str, Any] = {"name": "r", "vrid": 51, "vips": ["192.0.2.10/24"]}
-    return VRRPInstanceConfig(**(usual | changes))
+    usual: dict[str, Any] = {
+        "name": "r",
+        "interface": "eth0",
+        "vrid": 51,
+        "vips": ["192.0.2.10/24"],
+    }
+    return VRRPInstanceConfig(**({"name": "r", "interface": "eth0"} | usual | changes))
 
 
 def machine_config(*, profile: str = "default", **changes: Any) -> MachineConfig:

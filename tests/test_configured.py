@@ -167,7 +167,7 @@ def test_the_text_of_a_derived_class_has_the_fields_of_both() -> None:
     assert text.splitlines() == [
         "A router's description, with what no description can have.",
         "",
-        ":param clock: what it reads the time from.",
         ":param name: what logs call it.",
+        ":param clock: what it reads the time from.",
     ]
     assert list(inspect.signature(Clocked).parameters)[-1] == "clock"

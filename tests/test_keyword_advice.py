@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 
+import attrs
 import pytest
 
 import vrrpkit
-from vrrpkit import ConfigError, MemoryBus, MemoryTable, VirtualServer, VRRPInstance
+from vrrpkit import ConfigError, MemoryBus, MemoryTable, SyncGroup, VirtualServer, VRRPInstance
+from vrrpkit.configured import KEEPALIVED
 from vrrpkit.keyword_advice import WORDS
+from vrrpkit.vrrp.instance import VRRPInstanceArguments
+from vrrpkit.vrrp.syncgroup import SyncGroupArguments
 
 I = MemoryBus().interface("192.0.2.1")  # noqa: E741 - short, for a long table
 
@@ -141,11 +146,11 @@ WRONG = [
     ),
     (
         "VRRPInstance('w', I, vips=['192.0.2.10/24'])",
-        "VRRPInstance.__init__() missing 1 required keyword-only argument: 'vri",
+        "VRRPInstance(): missing a required argument: 'vrid'",
     ),
     (
         "VRRPInstance('w', I, vrid=1)",
-        "VRRPInstance.__init__() missing 1 required keyword-only argument: 'vip",
+        "VRRPInstance(): missing a required argument: 'vips'",
     ),
     ("R(routes=['foo'])", "destination 'foo' is not of the form '10.0.0.0/8' or '2001:db8::/32': "),
     ("R(rules=['foo'])", "'foo': 'foo' is not known here; a rule may have from, to, fwmark, iif,"),
@@ -327,8 +332,28 @@ def test_every_word_of_keepalived_is_answered_with_ours(name: str) -> None:
         assert ours is None or ours[1] in options, f"{name} has no {ours[1]}="
 
 
+@pytest.mark.parametrize("made", [VRRPInstance, SyncGroup])
+def test_every_keyword_of_a_description_is_answered(
+    made: Callable[..., object],
+) -> None:
+    arguments = {VRRPInstance: VRRPInstanceArguments, SyncGroup: SyncGroupArguments}[made]
+    answered = 0
+    for field in attrs.fields(arguments):
+        keywords = field.metadata.get(KEEPALIVED)
+        if keywords is None or not field.init:
+            continue
+        for word in (*keywords.names, *keywords.instead):
+            answered += 1
+            with pytest.raises(TypeError, match=f"{made.__name__}: (instead of )?{word}= "):
+                made(**{word: None})
+        for use in keywords.instead.values():
+            ours = re.match(r"(\w+)=", use)
+            assert ours is None or ours[1] in inspect.signature(made).parameters
+    assert answered > 5
+
+
 def test_other_mistakes_of_arguments_stay_python_s() -> None:
-    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'vrid'"):
+    with pytest.raises(TypeError, match=r"VRRPInstance\(\): missing a required argument: 'vrid'"):
         VRRPInstance("web", I, vips=["192.0.2.10/24"])  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
         VRRPInstance("web", I, 5, ["192.0.2.10/24"])  # type: ignore[misc]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 from hypothesis import HealthCheck, given, note, settings
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from vrrpkit import HMACAuth, NotEligible, State
 from vrrpkit.testing import Lan, run_virtual
-from vrrpkit.testing.lan.hosts import RouterOptions
 
 VIP = "192.0.2.100"
 
@@ -24,7 +23,7 @@ Action: TypeAlias = tuple[float, str, int, int, float]
 class Scenario:
     """Routers on a link, and what befalls them, with the pauses in between."""
 
-    routers: tuple[RouterOptions, ...]
+    routers: tuple[dict[str, Any], ...]
     delay: float
     jitter: float
     duplication: float
@@ -78,8 +77,8 @@ def scenarios(draw: st.DrawFn) -> Scenario:
 @st.composite
 def _options(
     draw: st.DrawFn, version: int, interval: float, factor: int, owner: bool
-) -> RouterOptions:
-    options: RouterOptions = {
+) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "version": version,
         "interval": interval,
         "down_factor": factor,
@@ -104,7 +103,7 @@ def _start(lan: Lan, a: str, b: str, x: float) -> None:
 
 def _set_priority(lan: Lan, a: str, b: str, x: float) -> None:
     instance = lan.instance(a)
-    if instance.state is not State.INIT and not instance.options.owner:
+    if instance.state is not State.INIT and not instance.config.owner:
         instance.set_priority(1 + round(253 * x))
 
 
@@ -123,7 +122,7 @@ def _promote(lan: Lan, a: str, b: str, x: float) -> None:
 
 def _delete(lan: Lan, a: str, b: str, x: float) -> None:
     # An owner whose own address is deleted has none left to send from, and stays in FAULT.
-    if not lan.instance(a).options.owner:
+    if not lan.instance(a).config.owner:
         lan.interface(a).delete(VIP)
 
 
@@ -167,7 +166,7 @@ async def _live(scenario: Scenario) -> None:
         (master,) = lan.masters()
         assert master in lan.owners(VIP)
         for name in scenario.names:
-            options = lan.instance(name).options
+            options = lan.instance(name).config
             rival = options.preempt or options.owner
             assert not rival or lan.instance(name).priority <= lan.instance(master).priority
 

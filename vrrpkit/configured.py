@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -33,6 +34,7 @@ KEEPALIVED = "keepalived"
 
 P = ParamSpec("P")
 C = TypeVar("C")
+R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -67,23 +69,25 @@ def from_keepalived(*names: str, unit: str = "", **instead: str) -> dict[str, Ke
 
 def configured_by(
     config: Callable[P, C],
-) -> Callable[[Callable[[S, C], None]], Callable[Concatenate[S, P], None]]:
-    """Derive an ``__init__`` from ``config``, an attrs class: it takes the parameters of ``config``
-    and calls the decorated function with an instance of it.
+) -> Callable[[Callable[[S, C], R]], Callable[Concatenate[S, P], R]]:
+    """Derive an ``__init__``, or another method, from ``config``, an attrs class: it takes the
+    parameters of ``config`` and calls the decorated function with an instance of it.
 
-    A wrong call raises TypeError in the name of the class that is being made. What ``config``
-    itself raises about a value passes through.
+    A wrong call raises TypeError in the name of the class that is being made, or of the method.
+    What ``config`` itself raises about a value passes through.
     """
 
-    def derive(init: Callable[[S, C], None]) -> Callable[Concatenate[S, P], None]:
-        @functools.wraps(init)
-        def construct(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def derive(method: Callable[[S, C], R]) -> Callable[Concatenate[S, P], R]:
+        suffix = "" if method.__name__ == "__init__" else f".{method.__name__}"
+
+        @functools.wraps(method)
+        def construct(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 described = config(*args, **kwargs)
             except TypeError:
-                _require_call(type(self).__name__, config, args, kwargs)
+                _require_call(f"{type(self).__name__}{suffix}", config, args, kwargs)
                 raise
-            init(self, described)
+            return method(self, described)
 
         _describe(construct, config)
         return construct
@@ -91,7 +95,7 @@ def configured_by(
     return derive
 
 
-def _describe(function: Callable[..., None], config: Callable[..., object]) -> None:
+def _describe(function: Callable[..., object], config: Callable[..., object]) -> None:
     """Make a function look as if the parameters of ``config`` were written in it."""
     signature = inspect.signature(config)
     instance = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
@@ -103,25 +107,34 @@ def _describe(function: Callable[..., None], config: Callable[..., object]) -> N
     }
     # Without __wrapped__, which would lead inspect and Sphinx to the one parameter "config".
     vars(function).pop("__wrapped__", None)
+    returned = function.__annotations__.get("return")
     vars(function)["__signature__"] = signature.replace(
-        parameters=parameters, return_annotation=None
+        parameters=parameters, return_annotation=returned
     )
-    function.__annotations__ = {**annotations, "return": None}
-    function.__doc__ = _text(config)
+    function.__annotations__ = {**annotations, "return": returned}
+    own = inspect.cleandoc(function.__doc__ or "")
+    text = _text_of(config, list(signature.parameters))
+    function.__doc__ = f"{own}\n\n{text}" if own else text
 
 
-def _text(config: Callable[..., object]) -> str | None:
-    """The docstring of ``config``, with the fields that the classes it is derived from describe."""
-    if not isinstance(config, type):
-        return config.__doc__
-    own, *bases = [
-        inspect.cleandoc(kind.__doc__)
-        for kind in config.__mro__
-        if attrs.has(kind) and kind.__doc__ is not None
+def _text_of(config: Callable[..., object], parameters: list[str]) -> str | None:
+    """The docstring of ``config``, with what the classes say that it is derived from of parameters
+    and errors; the parameters come in their order."""
+    texts = [
+        inspect.cleandoc(each.__doc__)
+        for each in (reversed(config.__mro__) if isinstance(config, type) else ())
+        if attrs.has(each) and each.__doc__
     ]
-    if not bases:
+    if len(texts) < 2:
         return config.__doc__
-    return "\n".join([own, *(text[text.index(":param") :] for text in bases if ":param" in text)])
+    blocks: dict[str, str] = {}
+    for text in texts:
+        for block in re.split(r"\n(?=:)", text)[1:]:
+            blocks[block.split(":")[1]] = block.rstrip()
+    order = [f"param {name}" for name in parameters]
+    order += [key for key in blocks if not key.startswith("param ")]
+    opening = re.split(r"\n(?=:)", texts[-1])[0].rstrip()
+    return "\n".join([opening, "", *(blocks[key] for key in order if key in blocks)])
 
 
 def advised(cls: type[T]) -> type[T]:

@@ -106,5 +106,5 @@ def test_diagnose_goes_with_peers() -> None:
         router(bus, diagnose=True)
     with pytest.raises(ConfigError, match="diagnose"):
         router(bus, diagnose="yes", **UNICAST)
-    assert router(bus, diagnose=True, **UNICAST).options.diagnose
-    assert router(bus, vips=[VIP]).options.diagnose is False
+    assert router(bus, diagnose=True, **UNICAST).config.diagnose
+    assert router(bus, vips=[VIP]).config.diagnose is False

@@ -76,7 +76,7 @@ async def test_a_device_that_goes_down_hands_over(options: dict[str, Any]) -> No
         assert adverts(bus)[-1][1] == 0
         await b.wait_for(MASTER)
         await asyncio.sleep(1)
-        for vip in a.options.all_vips:
+        for vip in a.config.all_vips:
             assert bus.owners(vip.address) == ["192.0.2.2"]
         device.set_carrier(True)
         await mastering(a)

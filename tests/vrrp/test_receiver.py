@@ -14,7 +14,6 @@ from vrrpkit.vrrp.protocol.machine import Machine
 from vrrpkit.vrrp.protocol.packet import Advertisement, RejectReason, encode
 from vrrpkit.vrrp.protocol.reporting import Reporter
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
-from vrrpkit.vrrp.protocol.validation import AdvertValidator
 from vrrpkit.vrrp.receiver import AdvertReceiver
 
 MASTER, GROUP = IPv4Address("192.0.2.2"), IPv4Address("224.0.0.18")
@@ -41,7 +40,7 @@ class Backup:
         self.told: list[RouterEvent] = []
         self.receiver = AdvertReceiver(
             self.machine,
-            AdvertValidator.of(options()),
+            options().advert_validator(),
             self.statistics,
             Reporter("r", self.statistics, self.told.append),
             None,

@@ -74,7 +74,7 @@ async def test_routes_too() -> None:
     interface = bus.interface("192.0.2.1")
     routes = ["10.0.0.0/8 via 192.0.2.7", "10.1.0.0/16 via 192.0.2.8"]
     a = router(bus, routes=routes)
-    interface.routing.failures[a.options.routes[0]] = INVALID
+    interface.routing.failures[a.config.routes[0]] = INVALID
     interface.manager.failures[ip_address(VIP)] = INVALID
     async with a:
         async with router(bus, "b", "192.0.2.2", priority=100) as b:
@@ -84,7 +84,7 @@ async def test_routes_too() -> None:
         await a.wait_for(State.MASTER)
         await asyncio.sleep(1)
         assert a.state is State.MASTER
-        assert interface.routes == [a.options.routes[1]], "what can be had"
+        assert interface.routes == [a.config.routes[1]], "what can be had"
 
 
 @virtual_time()

@@ -17,10 +17,10 @@ from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface
 from vrrpkit.routes.route import Entry, Route, Rule
 from vrrpkit.testing import Lan, virtual_time
 from vrrpkit.values import State
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.protocol.events import AddressesRefused, RouteLost, Transition, TransitionReason
 from vrrpkit.vrrp.protocol.inputs import LostAddress, LostRoute
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 from vrrpkit.vrrp.syncgroup import SyncGroup
 
@@ -339,7 +339,9 @@ async def test_routes_that_were_there_stay() -> None:
 
 
 def options(**more: Any) -> VRRPInstanceConfig:
-    return VRRPInstanceConfig(**({"name": "x", "vrid": 51, "vips": [VIP]} | more))
+    return VRRPInstanceConfig(
+        **({"name": "x", "interface": "eth0", "vrid": 51, "vips": [VIP]} | more)
+    )
 
 
 def test_options() -> None:

@@ -87,7 +87,7 @@ def test_netns_goes_with_a_name() -> None:
 
 def test_small_networks_have_no_ends() -> None:
     for vip in ("192.0.2.0/31", "192.0.2.255/32", "2001:db8::/64"):
-        assert router(vips=[vip]).options.vips[0] == VIP(vip)
+        assert router(vips=[vip]).config.vips[0] == VIP(vip)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class ConnectionSync:
         require_followed(f"connection sync on {interface}", follows)
         require_table(f"connection sync on {interface}", table)
         if id is None:
-            id = follows.options.vrid if isinstance(follows, VRRPInstance) else 0
+            id = follows.config.vrid if isinstance(follows, VRRPInstance) else 0
         self._daemons = {
             role: SyncDaemon(
                 role=role,

@@ -20,6 +20,7 @@ from vrrpkit.timers import AGAIN
 from vrrpkit.tracking.tracker import effective_priority
 from vrrpkit.transport.base import Transport
 from vrrpkit.values import NO_NAMES, State
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.link import VRRPLink
 from vrrpkit.vrrp.placement import Placement
 from vrrpkit.vrrp.protocol.effects import (
@@ -31,7 +32,6 @@ from vrrpkit.vrrp.protocol.effects import (
     TakeAddresses,
 )
 from vrrpkit.vrrp.protocol.election import advert_step
-from vrrpkit.vrrp.protocol.encoder import AdvertWriter
 from vrrpkit.vrrp.protocol.events import AddressesInPlace, ForeignAddress, RouterEvent, Transition
 from vrrpkit.vrrp.protocol.foreign_addresses import LEFT, REMOVED, ForeignState
 from vrrpkit.vrrp.protocol.inputs import (
@@ -45,10 +45,8 @@ from vrrpkit.vrrp.protocol.inputs import (
     TimerFired,
 )
 from vrrpkit.vrrp.protocol.machine import Machine
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.reporting import Reporter
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
-from vrrpkit.vrrp.protocol.validation import AdvertValidator
 from vrrpkit.vrrp.receiver import AdvertReceiver, InstanceRecorder
 from vrrpkit.vrrp.resources import HostResources
 
@@ -74,7 +72,7 @@ class Driver:
 
     def __init__(
         self,
-        options: VRRPInstanceConfig,
+        config: VRRPInstanceConfig,
         interface: Interface,
         hub: Hub[RouterEvent],
         statistics: RouterStatistics,
@@ -84,25 +82,25 @@ class Driver:
         failed: Callable[[], None],
         grouped: bool = False,
     ) -> None:
-        self.machine = Machine(attrs.evolve(options.machine_config(), grouped=grouped))
+        self.machine = Machine(attrs.evolve(config.machine_config(), grouped=grouped))
         self.dispatch: Callable[[Input], None] | None = None
         """Takes the events of a member of a sync group, and has them settled by :meth:`settle`."""
         self.failure: BaseException | None = None
         self.last_transition: Transition | None = None
-        self._options = options
+        self._config = config
         self._interface = interface
         self._deadlines = interface.deadlines
         self._deadline = self._deadlines.new(self._due)
-        self._stride = advert_step(options.interval)
+        self._stride = advert_step(config.interval)
         self._hub = hub
         self._statistics = statistics
         self._recorder = recorder
         self._failed = failed
-        self._writer = AdvertWriter(options)
-        self._reporter = Reporter(options.name, statistics, self._publish)
+        self._writer = config.advert_writer()
+        self._reporter = Reporter(config.name, statistics, self._publish)
         self.receiver = AdvertReceiver(
             self.machine,
-            AdvertValidator.of(options),
+            config.advert_validator(),
             statistics,
             self._reporter,
             recorder,
@@ -110,16 +108,16 @@ class Driver:
             fail=self.fail,
             now=self.now,
         )
-        self.vrrp_link = VRRPLink(options, interface, self.receiver, transport, self._look)
+        self.vrrp_link = VRRPLink(config, interface, self.receiver, transport, self._look)
         self._resources = HostResources(
-            options,
+            config,
             self.machine,
             feed=self.feed,
             fail=self.fail,
             tell_all=recorder is not None,
             placed=self._placed,
         )
-        self.foreign = ForeignState(remove=options.foreign_address == "remove")
+        self.foreign = ForeignState(remove=config.foreign_address == "remove")
         self.placement = Placement(self._deadlines)
         self._whole = False
         self._foreign_again = self._deadlines.new(self._look)
@@ -129,7 +127,7 @@ class Driver:
         self._queue: list[Input] = []
         self._feeding = False
         self._left = False
-        self.base = options.priority
+        self.base = config.priority
         """The configured priority, without what trackers add."""
         self._base_from = "configured"
         self._added = 0
@@ -141,14 +139,14 @@ class Driver:
     async def prepare(self, wait_for_interface: bool) -> None:
         """Check what the host must offer, then take a place on the link. The interface is open
         already."""
-        options = self._options
+        config = self._config
         await self.vrrp_link.settle()
         self.vrrp_link.check(wait_for_interface)
-        self._interface.claim(options.key)
+        self._interface.claim(config.key)
         self._claimed = True
-        if options.virtual_mac:
-            name = options.virtual_mac if isinstance(options.virtual_mac, str) else None
-            virtual = await self._interface.virtual(options.vrid, options.family, name)
+        if config.virtual_mac:
+            name = config.virtual_mac if isinstance(config.virtual_mac, str) else None
+            virtual = await self._interface.virtual(config.vrid, config.family, name)
             await virtual.open()
             # Only now: what was not opened must not be closed, somebody else may use it too.
             self.vrrp_link.virtual = virtual
@@ -223,7 +221,7 @@ class Driver:
             await self._resources.give_back()
         finally:
             if self._claimed:
-                self._interface.unclaim(self._options.key)
+                self._interface.unclaim(self._config.key)
                 self._claimed = False
             try:
                 await self.vrrp_link.close()
@@ -428,7 +426,7 @@ class Driver:
         """All that belongs to this router is in place, or the kernel refused some of it."""
         if whole and not self._whole and self.machine.state is State.MASTER:
             self._whole = True
-            self._publish(AddressesInPlace(router=self._options.name, at=self.now()))
+            self._publish(AddressesInPlace(router=self._config.name, at=self.now()))
         self.placement.end()
 
     def _look_for_foreign(self, state: State) -> None:
@@ -442,7 +440,7 @@ class Driver:
                 action = REMOVED if problem is None else f"{problem.strerror or problem}"
             self._publish(
                 ForeignAddress(
-                    router=self._options.name,
+                    router=self._config.name,
                     at=now,
                     address=intruder.address,
                     prefix=intruder.prefix,
@@ -472,4 +470,4 @@ class Driver:
             self.leave()
             self._failed()
         else:
-            log.error("%s: and while ending", self._options.name, exc_info=bug)
+            log.error("%s: and while ending", self._config.name, exc_info=bug)

@@ -7,44 +7,132 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import attrs
+
+from vrrpkit.configured import configured_by, described, from_keepalived, values_of
 from vrrpkit.errors import ConfigError, NotEligible, VRRPKitError
 from vrrpkit.host.base import Interface
 from vrrpkit.host.local import on_this_host
-from vrrpkit.keyword_advice import advised
 from vrrpkit.observable import Notifying
 from vrrpkit.publishing import Hub, Notifier
 from vrrpkit.tracking.tracker import Signal, Tracker
 from vrrpkit.transport.base import Transport
-from vrrpkit.validate import (
-    demotion,
-    flag,
-    having,
-    listed,
-    notifiers,
-    of_kind,
-    whole_number,
-)
-from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, State
+from vrrpkit.validate import demotion, having, listed, notifiers, of_kind, whole_number
+from vrrpkit.values import OWNER, IPAddress, State
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
 from vrrpkit.vrrp.protocol.events import RouterEvent, Transition
 from vrrpkit.vrrp.protocol.explain import waiting_for
 from vrrpkit.vrrp.protocol.inputs import Demote, Promote
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
-from vrrpkit.vrrp.protocol.profile import Profile
 from vrrpkit.vrrp.protocol.reachability import Reachability
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
 from vrrpkit.vrrp.receiver import InstanceRecorder
 from vrrpkit.vrrp.run import RouterRun
 
 if TYPE_CHECKING:
-    from vrrpkit.routes.route import Route, Rule
     from vrrpkit.vrrp.protocol.status import RouterStatus
 
-__all__ = ["VRRPInstance"]
+__all__ = ["VRRPInstance", "VRRPInstanceArguments"]
 
 
-@advised
+def as_trackers(values: Iterable[Tracker]) -> tuple[Tracker, ...]:
+    """The trackers of a list.
+
+    :raises ConfigError: it is no list, or one of them is no tracker.
+    """
+    found = listed("track", values)
+    for tracker in found:
+        of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
+    return found
+
+
+def as_notifiers(values: Iterable[Notifier]) -> tuple[Notifier, ...]:
+    """The notifiers of a list.
+
+    :raises ConfigError: it is no list, or one of them is no notifier.
+    """
+    return notifiers(values)
+
+
+def _require_place(interface: object, netns: object) -> None:
+    if isinstance(interface, Interface):
+        if netns is not None:
+            raise ConfigError(
+                "netns goes with the name of an interface; an Interface object knows where it is"
+            )
+    elif not isinstance(interface, str) or not interface:
+        raise ConfigError(
+            f"interface {interface!r} must be the name of a network interface, such as 'eth0', or "
+            "an interface of a MemoryBus: bus.interface('192.0.2.1')"
+        )
+
+
+@attrs.frozen
+class VRRPInstanceArguments(VRRPInstanceConfig):
+    """What :class:`vrrpkit.VRRPInstance` is made of: its description, and live objects.
+
+    :param interface: a network interface by name, or an interface of a :class:`vrrpkit.MemoryBus`.
+    :param transport: another way for adverts to travel, see :class:`vrrpkit.Transport`.
+    :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
+    :param track: what moves the priority or makes the router unfit, see :class:`vrrpkit.Tracker`
+        (``track_script``, ``track_interface``, ...).
+    :param bfd: a :class:`vrrpkit.BFDSession` with another router: when that was Up, is the followed
+        master and cannot be reached any more, a BACKUP takes over after its skew time unless it
+        hears another advert. Off by default.
+    :param notify: who is told of everything that happens, see :mod:`vrrpkit.notify` (``notify``,
+        ``smtp_alert``, ...).
+    """
+
+    place: str | Interface = attrs.field(alias="interface", eq=False, repr=False)
+    interface: str = attrs.field(init=False)
+    transport: Transport | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    recorder: InstanceRecorder | None = attrs.field(
+        default=None, kw_only=True, eq=False, repr=False
+    )
+    track: tuple[Tracker, ...] = attrs.field(
+        default=(),
+        converter=as_trackers,
+        kw_only=True,
+        eq=False,
+        repr=False,
+        metadata=from_keepalived(
+            track_script="track=[TrackScript(...)]",
+            track_interface="track=[TrackInterface(...)]",
+            track_file="track=[TrackFile(...)]",
+            track_process="track=[TrackProcess(...)]",
+            track_bfd="track=[TrackBFD(...)]",
+        ),
+    )
+    bfd: Reachability | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    notify: tuple[Notifier, ...] = attrs.field(
+        default=(),
+        converter=as_notifiers,
+        kw_only=True,
+        eq=False,
+        repr=False,
+        metadata=from_keepalived(
+            notify_master="notify=[NotifyScripts(...)]",
+            notify_backup="notify=[NotifyScripts(...)]",
+            notify_fault="notify=[NotifyScripts(...)]",
+            smtp_alert="notify=[Mail(...)]",
+        ),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        place = self.place
+        _require_place(place, self.netns)
+        object.__setattr__(self, "interface", place if isinstance(place, str) else place.name)
+        super().__attrs_post_init__()
+        if self.transport is not None:
+            of_kind("transport", self.transport, Transport, "a Transport")
+        for what, tool, method, example in (
+            ("recorder", self.recorder, "record", "a recorder, such as vrrpkit.testing.Recorder"),
+            ("bfd", self.bfd, "on_lost", "a BFDSession, such as BFDSession('192.0.2.2', 'eth0')"),
+        ):
+            if tool is not None:
+                having(what, tool, method, example)
+
+
 class VRRPInstance(Notifying[RouterEvent]):
     """One virtual router: keeps virtual IP addresses alive on a group of machines.
 
@@ -55,191 +143,41 @@ class VRRPInstance(Notifying[RouterEvent]):
 
     Entering returns once the router runs (in BACKUP, FAULT, or MASTER for an owner). Leaving, by
     whatever way, sends priority 0 and removes the addresses.
-
-    :param name: what events and logs call it.
-    :param interface: a network interface by name, or an interface of a :class:`vrrpkit.MemoryBus`.
-    :param vrid: virtual router identifier, 1 to 255, shared by the group (keepalived:
-        ``virtual_router_id``).
-    :param vips: 1 to 255 announced addresses of one family, as text or :class:`vrrpkit.VIP`.
-    :param excluded_vips: further addresses of either family that move along but are not announced
-        (``virtual_ipaddress_excluded``).
-    :param priority: 1 to 254, or 255 for the owner of the addresses. The highest becomes MASTER.
-    :param version: 3 (RFC 9568), or 2 (RFC 3768). An unconfigured keepalived speaks 2 over IPv4.
-    :param interval: seconds between adverts (``advert_int``): 0.01 to 40.95 in version 3, whole 1
-        to 255 in 2.
-    :param preempt: whether to take over from a master of lower priority (``nopreempt``).
-    :param preempt_delay: seconds to wait before doing so, 0 to 1000, from the first such advert.
-    :param startup_delay: seconds after entering in which adverts are ignored
-        (``vrrp_startup_delay``), 0 to 1000.
-    :param link_up_delay: seconds that a link must have been up before it counts as up, 0 to 1000:
-        a switch port may not forward at once. For the interface of the router, and those that its
-        addresses and routes name (``interface_up_down_delays``).
-    :param link_down_delay: seconds that it must have been down before it counts as down, 0 to 1000.
-        Until then a MASTER stays so, though nobody hears it: keep it below the time in which the
-        others take over.
-    :param down_factor: adverts that may be missed before taking over, 1 to 100
-        (``down_timer_adverts``). All routers of a group must agree.
-    :param source: the address to send from; by default the primary IPv4 or the link-local IPv6
-        address.
-    :param peers: send to these routers by unicast instead of multicast (``unicast_peer``).
-    :param group: another multicast group than 224.0.0.18 or ff02::12.
-    :param auth: :class:`vrrpkit.HMACAuth`, or in version 2 :class:`vrrpkit.PasswordAuth`.
-    :param profile: ``"default"``, ``"keepalived"``, ``"strict"``, or a :class:`vrrpkit.Profile`.
-    :param checksum: form of the version 3 IPv4 checksum to send: ``"pseudo-header"`` or
-        ``"message-only"``.
-    :param insist_checksum: accept only this form; by default either.
-    :param announcements: gratuitous ARP and neighbour advertisements, see
-        :class:`vrrpkit.Announcements`.
-    :param on_address_lost: ``"reinstate"``, ``"step_down"`` or ``"ignore"``: when somebody else
-        removes an address, a route or a rule, or has an address too (``VIP(nodad=False)``).
-    :param foreign_address: ``"tell"`` or ``"remove"``: when a virtual address is on the interface
-        although this router is BACKUP or in FAULT, because somebody else put it there. It is told
-        either way (:class:`vrrpkit.ForeignAddress`). A MASTER uses it in place, and an owner never
-        minds. What a run of this library left there, or a keepalived that marks its addresses and
-        lives no more, is removed at the start.
-    :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
-        MASTER, so that the kernel removes them when this process is killed or frozen. Off by
-        default.
-    :param diagnose: with ``peers``, join the multicast group too, to count the adverts of routers
-        that use multicast, and to tell of them. Off by default: a router among peers joins no
-        group. One that uses multicast hears unicast adverts, and those to the usual group, anyway.
-    :param accept: whether a MASTER that does not own the addresses accepts packets to them, the
-        excluded ones among them (RFC 9568: Accept_Mode; keepalived: ``accept``, ``no_accept``).
-        ``False`` drops them in nftables, but for neighbour discovery, and needs the program
-        ``nft``. By default as the profile says, and an owner always accepts.
-    :param virtual_mac: put the addresses on a macvlan interface with the virtual MAC address
-        (``use_vmac``): ``True``, or the name for it. Needs the program ``nft``, which keeps reports
-        of group memberships off that address.
-    :param routes: routes that come and go with the addresses, as text or
-        :class:`vrrpkit.Route` (``virtual_routes``). They are put in place after the
-        addresses and removed before them.
-    :param rules: rules that come after the routes and go before them, as text or
-        :class:`vrrpkit.Rule` (``virtual_rules``).
-    :param adverts_on_base: with a virtual MAC, send adverts from the base interface
-        (``vmac_xmit_base``).
-    :param wait_for_interface: start in FAULT when the interface, or its address, is not there yet.
-    :param netns: the name of a network namespace that ``interface`` is in.
-    :param transport: another way for adverts to travel, see :class:`vrrpkit.Transport`.
-    :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
-    :param track: what moves the priority or makes the router unfit, see :class:`vrrpkit.Tracker`
-        (``track_script``, ``track_interface``, ...).
-    :param bfd: a :class:`vrrpkit.BFDSession` with another router: when that was Up, is the followed
-        master and cannot be reached any more, a BACKUP takes over after its skew time unless it
-        hears another advert. Off by default.
-    :param notify: who is told of everything that happens, see :mod:`vrrpkit.notify` (``notify``,
-        ``smtp_alert``, ...).
-    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
     """
 
-    def __init__(
-        self,
-        name: str,
-        interface: str | Interface,
-        *,
-        vrid: int,
-        vips: Iterable[str | VIP],
-        excluded_vips: Iterable[str | VIP] = (),
-        priority: int = 100,
-        version: int = 3,
-        interval: float = 1.0,
-        preempt: bool = True,
-        preempt_delay: float = 0.0,
-        startup_delay: float = 0.0,
-        link_up_delay: float = 0.0,
-        link_down_delay: float = 0.0,
-        down_factor: int = 3,
-        source: str | IPAddress | None = None,
-        peers: Iterable[str | IPAddress | Peer] = (),
-        group: str | IPAddress | None = None,
-        auth: PasswordAuth | HMACAuth | None = None,
-        profile: str | Profile = "default",
-        checksum: str | None = None,
-        insist_checksum: str | None = None,
-        announcements: Announcements | None = None,
-        on_address_lost: str | None = None,
-        foreign_address: str = "tell",
-        vip_lease: int | None = None,
-        accept: bool | None = None,
-        diagnose: bool = False,
-        virtual_mac: bool | str = False,
-        adverts_on_base: bool = False,
-        routes: Iterable[str | Route] = (),
-        rules: Iterable[str | Rule] = (),
-        wait_for_interface: bool = False,
-        netns: str | None = None,
-        transport: Transport | None = None,
-        recorder: InstanceRecorder | None = None,
-        track: Iterable[Tracker] = (),
-        bfd: Reachability | None = None,
-        notify: Iterable[Notifier] = (),
-    ) -> None:
-        options = VRRPInstanceConfig(
-            name=name,
-            vrid=vrid,
-            vips=vips,
-            excluded_vips=excluded_vips,
-            priority=priority,
-            version=version,
-            interval=interval,
-            preempt=preempt,
-            preempt_delay=preempt_delay,
-            startup_delay=startup_delay,
-            link_up_delay=link_up_delay,
-            link_down_delay=link_down_delay,
-            down_factor=down_factor,
-            source=source,
-            peers=peers,
-            group=group,
-            auth=auth,
-            profile=profile,
-            checksum=checksum,
-            insist_checksum=insist_checksum,
-            announcements=announcements,
-            on_address_lost=on_address_lost,
-            foreign_address=foreign_address,
-            vip_lease=vip_lease,
-            accept=accept,
-            diagnose=diagnose,
-            virtual_mac=virtual_mac,
-            adverts_on_base=adverts_on_base,
-            routes=routes,
-            rules=rules,
-        )
-        _check_place(interface, netns)
-        flag("wait_for_interface", wait_for_interface)
-        trackers = listed("track", track)
-        for tracker in trackers:
-            of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
-        if transport is not None:
-            of_kind("transport", transport, Transport, "a Transport")
-        for what, tool, method, example in (
-            ("recorder", recorder, "record", "a recorder, such as vrrpkit.testing.Recorder"),
-            ("bfd", bfd, "on_lost", "a BFDSession, such as BFDSession('192.0.2.2', 'eth0')"),
-        ):
-            if tool is not None:
-                having(what, tool, method, example)
-        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), notifiers(notify))
-        self.options = options
-        """What it was made with."""
+    @configured_by(VRRPInstanceArguments)
+    def __init__(self, arguments: VRRPInstanceArguments) -> None:
+        hub: Hub[RouterEvent] = Hub(logging.getLogger("vrrpkit.vrrp"))
+        super().__init__(arguments.name, hub, arguments.notify)
+        self.config = described(VRRPInstanceConfig, arguments, interface=arguments.interface)
+        """What it was made with, as far as values can say it."""
         self.deleted = False
         """Set it before leaving for good: notifiers then tell of ``DELETED`` instead of ``STOP``
         (keepalived: ``notify_deleted``)."""
         self._statistics = RouterStatistics()
         self._router_run = RouterRun(
-            options,
-            self._hub,
+            self.config,
+            hub,
             self._statistics,
-            lambda: on_this_host(interface, netns),
-            wait_for_interface=wait_for_interface,
-            transport=transport,
-            recorder=recorder,
-            track=trackers,
+            lambda: on_this_host(arguments.place, arguments.netns),
+            transport=arguments.transport,
+            recorder=arguments.recorder,
+            track=arguments.track,
             notify=self._notify,
-            reach=bfd,
+            reach=arguments.bfd,
         )
 
+    @classmethod
+    def of(cls, config: VRRPInstanceConfig) -> VRRPInstance:
+        """A router that ``config`` describes.
+
+        :param config: a :class:`vrrpkit.vrrp.config.VRRPInstanceConfig`; or, where live objects
+            such as trackers belong to it, a :class:`VRRPInstanceArguments`.
+        """
+        return cls(**values_of(config))
+
     def __repr__(self) -> str:
-        return f"<VRRPInstance {self.name!r} vrid {self.options.vrid} {self.state}>"
+        return f"<VRRPInstance {self.name!r} vrid {self.config.vrid} {self.state}>"
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -290,7 +228,7 @@ class VRRPInstance(Notifying[RouterEvent]):
     def priority(self) -> int:
         """The effective priority, 1 to 255: what the next advert says."""
         return (
-            self.options.priority
+            self.config.priority
             if self._router_run.driver is None
             else self._router_run.driver.machine.priority
         )
@@ -360,17 +298,17 @@ class VRRPInstance(Notifying[RouterEvent]):
         # At need: most programs never ask.
         from vrrpkit.vrrp.protocol.status import statistics_of, text_of, transition_of
 
-        options = self.options
+        config = self.config
         return {
             "name": self.name,
             "state": str(self.state),
             "why_not_master": self.why_not_master(),
             "contested": self.contested(),
-            "vrid": options.vrid,
-            "version": options.version,
+            "vrid": config.vrid,
+            "version": config.version,
             "priority": self.priority,
-            "configured_priority": options.priority,
-            "virtual_addresses": [str(vip) for vip in options.all_vips],
+            "configured_priority": config.priority,
+            "virtual_addresses": [str(vip) for vip in config.all_vips],
             "source": text_of(self.source),
             "master": text_of(self.master),
             "master_priority": self.master_priority,
@@ -459,7 +397,7 @@ class VRRPInstance(Notifying[RouterEvent]):
         """
         self._require_home("set_priority")
         whole_number("priority", priority, 1, OWNER - 1, "only an owner has 255, from the start")
-        if self.options.owner:
+        if self.config.owner:
             raise ConfigError(
                 f"{self.name} owns its addresses: its priority stays 255; "
                 "use demote() to let others serve"
@@ -510,25 +448,7 @@ class VRRPInstance(Notifying[RouterEvent]):
             raise NotEligible(
                 f"{self.name} is {self.state}: only the MASTER may announce the addresses"
             )
-        self._driver.announce(repeat or self.options.used_announcements.repeat)
-
-
-def _check_place(interface: object, netns: object) -> None:
-    if not isinstance(interface, Interface) and (not isinstance(interface, str) or not interface):
-        raise ConfigError(
-            f"interface {interface!r} must be the name of a network interface, such as 'eth0', or "
-            "an interface of a MemoryBus: bus.interface('192.0.2.1')"
-        )
-    if netns is None:
-        return
-    if not isinstance(interface, str):
-        raise ConfigError(
-            "netns goes with the name of an interface; an Interface object knows where it is"
-        )
-    if not isinstance(netns, str) or not netns or "/" in netns:
-        raise ConfigError(
-            f"netns {netns!r} must be a name that 'ip netns list' shows, without a path"
-        )
+        self._driver.announce(repeat or self.config.used_announcements.repeat)
 
 
 def _entered(event: RouterEvent) -> State | None:

@@ -19,7 +19,7 @@ from vrrpkit.host.base import Interface, Link
 from vrrpkit.host.links.delay import LinkDelay
 from vrrpkit.transport.base import Membership, Receiver, Transport, TransportLink
 from vrrpkit.values import NO_NAMES, IPAddress
-from vrrpkit.vrrp.protocol.options import GROUPS, VRRPInstanceConfig
+from vrrpkit.vrrp.config import GROUPS, VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.recovery import Backoff
 
 __all__ = ["INTERFACE_DOWN", "INTERFACE_MISSING", "NO_SOURCE", "VRRPLink"]
@@ -54,14 +54,14 @@ class VRRPLink:
 
     def __init__(
         self,
-        options: VRRPInstanceConfig,
+        config: VRRPInstanceConfig,
         interface: Interface,
         receiver: Receiver,
         transport: Transport | None,
         wake: Callable[[], None],
     ) -> None:
-        self._options = options
-        self._barred = frozenset[IPAddress]() if options.owner else options.all_addresses
+        self._config = config
+        self._barred = frozenset[IPAddress]() if config.owner else config.all_addresses
         """What moves away, and is never a source."""
         self._deadlines = interface.deadlines
         self._delayed = self._deadlines.new(wake)
@@ -85,8 +85,8 @@ class VRRPLink:
 
     async def open_devices(self) -> None:
         """Take the interfaces that addresses and routes name, besides the router's own."""
-        self._needed = self._options.tracked_devices
-        for name in self._options.devices:
+        self._needed = self._config.tracked_devices
+        for name in self._config.devices:
             if name not in (self.interface.name, self.carrier.name):
                 device = self.interface.device(name)
                 await device.open()
@@ -122,9 +122,9 @@ class VRRPLink:
         :raises SourceMissing: it has no address to send from.
         :raises ConfigError: the advert does not fit a packet of the interface.
         """
-        on_carrier = {vip.address for vip in self._options.all_vips if vip.dev is None}
-        carrier = self._options.virtual_mac or self.interface.name
-        for vip in self._options.all_vips:
+        on_carrier = {vip.address for vip in self._config.all_vips if vip.dev is None}
+        carrier = self._config.virtual_mac or self.interface.name
+        for vip in self._config.all_vips:
             if vip.dev == carrier and vip.address in on_carrier:
                 raise ConfigError(
                     f"virtual address {vip.address} is named twice: {vip.dev} is where it goes "
@@ -137,12 +137,12 @@ class VRRPLink:
             raise InterfaceMissing(self.interface.name)
         size = (
             16
-            + len(self._options.vips) * (4 if self._options.family == 4 else 16)
-            + _HEADERS[self._options.family]
+            + len(self._config.vips) * (4 if self._config.family == 4 else 16)
+            + _HEADERS[self._config.family]
         )
         if size > link.mtu:
             raise ConfigError(
-                f"an advert of {len(self._options.vips)} addresses has {size} octets, more than "
+                f"an advert of {len(self._config.vips)} addresses has {size} octets, more than "
                 f"the MTU {link.mtu} of "
                 f"{link.name}: move some to excluded_vips"
             )
@@ -150,13 +150,13 @@ class VRRPLink:
             raise SourceMissing(self._no_source(link))
 
     def _no_source(self, link: Link) -> str:
-        wanted = self._options.source
+        wanted = self._config.source
         if wanted is not None:
             return (
                 f"source {wanted} is not on {link.name}; add it, or choose one that "
                 f"'ip address show {link.name}' lists"
             )
-        kind = "IPv4 address" if self._options.family == 4 else "link-local IPv6 address"
+        kind = "IPv4 address" if self._config.family == 4 else "link-local IPv6 address"
         return (
             f"{link.name} has no {kind} to send adverts from besides the virtual ones; add one, "
             "or pass source="
@@ -229,13 +229,13 @@ class VRRPLink:
 
     def _counts(self) -> dict[str, bool]:
         """Whether each interface counts as up, its delays considered."""
-        now, options = self._deadlines.now(), self._options
+        now, config = self._deadlines.now(), self._config
         counts: dict[str, bool] = {}
         for interface in self.interfaces:
             link = interface.link
             delay = self._delays.get(interface.name)
             if delay is None:
-                delay = LinkDelay(options.link_up_delay, options.link_down_delay)
+                delay = LinkDelay(config.link_up_delay, config.link_down_delay)
                 self._delays[interface.name] = delay
             up = link is not None and link.up
             counts[interface.name] = delay.see(up, now, gone=link is None)
@@ -253,11 +253,11 @@ class VRRPLink:
                 yield f"{INTERFACE_MISSING if missing else INTERFACE_DOWN}:{name}"
 
     def _choose(self, link: Link) -> IPAddress | None:
-        options = self._options
-        if options.source is not None:
-            return options.source if options.source in link.listed else None
-        local = not options.peers or options.peers[0].address.is_link_local
-        return link.source(options.family, self._barred, link_local=local)
+        config = self._config
+        if config.source is not None:
+            return config.source if config.source in link.listed else None
+        local = not config.peers or config.peers[0].address.is_link_local
+        return link.source(config.family, self._barred, link_local=local)
 
     def _join(self, link: Link, source: IPAddress) -> None:
         speaks, also = self._indexes(link)
@@ -266,11 +266,11 @@ class VRRPLink:
         membership = Membership(
             interface=link.name if speaks == link.ifindex else self.carrier.name,
             ifindex=speaks,
-            vrid=self._options.vrid,
+            vrid=self._config.vrid,
             source=source,
-            group=self._options.destination,
-            peers=self._options.peers,
-            interval=self._options.interval,
+            group=self._config.destination,
+            peers=self._config.peers,
+            interval=self._config.interval,
             also=also,
             strays=tuple((link.ifindex, address) for address in self._strays(source)),
         )
@@ -282,7 +282,7 @@ class VRRPLink:
             wait = self._backoff.next()
             log.warning(
                 "%s: cannot join on %s: %s; tries again in %g s",
-                self._options.name,
+                self._config.name,
                 link.name,
                 problem,
                 wait,
@@ -299,11 +299,11 @@ class VRRPLink:
 
     def _strays(self, source: IPAddress) -> tuple[IPAddress, ...]:
         """Where routers of another configuration send their adverts for this VRID."""
-        options = self._options
-        usual = GROUPS[options.family]
-        if options.peers:
-            return (usual,) if options.diagnose else ()
-        return (source,) if options.destination == usual else (source, usual)
+        config = self._config
+        usual = GROUPS[config.family]
+        if config.peers:
+            return (usual,) if config.diagnose else ()
+        return (source,) if config.destination == usual else (source, usual)
 
     def _indexes(self, link: Link) -> tuple[int, tuple[int, ...]]:
         """Where adverts leave, and where else they may arrive: a macvlan and its base hear
@@ -311,7 +311,7 @@ class VRRPLink:
         above = None if self.virtual is None else self.virtual.link
         if above is None:
             return link.ifindex, ()
-        if self._options.adverts_on_base or self._options.peers:
+        if self._config.adverts_on_base or self._config.peers:
             return link.ifindex, (above.ifindex,)
         return above.ifindex, (link.ifindex,)
 

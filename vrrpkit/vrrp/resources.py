@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vrrpkit.host.base import AddressClaim, FilterRule, Interface, RouteClaim
 from vrrpkit.timers import Deadline
 from vrrpkit.values import VIP, IPAddress
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.link import VRRPLink
 from vrrpkit.vrrp.protocol.foreign_addresses import MisplacedAddress
 from vrrpkit.vrrp.protocol.inputs import (
@@ -22,7 +23,6 @@ from vrrpkit.vrrp.protocol.inputs import (
     LostRoute,
 )
 from vrrpkit.vrrp.protocol.machine import Machine
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class HostResources:
 
     def __init__(
         self,
-        options: VRRPInstanceConfig,
+        config: VRRPInstanceConfig,
         machine: Machine,
         *,
         feed: Callable[[Input], None],
@@ -69,7 +69,7 @@ class HostResources:
         placed: Callable[[bool], None],
         tell_all: bool,
     ) -> None:
-        self._options = options
+        self._config = config
         self._machine = machine
         self._feed = feed
         self._fail = fail
@@ -90,27 +90,27 @@ class HostResources:
 
     async def prepare(self, vrrp_link: VRRPLink) -> None:
         """Make the holds; none of it is put in place yet."""
-        options, interface, carrier = self._options, vrrp_link.interface, vrrp_link.carrier
+        config, interface, carrier = self._config, vrrp_link.interface, vrrp_link.carrier
         named = {each.name: each for each in vrrp_link.interfaces}
-        self._devices = {vip: named[vip.dev or carrier.name] for vip in options.all_vips}
+        self._devices = {vip: named[vip.dev or carrier.name] for vip in config.all_vips}
         for each in named.values():
             vips = [vip for vip, device in self._devices.items() if device is each]
             # An owner has its addresses for good, and a real server has them on lo.
-            if vips and each.name != "lo" and not options.owner:
+            if vips and each.name != "lo" and not config.owner:
                 alone = len(vips) == len(self._devices)
                 self._places[each] = (
-                    options.all_addresses if alone else frozenset(vip.address for vip in vips)
+                    config.all_addresses if alone else frozenset(vip.address for vip in vips)
                 )
                 each.remove_abandoned(self._places[each])
         self._detection = interface.deadlines.new(self._detect)
         self._now = interface.deadlines.now
-        if not options.accepts:
-            self._ban = await carrier.refuse(options.all_vips)
+        if not config.accepts:
+            self._ban = await carrier.refuse(config.all_vips)
         self._addresses = await carrier.hold(
-            options.all_vips, options.used_announcements, self, options.vip_lease
+            config.all_vips, config.used_announcements, self, config.vip_lease
         )
-        if options.routes or options.rules:
-            self._routes = interface.hold_routes(options.routes, options.rules, self.route_lost)
+        if config.routes or config.rules:
+            self._routes = interface.hold_routes(config.routes, config.rules, self.route_lost)
 
     def take(self) -> None:
         """Put the addresses in place; routes and rules follow when they are."""
@@ -153,7 +153,7 @@ class HostResources:
         except TimeoutError:
             log.error(
                 "%s: the kernel did not take the addresses back within %g s",
-                self._options.name,
+                self._config.name,
                 GRACE,
             )
 
@@ -225,7 +225,7 @@ class HostResources:
             return
         if self._detection is not None and self._policy is not AddressLostPolicy.IGNORE:
             self._doubted.add(vip)
-            self._detection.set(self._now() + self._options.interval)
+            self._detection.set(self._now() + self._config.interval)
         self._feed(LostAddress(vip.address, duplicate=True))
 
     def _detect(self) -> None:

@@ -12,11 +12,11 @@ from vrrpkit.publishing import Attachments, Hub
 from vrrpkit.tracking.runner import TrackerRunner
 from vrrpkit.tracking.tracker import Tracker, TrackerState, check, shortfalls
 from vrrpkit.transport.base import Transport
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.protocol.election import DEMOTED
 from vrrpkit.vrrp.protocol.events import RouterEvent, WeightTooSmall
 from vrrpkit.vrrp.protocol.inputs import MasterUnreachable
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.reachability import Reachability, check_family
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
 from vrrpkit.vrrp.receiver import InstanceRecorder
@@ -35,22 +35,21 @@ class RouterRun:
 
     def __init__(
         self,
-        options: VRRPInstanceConfig,
+        config: VRRPInstanceConfig,
         hub: Hub[RouterEvent],
         statistics: RouterStatistics,
         place: Callable[[], Awaitable[Interface]],
         *,
-        wait_for_interface: bool,
         transport: Transport | None,
         recorder: InstanceRecorder | None,
         track: Sequence[Tracker] = (),
         notify: Attachments,
         reach: Reachability | None = None,
     ) -> None:
-        check(track, options.priority, options.name)
+        check(track, config.priority, config.name)
         if reach is not None:
-            check_family(reach, options.family, options.name)
-        self.options = options
+            check_family(reach, config.family, config.name)
+        self.config = config
         self.hub = hub
         self.driver: Driver | None = None
         self.group: str | None = None
@@ -67,7 +66,6 @@ class RouterRun:
         self._warned: set[str] = set()
         self._statistics = statistics
         self._place = place
-        self._wait_for_interface = wait_for_interface
         self._transport = transport
         self._recorder = recorder
         self._interface: Interface | None = None
@@ -84,7 +82,7 @@ class RouterRun:
         await interface.open()
         self._interface = interface
         self.driver = Driver(
-            self.options,
+            self.config,
             interface,
             self.hub,
             self._statistics,
@@ -95,7 +93,7 @@ class RouterRun:
         )
         self.driver.placement.begun = self.notify.pause
         self.driver.placement.ended.append(self.notify.resume)
-        await self.driver.prepare(self._wait_for_interface)
+        await self.driver.prepare(self.config.wait_for_interface)
         await self.trackers.start()
         self._watch_master()
         self.notify.start(self.hub)
@@ -151,7 +149,7 @@ class RouterRun:
                 continue
             self._warned.add(tracker.label)
             warning = WeightTooSmall(
-                router=self.options.name,
+                router=self.config.name,
                 at=at,
                 tracker=tracker.label,
                 weight=tracker.weight,
@@ -175,7 +173,7 @@ class RouterRun:
         forsake, self._forsake = self._forsake, None
         if forsake is not None:
             forsake()
-        await shielded(self._conclude(), f"vrrpkit: {self.options.name} gives its addresses back")
+        await shielded(self._conclude(), f"vrrpkit: {self.config.name} gives its addresses back")
 
     async def _conclude(self) -> None:
         interface, self._interface = self._interface, None

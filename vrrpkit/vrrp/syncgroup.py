@@ -13,17 +13,25 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
+from vrrpkit.configured import configured_by, described, from_keepalived
 from vrrpkit.errors import ConfigError, NotEligible
-from vrrpkit.keyword_advice import advised
 from vrrpkit.lifecycle.leaving import all_shielded, shielded
 from vrrpkit.observable import Notifying
 from vrrpkit.publishing import Attachments, Hub, Notifier
 from vrrpkit.tracking.runner import TrackerRunner
 from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState, check
-from vrrpkit.validate import demotion, flag, listed, notifiers, of_kind, text
+from vrrpkit.validate import demotion, listed, of_kind
 from vrrpkit.values import Stamped, State
+from vrrpkit.vrrp.config import SyncGroupConfig
 from vrrpkit.vrrp.driver import Driver
-from vrrpkit.vrrp.instance import VRRPInstance, enter_member, run_of, was_entered
+from vrrpkit.vrrp.instance import (
+    VRRPInstance,
+    as_notifiers,
+    as_trackers,
+    enter_member,
+    run_of,
+    was_entered,
+)
 from vrrpkit.vrrp.protocol.group import Group
 from vrrpkit.vrrp.protocol.inputs import Demote, Input, Promote
 from vrrpkit.vrrp.run import RouterRun
@@ -31,7 +39,7 @@ from vrrpkit.vrrp.run import RouterRun
 if TYPE_CHECKING:
     from vrrpkit.vrrp.protocol.status import GroupStatus
 
-__all__ = ["GroupTransition", "SyncGroup"]
+__all__ = ["GroupTransition", "SyncGroup", "SyncGroupArguments"]
 
 
 @attrs.frozen(kw_only=True)
@@ -152,7 +160,65 @@ class _Runner:
             self._hub.publish(transition)
 
 
-@advised
+def _instances(values: Iterable[VRRPInstance]) -> tuple[VRRPInstance, ...]:
+    return listed("instances", values)
+
+
+@attrs.frozen
+class SyncGroupArguments(SyncGroupConfig):
+    """What :class:`vrrpkit.SyncGroup` is made of: its description, and live objects.
+
+    :param instances: 2 or more virtual routers with different names, none of them in another group.
+    :param track: what moves the priority of every member or makes the group unfit, see
+        :class:`vrrpkit.Tracker`.
+    :param notify: who is told of the group's changes of state, see :mod:`vrrpkit.notify`.
+    :raises ConfigError: there are fewer members, a name occurs twice, or one is in a group already.
+    """
+
+    # They are the names of the instances. Pyright takes a field with a converter for a descriptor.
+    members: tuple[str, ...] = attrs.field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    instances: tuple[VRRPInstance, ...] = attrs.field(
+        converter=_instances,
+        eq=False,
+        repr=False,
+        metadata=from_keepalived(
+            group="the second argument, a list of VRRPInstance",
+            members="the second argument, a list of VRRPInstance",
+        ),
+    )
+    track: tuple[Tracker, ...] = attrs.field(
+        default=(),
+        converter=as_trackers,
+        kw_only=True,
+        eq=False,
+        repr=False,
+        metadata=from_keepalived(
+            track_script="track=[TrackScript(...)]",
+            track_interface="track=[TrackInterface(...)]",
+        ),
+    )
+    notify: tuple[Notifier, ...] = attrs.field(
+        default=(),
+        converter=as_notifiers,
+        kw_only=True,
+        eq=False,
+        repr=False,
+        metadata=from_keepalived(smtp_alert="notify=[Mail(...)]"),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for instance in self.instances:
+            of_kind(
+                f"each member of the sync group {self.name!r},",
+                instance,
+                VRRPInstance,
+                "a VRRPInstance; its name is not enough, and a group cannot be in a group",
+            )
+        names = tuple(instance.name for instance in self.instances)
+        object.__setattr__(self, "members", names)
+        super().__attrs_post_init__()
+
+
 class SyncGroup(Notifying[GroupTransition]):
     """Virtual routers that are MASTER together or not at all (keepalived: ``vrrp_sync_group``).
 
@@ -166,63 +232,44 @@ class SyncGroup(Notifying[GroupTransition]):
     with it, and a fault of one is a fault of all until every member is fit. The addresses follow
     within one exchange with the kernel. A member whose peer leaves (priority 0) counts the peers of
     the other members as leaving too, so configure the same group on every machine.
-
-    :param name: what events and logs call it.
-    :param instances: 2 or more virtual routers with different names, none of them in another group.
-    :param track: what moves the priority of every member or makes the group unfit, see
-        :class:`vrrpkit.Tracker`.
-    :param member_weights: add the weights of the members' own trackers up, for every member
-        (keepalived: ``sync_group_tracking_weight``). Without it a member's own tracker may have
-        weight 0 only: moving the priority of one member alone would tear the group apart.
-    :param notify: who is told of the group's changes of state, see :mod:`vrrpkit.notify`.
-    :raises ConfigError: there are fewer, a name occurs twice, or one is in a group already.
     """
 
-    def __init__(
-        self,
-        name: str,
-        instances: Iterable[VRRPInstance],
-        *,
-        track: Iterable[Tracker] = (),
-        member_weights: bool = False,
-        notify: Iterable[Notifier] = (),
-    ) -> None:
-        text("the name of a sync group,", name, "'gateway'")
-        flag("member_weights", member_weights)
-        super().__init__(name, Hub(logging.getLogger("vrrpkit.vrrp")), notifiers(notify))
-        self.members = listed("instances", instances)
+    @configured_by(SyncGroupArguments)
+    def __init__(self, arguments: SyncGroupArguments) -> None:
+        hub: Hub[GroupTransition] = Hub(logging.getLogger("vrrpkit.vrrp"))
+        super().__init__(arguments.name, hub, arguments.notify)
+        self.config = described(SyncGroupConfig, arguments, members=arguments.members)
+        """What it was made with, as far as values can say it."""
+        self.members = arguments.instances
         """The virtual routers of the group."""
-        trackers = listed("track", track)
-        for tracker in trackers:
-            of_kind("track: each", tracker, Tracker, "a Tracker, such as TrackInterface('eth1')")
-        self._trackers = TrackerRunner(trackers, self._tracked)
-        self._member_weights = member_weights
+        self._trackers = TrackerRunner(arguments.track, self._tracked)
         self._check()
         for member in self.members:
-            run_of(member).group = name
+            run_of(member).group = self.name
         self._runner: _Runner | None = None
+
+    @classmethod
+    def of(cls, config: SyncGroupConfig, instances: Iterable[VRRPInstance]) -> SyncGroup:
+        """A group that ``config`` describes.
+
+        :param instances: the virtual routers that the description names, and perhaps others.
+        :raises ConfigError: one that it names is missing.
+        """
+        found = {instance.name: instance for instance in instances}
+        for name in config.members:
+            if name not in found:
+                raise ConfigError(f"sync group {config.name!r}: there is no VRRPInstance {name!r}")
+        return cls(
+            config.name,
+            [found[name] for name in config.members],
+            member_weights=config.member_weights,
+        )
 
     def _check(self) -> None:
         for member in self.members:
-            of_kind(
-                f"each member of the sync group {self.name!r},",
-                member,
-                VRRPInstance,
-                "a VRRPInstance; its name is not enough, and a group cannot be in a group",
-            )
-        if len(self.members) < 2:
-            raise ConfigError(
-                f"sync group {self.name!r} needs 2 members or more, not {len(self.members)}; a "
-                "single VRRPInstance needs no group"
-            )
-        names = [member.name for member in self.members]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"sync group {self.name!r} has two members {name!r}; rename one")
-        for member in self.members:
-            check(self._trackers.trackers, member.options.priority, f"sync group {self.name!r}")
+            check(self._trackers.trackers, member.config.priority, f"sync group {self.name!r}")
             for tracker in run_of(member).trackers.trackers:
-                if tracker.weight and not self._member_weights:
+                if tracker.weight and not self.config.member_weights:
                     raise ConfigError(
                         f"{member.name} tracks {tracker.label} with weight {tracker.weight}, which "
                         f"would move its priority alone and tear the sync group {self.name!r} "
@@ -289,7 +336,9 @@ class SyncGroup(Notifying[GroupTransition]):
 
     def _shared_with(self, member: VRRPInstance) -> list[TrackerState]:
         others = [each for each in self.members if each is not member]
-        weights = [run_of(each).trackers.tally for each in others] if self._member_weights else []
+        weights = (
+            [run_of(each).trackers.tally for each in others] if self.config.member_weights else []
+        )
         return [self._trackers.tally, *weights]
 
     def _tracked(self) -> None:
@@ -300,7 +349,11 @@ class SyncGroup(Notifying[GroupTransition]):
         router_runs = [run_of(member) for member in self.members]
         weights = [
             tally,
-            *(router_run.trackers.tally for router_run in router_runs if self._member_weights),
+            *(
+                router_run.trackers.tally
+                for router_run in router_runs
+                if self.config.member_weights
+            ),
         ]
         weight = sum(each.weight for each in weights)
         parts = [part for each in weights for part in each.parts]
@@ -328,7 +381,7 @@ class SyncGroup(Notifying[GroupTransition]):
             # All at the same time: each may have to wait for the kernel, or for a notifier.
             await all_shielded(
                 {
-                    f"vrrpkit: {self.name} leaves {router_run.options.name}": router_run.end()
+                    f"vrrpkit: {self.name} leaves {router_run.config.name}": router_run.end()
                     for router_run in router_runs
                 }
             )

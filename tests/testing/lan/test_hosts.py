@@ -5,19 +5,12 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-import typing
 from pathlib import Path
 
 import pytest
 
-import vrrpkit.routes.route
-import vrrpkit.vrrp.instance
 from vrrpkit import VRRPInstance
 from vrrpkit.testing import Lan, run_virtual
-from vrrpkit.testing.lan.hosts import RouterOptions
-
-OF_THE_LAN = {"name", "interface", "vrid", "vips", "netns", "recorder"}
-"""What Lan.router() has parameters for itself, and what makes no sense in memory."""
 
 LINES = """
 from vrrpkit.testing import Lan
@@ -31,19 +24,13 @@ async def test() -> None:
 """
 
 
-def _hints(of: object) -> dict[str, object]:
-    words = vars(vrrpkit.routes.route) | vars(vrrpkit.vrrp.instance)
-    hints = typing.get_type_hints(of, localns=words)
-    return {name: hint for name, hint in hints.items() if name != "return"}
-
-
 def test_options_are_those_of_the_constructor() -> None:
-    options = _hints(VRRPInstance.__init__)
-    assert {name: hint for name, hint in options.items() if name not in OF_THE_LAN} == _hints(
-        RouterOptions
-    )
-    own = set(inspect.signature(Lan.router).parameters)
-    assert {"name", "vips", "vrid", "recorder"} <= own
+    ours = dict(inspect.signature(VRRPInstance).parameters)
+    lan = dict(inspect.signature(Lan.router).parameters)
+    del ours["interface"], ours["vrid"]
+    assert lan["vrid"].default == 51
+    assert {name: lan[name] for name in ours} == ours
+    assert set(lan) - set(ours) == {"self", "vrid", "address", "on"}
 
 
 def test_a_wrong_keyword_is_refused() -> None:

@@ -25,6 +25,7 @@ from vrrpkit.testing.lan.timeline import (
     Resumed,
     Started,
 )
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.protocol.backup import BackupState
 from vrrpkit.vrrp.protocol.effects import DropAddresses, Effect
@@ -37,7 +38,6 @@ from vrrpkit.vrrp.protocol.inputs import (
     TimerFired,
 )
 from vrrpkit.vrrp.protocol.machine import Machine
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 
 VIP = ip_address("192.0.2.10")
 OWN = ip_address("192.0.2.1")
@@ -47,7 +47,7 @@ MASTER, BACKUP, FAULT = State.MASTER, State.BACKUP, State.FAULT
 
 
 def started(name: str, **changes: Any) -> tuple[str, LanEvent]:
-    usual: dict[str, Any] = {"name": name, "vrid": 51, "vips": [f"{VIP}/24"]}
+    usual: dict[str, Any] = {"name": name, "interface": "eth0", "vrid": 51, "vips": [f"{VIP}/24"]}
     return name, Started(name, VRRPInstanceConfig(**(usual | changes)))
 
 

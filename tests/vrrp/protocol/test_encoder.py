@@ -19,7 +19,7 @@ KEYS = HMACAuth({1: bytes(32)}, active=1)
 
 
 def writer(**changes: Any) -> AdvertWriter:
-    return AdvertWriter(options(**changes))
+    return options(**changes).advert_writer()
 
 
 def test_one_advert_to_the_group() -> None:

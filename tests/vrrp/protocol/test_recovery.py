@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 from vrrpkit.vrrp.protocol.recovery import AddressRecovery, Backoff, LossWindow
 
@@ -44,7 +44,7 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 
 @pytest.mark.parametrize("policy", AddressLostPolicy)
 def test_a_duplicate_is_checked_again_unless_losses_are_ignored(policy: AddressLostPolicy) -> None:
-    options = VRRPInstanceConfig(name="a", vrid=1, vips=["192.0.2.10"], on_address_lost=policy)
+    options = VRRPInstanceConfig("a", "eth0", vrid=1, vips=["192.0.2.10"], on_address_lost=policy)
     recovery = AddressRecovery(options.machine_config())
     assert recovery.doubted() == (
         "ignored" if policy is AddressLostPolicy.IGNORE else "checked again"

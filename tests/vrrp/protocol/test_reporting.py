@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from vrrpkit import HMACAuth, MemoryBus, State, VRRPInstance
 from vrrpkit.errors import DecodeError
 from vrrpkit.testing import virtual_time
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.events import (
     AdvertAnomaly,
     AdvertRejected,
@@ -21,11 +22,9 @@ from vrrpkit.vrrp.protocol.events import (
     SendFailed,
     Stalled,
 )
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.packet import RejectReason
 from vrrpkit.vrrp.protocol.reporting import Reporter
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
-from vrrpkit.vrrp.protocol.validation import AdvertValidator
 
 PEER = ip_address("192.0.2.2")
 AUTH = HMACAuth({1: bytes(range(32))}, active=1)
@@ -106,10 +105,10 @@ def test_sending_fails() -> None:
 
 
 def test_who_signs_is_verified() -> None:
-    signed = VRRPInstanceConfig(name="web", vrid=1, vips=["192.0.2.10"], auth=AUTH)
-    assert AdvertValidator.of(signed).verifier is not None
+    signed = VRRPInstanceConfig("web", "eth0", vrid=1, vips=["192.0.2.10"], auth=AUTH)
+    assert signed.advert_validator().verifier is not None
     assert (
-        AdvertValidator.of(VRRPInstanceConfig(name="web", vrid=1, vips=["192.0.2.10"])).verifier
+        VRRPInstanceConfig("web", "eth0", vrid=1, vips=["192.0.2.10"]).advert_validator().verifier
         is None
     )
 

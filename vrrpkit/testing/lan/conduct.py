@@ -123,11 +123,11 @@ class Conduct:
         world, who, what, at = self._world, entry.who or "", entry.what, entry.at
         match what:
             case Started():
-                router = world.routers[what.options.name]
+                router = world.routers[what.config.name]
                 self._forget(router.name)
                 before = self._pasts.get(router.name)
                 left = -1.0 if before is None else before.left
-                past = _Past(router, left=left, learnt=router.options.interval)
+                past = _Past(router, left=left, learnt=router.config.interval)
                 self._pasts[router.name] = past
             case MachineStep() if who in self._pasts:
                 yield from self._step(self._pasts[who], what, at)
@@ -148,7 +148,7 @@ class Conduct:
                 for past in self._on(world.hosts[who]):
                     past.changed = at
                     if past.router.master:
-                        interval = past.router.options.interval
+                        interval = past.router.config.interval
                         next_one = at if past.said is None else past.said + interval
                         plugged = isinstance(what, Plugged)
                         self._owes_advert(past, at + interval if plugged else max(at, next_one))
@@ -171,7 +171,7 @@ class Conduct:
         elif isinstance(event, PrimaryAddress):
             past.primary = event.address
         if isinstance(event, KernelRefusedAddresses):
-            for address in router.options.all_addresses:
+            for address in router.config.all_addresses:
                 self.due.pop((ANNOUNCEMENT, router.name, address), None)
         if priority != router.priority:
             skews = [router.skew(each, past.learnt) for each in (priority, router.priority)]
@@ -189,7 +189,7 @@ class Conduct:
             return
         self._forget(router.name)
         if state in (State.INIT, State.FAULT):
-            past.learnt = router.options.interval
+            past.learnt = router.config.interval
             self._wait(past, self._afresh(router, at))
         if state is State.MASTER:
             past.left = at
@@ -199,7 +199,7 @@ class Conduct:
 
     def _afresh(self, router: RouterModel, at: float) -> float:
         ready = max(at, router.ready_at)
-        return ready if router.options.owner else ready + router.down(router.options.interval)
+        return ready if router.config.owner else ready + router.down(router.config.interval)
 
     def _wait(self, past: _Past, until: float) -> None:
         past.down_at, past.preempt_at = until, None
@@ -208,8 +208,8 @@ class Conduct:
         router = past.router
         if router.master:
             self._owes_advert(past, at)
-            for address in router.options.all_addresses:
-                if not router.options.used_announcements.interval:
+            for address in router.config.all_addresses:
+                if not router.config.used_announcements.interval:
                     message = f"{router.name} is MASTER and does not announce {address}"
                     duty = (ANNOUNCEMENT, router.name, address)
                     self.due[duty] = (at + self._reconcile, message)
@@ -223,18 +223,18 @@ class Conduct:
 
     def _leaves(self, past: _Past, step: MachineStep, at: float) -> Iterator[Breach]:
         router, event = past.router, step.event
-        options = router.options
-        past.learnt = options.interval
+        config = router.config
+        past.learnt = config.interval
         match event:
             case AdvertReceived() if _beats(event, router, past.primary):
-                if options.version == 3:
+                if config.version == 3:
                     past.learnt = event.interval
                 self._wait(past, event.at + router.down(past.learnt))
                 return
             case AdvertReceived() | TimerFired():
                 # It stood still, so others may be MASTER: it listens for an interval.
-                self._wait(past, at + options.interval + router.skew(router.priority))
-                enough = options.down_factor * options.interval - self._tolerance
+                self._wait(past, at + config.interval + router.skew(router.priority))
+                enough = config.down_factor * config.interval - self._tolerance
                 if past.said is not None and at - past.said < enough:
                     yield Breach(
                         "unbeaten",
@@ -243,12 +243,12 @@ class Conduct:
                     )
                 return
             case LostAddress() | LostRoute():
-                policy = options.on_address_lost or options.profile.address_lost
+                policy = config.on_address_lost or config.profile.address_lost
                 hasty = policy is AddressLostPolicy.STEP_DOWN
-                wait = router.skew(router.priority) if hasty else router.down(options.interval)
+                wait = router.skew(router.priority) if hasty else router.down(config.interval)
                 self._wait(past, at + wait)
             case _:
-                self._wait(past, at + router.down(options.interval))
+                self._wait(past, at + router.down(config.interval))
         silent = isinstance(event, Withdrawn) and not event.resign
         if router.host.plugged and not silent and at - past.farewell > self._tolerance:
             message = f"{router.name} gives up being MASTER and does not say priority 0"
@@ -269,7 +269,7 @@ class Conduct:
             return
         if router.state is State.MASTER:
             if router.master:
-                self._owes_advert(past, at + router.options.interval)
+                self._owes_advert(past, at + router.config.interval)
             if advert.priority != router.priority and at - past.changed > self._tolerance:
                 yield Breach(
                     "advert",
@@ -281,9 +281,9 @@ class Conduct:
 
     def _arrived(self, past: _Past, advert: Arrived, at: float) -> None:
         router, sender = past.router, self._world.routers.get(advert.sender)
-        if sender is None or sender is router or not understands(router.options, sender.options):
+        if sender is None or sender is router or not understands(router.config, sender.config):
             return
-        if isinstance(router.options.auth, HMACAuth):
+        if isinstance(router.config.auth, HMACAuth):
             # What is overtaken is taken for a repetition by an attacker.
             if advert.sent < past.latest.get(advert.sender, 0.0):
                 return
@@ -302,14 +302,14 @@ class Conduct:
         if advert.priority == 0:
             past.down_at = min(past.down_at, at + router.skew(router.priority, past.learnt))
             if router.able and not unsure:
-                longest = max(router.options.interval, router.heard)
+                longest = max(router.config.interval, router.heard)
                 message = f"{router.name} heard priority 0 and does not become MASTER"
                 due = at + router.skew(router.priority, longest)
                 self.due.setdefault((RELEASED, router.name, None), (due, message))
             return
         if advert.priority < router.priority and router.preempts(at + self._tolerance):
-            delay = router.options.preempt_delay
-            if not delay or router.options.owner:
+            delay = router.config.preempt_delay
+            if not delay or router.config.owner:
                 return
             if past.preempt_at is None:
                 past.preempt_at = at + delay
@@ -317,7 +317,7 @@ class Conduct:
                 return
         elif advert.priority >= router.priority and not unsure:
             past.preempt_at = None
-        learnt = advert.interval if router.options.version == 3 else past.learnt
+        learnt = advert.interval if router.config.version == 3 else past.learnt
         due = at + router.down(learnt)
         past.learnt = min(learnt, past.learnt) if unsure else learnt
         past.down_at = min(due, past.down_at) if unsure else due

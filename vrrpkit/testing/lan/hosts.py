@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
 import attrs
 
+from vrrpkit.configured import described, from_keepalived
+from vrrpkit.host.base import Interface
 from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface
-from vrrpkit.publishing import EventsLost, Notifier
-from vrrpkit.routes.route import Route, Rule
+from vrrpkit.publishing import EventsLost
 from vrrpkit.testing.lan.timeline import LanEvent, MachineStep, Noted, Started
-from vrrpkit.tracking.tracker import Tracker
-from vrrpkit.transport.base import Transport
-from vrrpkit.values import VIP, Announcements, IPAddress, Peer
-from vrrpkit.vrrp.instance import VRRPInstance
-from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
+from vrrpkit.values import VIP, IPAddress
+from vrrpkit.vrrp.config import VRRPInstanceConfig
+from vrrpkit.vrrp.instance import VRRPInstance, VRRPInstanceArguments
 from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.events import (
     AdvertAnomaly,
@@ -29,12 +28,9 @@ from vrrpkit.vrrp.protocol.events import (
 )
 from vrrpkit.vrrp.protocol.inputs import Input, Refreshed
 from vrrpkit.vrrp.protocol.machine import Machine
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
-from vrrpkit.vrrp.protocol.profile import Profile
-from vrrpkit.vrrp.protocol.reachability import Reachability
 from vrrpkit.vrrp.receiver import InstanceRecorder
 
-__all__ = ["Log", "Probe", "RouterHost", "RouterOptions", "RouterPlace", "own_address"]
+__all__ = ["LanRouterArguments", "Log", "Probe", "RouterHost", "RouterPlace", "own_address"]
 
 Log: TypeAlias = Callable[[str | None, LanEvent], None]
 """Writes down what happened to whom."""
@@ -47,43 +43,26 @@ _ROOM = 8
 """Addresses that a prefix must have to be of use for the routers' own."""
 
 
-class RouterOptions(TypedDict, total=False):
-    """The options of :class:`vrrpkit.VRRPInstance`, of the same names and types, but for those that
-    the Lan sees to itself. A test holds them against the constructor: Python has no way to derive a
-    ``TypedDict`` from a signature, nor to add options of one's own to a ``ParamSpec``."""
+@attrs.frozen
+class LanRouterArguments(VRRPInstanceArguments):
+    """What :meth:`vrrpkit.testing.Lan.router` takes: what describes a router, but for its
+    interface, which the Lan makes.
 
-    excluded_vips: Iterable[str | VIP]
-    priority: int
-    version: int
-    interval: float
-    preempt: bool
-    preempt_delay: float
-    startup_delay: float
-    link_up_delay: float
-    link_down_delay: float
-    down_factor: int
-    source: str | IPAddress | None
-    peers: Iterable[str | IPAddress | Peer]
-    group: str | IPAddress | None
-    auth: PasswordAuth | HMACAuth | None
-    profile: str | Profile
-    checksum: str | None
-    insist_checksum: str | None
-    announcements: Announcements | None
-    on_address_lost: str | None
-    foreign_address: str
-    diagnose: bool
-    vip_lease: int | None
-    accept: bool | None
-    virtual_mac: bool | str
-    adverts_on_base: bool
-    routes: Iterable[str | Route]
-    rules: Iterable[str | Rule]
-    wait_for_interface: bool
-    transport: Transport | None
-    track: Iterable[Tracker]
-    bfd: Reachability | None
-    notify: Iterable[Notifier]
+    :param name: what this Lan and the router's events call it.
+    :param vrid: virtual router identifier, 1 to 255.
+    :param address: the address of its host, ``"192.0.2.1/24"``; by default a free one in the
+        prefix of the first virtual address, counted upwards (an owner's is that address).
+    :param on: share the host of this router, which must have another VRID.
+    """
+
+    place: str | Interface = attrs.field(init=False, eq=False, repr=False)
+    vrid: int = attrs.field(default=51, kw_only=True, metadata=from_keepalived("virtual_router_id"))
+    address: str | None = attrs.field(default=None, kw_only=True)
+    on: str | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "place", "lan")
+        super().__attrs_post_init__()
 
 
 class Probe:
@@ -180,44 +159,26 @@ class RouterHost:
 class RouterPlace:
     """A router by name, through all its runs."""
 
-    def __init__(
-        self,
-        name: str,
-        host: RouterHost,
-        *,
-        vrid: int,
-        vips: Sequence[str | VIP],
-        recorder: InstanceRecorder | None,
-        options: RouterOptions,
-        log: Log,
-    ) -> None:
-        self.name = name
+    def __init__(self, host: RouterHost, arguments: LanRouterArguments, log: Log) -> None:
+        self.name = arguments.name
         self.host = host
         self._log = log
-        self._vrid = vrid
-        self._vips = tuple(vips)
-        self._recorder = recorder
-        self._options = options
+        self._arguments = arguments
         self._task: asyncio.Task[None] | None = None
         self._ending = False
         self.probe, self.instance = self._build()
 
     def _build(self) -> tuple[Probe, VRRPInstance]:
-        probe = Probe(self.name, self._log, self._recorder)
-        instance = VRRPInstance(
-            self.name,
-            self.host.interface,
-            vrid=self._vrid,
-            vips=self._vips,
-            recorder=probe,
-            **self._options,
+        probe = Probe(self.name, self._log, self._arguments.recorder)
+        instance = described(
+            VRRPInstance, self._arguments, interface=self.host.interface, recorder=probe
         )
         return probe, instance
 
     @property
-    def options(self) -> VRRPInstanceConfig:
-        """The router's options."""
-        return self.instance.options
+    def config(self) -> VRRPInstanceConfig:
+        """The router's description."""
+        return self.instance.config
 
     @property
     def runs(self) -> bool:
@@ -251,7 +212,7 @@ class RouterPlace:
             await asyncio.wait(before)
         self.host.revive(bus)
         events = instance.events()
-        self._log(self.name, Started(self.host.name, instance.options))
+        self._log(self.name, Started(self.host.name, instance.config))
         async with instance:
             async for notice in events:
                 probe.note(notice)

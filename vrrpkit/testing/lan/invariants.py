@@ -218,7 +218,7 @@ class _Checker:
         transit = self._world.transit
         match invariant:
             case Invariant.ONE_MASTER:
-                interval = max(self._world.routers[name].options.interval for name in names)
+                interval = max(self._world.routers[name].config.interval for name in names)
                 limit = max(interval, transit) + transit + clock.lost * interval
                 message = f"{names[0]} and {names[1]} are both MASTER and hear each other"
             case Invariant.A_MASTER:
@@ -230,9 +230,9 @@ class _Checker:
                 router = self._world.routers[names[0]]
                 held = max(router.ready_at - clock.since, 0.0)
                 limit = held + router.patience + transit
-                if router.options.preempt_delay and not router.options.owner:
-                    slowest = max(each.options.interval for each in self._world.routers.values())
-                    limit += router.options.preempt_delay + slowest * (1 + clock.lost) + transit
+                if router.config.preempt_delay and not router.config.owner:
+                    slowest = max(each.config.interval for each in self._world.routers.values())
+                    limit += router.config.preempt_delay + slowest * (1 + clock.lost) + transit
                 message = f"{names[0]} hears only MASTERs of lower priority and replaces none"
             case Invariant.HOLDS_ADDRESSES:
                 limit = self._reconcile
@@ -276,7 +276,7 @@ class _Checker:
         for router in self._world.routers.values():
             host = router.host
             if router.master and host.seen and not router.bereft:
-                for address in router.options.all_addresses - host.held - host.foreign:
+                for address in router.config.all_addresses - host.held - host.foreign:
                     names = (router.name, str(address))
                     yield Invariant.HOLDS_ADDRESSES, names, (host.epoch, router.epoch)
 
@@ -288,7 +288,7 @@ class _Checker:
                 address
                 for router in self._world.on(host)
                 if router.state is State.MASTER
-                for address in router.options.all_addresses
+                for address in router.config.all_addresses
             }
             for address in host.held - served:
                 yield Invariant.NO_STRAY_ADDRESS, (host.name, str(address)), (host.epoch,)

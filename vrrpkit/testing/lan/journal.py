@@ -118,9 +118,9 @@ def _sender(crossing: Crossing, host: RouterHost) -> str | None:
     """The router that an advert is from: the octets name a VRID only."""
     to = crossing.destination
     for place in host.places:
-        options = place.options
-        towards = {options.destination} | {peer.address for peer in options.peers}
-        if options.vrid == crossing.payload[1] and to in towards:
+        config = place.config
+        towards = {config.destination} | {peer.address for peer in config.peers}
+        if config.vrid == crossing.payload[1] and to in towards:
             return place.name
     return None
 

@@ -19,15 +19,16 @@ It works under real time too, only slowly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self
 
 import attrs
 
+from vrrpkit.configured import configured_by
 from vrrpkit.errors import ConfigError, VRRPKitError
 from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface
-from vrrpkit.testing.lan.hosts import RouterHost, RouterOptions, RouterPlace, own_address
+from vrrpkit.testing.lan.hosts import LanRouterArguments, RouterHost, RouterPlace, own_address
 from vrrpkit.testing.lan.invariants import RECONCILE, TOLERANCE, InvariantBroken, violations
 from vrrpkit.testing.lan.journal import LanLog
 from vrrpkit.testing.lan.settling import settled, slowest_takeover
@@ -47,7 +48,6 @@ from vrrpkit.testing.virtual import VirtualLoop
 from vrrpkit.transport.memory import Conditions
 from vrrpkit.values import VIP, IPAddress, State, parse_address
 from vrrpkit.vrrp.instance import VRRPInstance
-from vrrpkit.vrrp.receiver import InstanceRecorder
 
 __all__ = ["Lan"]
 
@@ -140,49 +140,33 @@ class Lan:
 
     # --- routers ---------------------------------------------------------------------------------
 
-    def router(
-        self,
-        name: str,
-        *,
-        vips: Iterable[str | VIP],
-        vrid: int = 51,
-        address: str | None = None,
-        on: str | None = None,
-        recorder: InstanceRecorder | None = None,
-        **options: Unpack[RouterOptions],
-    ) -> VRRPInstance:
+    @configured_by(LanRouterArguments)
+    def router(self, arguments: LanRouterArguments) -> VRRPInstance:
         """Add a router and start it; it runs once the caller awaits anything.
 
-        :param name: what this Lan and the router's events call it.
-        :param vips: see :class:`vrrpkit.VRRPInstance`, as for ``options``.
-        :param address: the address of its host, ``"192.0.2.1/24"``; by default a free one in the
-            prefix of the first virtual address, counted upwards (an owner's is that address).
-        :param on: share the host of this router, which must have another VRID.
-        :raises ConfigError: the name is taken, or an option is unusable.
         :raises VRRPKitError: the Lan was not entered, or was left.
         """
+        name, on = arguments.name, arguments.on
         if not self._open:
             raise VRRPKitError("a Lan runs routers only inside of its 'async with'")
         if name in self._places:
             raise ConfigError(f"there is a router {name!r} already; start() starts it again")
-        listed = [VIP.of(vip) for vip in vips]
         if on is not None:
             host = self._host(on)
         else:
-            owner = options.get("priority") == 255
-            host = self._new_host(name, listed, address, owner)
-        place = RouterPlace(
-            name, host, vrid=vrid, vips=listed, recorder=recorder, options=options, log=self._log
-        )
+            host = self._new_host(name, arguments.vips, arguments.address, arguments.owner)
+        place = RouterPlace(host, arguments, self._log)
         self._hosts[host.name] = host
         host.places.append(place)
         self._places[name] = place
         return place.start(self._tasks, self.bus)
 
-    def _new_host(self, name: str, vips: list[VIP], address: str | None, owner: bool) -> RouterHost:
+    def _new_host(
+        self, name: str, vips: Sequence[VIP], address: str | None, owner: bool
+    ) -> RouterHost:
         taken = {vip.address for vip in vips}
         for place in self._places.values():
-            taken |= place.options.all_addresses
+            taken |= place.config.all_addresses
         for host in self._hosts.values():
             taken |= {entry.ip for entry in host.interface.manager.table}
         if address is None:
@@ -323,7 +307,7 @@ class Lan:
         return [
             place.name
             for place in self._places.values()
-            if place.options.vrid == vrid and place.instance.state is State.MASTER
+            if place.config.vrid == vrid and place.instance.state is State.MASTER
         ]
 
     def owners(self, vip: str | IPAddress) -> list[str]:
@@ -402,7 +386,7 @@ class Lan:
 
 
 def _serves(place: RouterPlace, address: IPAddress) -> bool:
-    return address in place.options.all_addresses
+    return address in place.config.all_addresses
 
 
 def _transit(conditions: Conditions) -> float:

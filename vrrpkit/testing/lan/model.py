@@ -22,6 +22,7 @@ from vrrpkit.testing.lan.timeline import (
     Unplugged,
 )
 from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.inputs import (
     AdvertReceived,
     AdvertsLost,
@@ -33,7 +34,6 @@ from vrrpkit.vrrp.protocol.inputs import (
     Promote,
     Startup,
 )
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.profile import AddressLostPolicy
 
 __all__ = ["HostModel", "LanModel", "RouterModel", "understands"]
@@ -70,7 +70,7 @@ class RouterModel:
 
     name: str
     host: HostModel
-    options: VRRPInstanceConfig
+    config: VRRPInstanceConfig
     priority: int
     state: State = State.INIT
     ready_at: float = 0.0
@@ -102,22 +102,22 @@ class RouterModel:
     @property
     def patience(self) -> float:
         """Seconds without a MASTER after which it must be one itself."""
-        return self.down(max(self.options.interval, self.heard))
+        return self.down(max(self.config.interval, self.heard))
 
     def skew(self, priority: int, interval: float | None = None) -> float:
         """Skew_Time in seconds, for the interval of a master, by default the router's own (RFC 9568
         section 6.1; in RFC 3768 a part of a second)."""
-        options = self.options
-        unit = 1.0 if options.version == 2 else options.interval if interval is None else interval
+        config = self.config
+        unit = 1.0 if config.version == 2 else config.interval if interval is None else interval
         return (256 - priority) / 256 * unit
 
     def down(self, interval: float) -> float:
         """Active_Down_Interval in seconds, for the interval of a master."""
-        return self.options.down_factor * interval + self.skew(self.priority, interval)
+        return self.config.down_factor * interval + self.skew(self.priority, interval)
 
     def preempts(self, at: float) -> bool:
         """Whether it replaces a MASTER of lower priority at this time."""
-        return self.options.owner or (self.options.preempt and at >= self.demoted_until)
+        return self.config.owner or (self.config.preempt and at >= self.demoted_until)
 
     def step(self, step: MachineStep, at: float) -> None:
         """Follow what its machine did."""
@@ -126,7 +126,7 @@ class RouterModel:
         if step.state is not self.state:
             self.bereft = False
         if isinstance(step.event, Startup):
-            self.ready_at = at + self.options.startup_delay
+            self.ready_at = at + self.config.startup_delay
             self.demoted_until = 0.0
             self.hindered = False
         elif isinstance(step.event, Demote):
@@ -137,7 +137,7 @@ class RouterModel:
             self.hindered = self.bereft = True
         elif isinstance(step.event, LostAddress | LostRoute):
             self.hindered = True
-            policy = self.options.on_address_lost or self.options.profile.address_lost
+            policy = self.config.on_address_lost or self.config.profile.address_lost
             self.bereft = self.bereft or policy is AddressLostPolicy.IGNORE
         elif isinstance(step.event, EverythingInPlace):
             self.hindered = self.bereft = False
@@ -180,10 +180,10 @@ class LanModel:
                 pass
 
     def _start(self, started: Started) -> None:
-        options = started.options
+        config = started.config
         host = self.hosts.setdefault(started.host, HostModel(started.host))
         host.powered, host.killed = True, False
-        self.routers[options.name] = RouterModel(options.name, host, options, options.priority)
+        self.routers[config.name] = RouterModel(config.name, host, config, config.priority)
 
     def _host(self, host: HostModel, entry: Entry) -> None:
         match entry.what:
@@ -232,7 +232,7 @@ class LanModel:
             listener.able
             and speaker.able
             and (speaker.host.name, listener.host.name) not in self._cuts
-            and understands(listener.options, speaker.options)
+            and understands(listener.config, speaker.config)
         )
 
 

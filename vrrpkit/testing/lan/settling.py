@@ -13,10 +13,10 @@ __all__ = ["settled", "slowest_takeover"]
 
 def slowest_takeover(places: Collection[RouterPlace], transit: float) -> float:
     """Seconds without any change after which there will be none."""
-    options = [place.options for place in places]
-    longest = max((each.interval for each in options), default=1.0)
-    factor = max((each.down_factor for each in options), default=3)
-    delays = max((each.startup_delay + each.preempt_delay for each in options), default=0.0)
+    configs = [place.config for place in places]
+    longest = max((each.interval for each in configs), default=1.0)
+    factor = max((each.down_factor for each in configs), default=3)
+    delays = max((each.startup_delay + each.preempt_delay for each in configs), default=0.0)
     # One interval (or, in version 2, second) more for the skew, and one to spare.
     return delays + (factor + 2) * max(longest, 1.0) + transit
 
@@ -46,13 +46,13 @@ def _content(router: RouterModel, world: LanModel) -> bool:
         return not any(world.hears(other, router) for other in heard)
     if not heard:
         return False
-    preempts = router.options.preempt or router.options.owner
+    preempts = router.config.preempt or router.config.owner
     return not preempts or any(other.priority >= router.priority for other in heard)
 
 
 def _placed(place: RouterPlace, router: RouterModel) -> bool:
-    if place.options.owner and not router.master:
+    if place.config.owner and not router.master:
         # Its own address stays with it.
         return True
     holds = place.host.interface.holds
-    return all(holds(vip.address) is router.master for vip in place.options.all_vips)
+    return all(holds(vip.address) is router.master for vip in place.config.all_vips)

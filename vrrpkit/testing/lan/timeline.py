@@ -9,6 +9,7 @@ import attrs
 
 from vrrpkit.publishing import EventsLost
 from vrrpkit.values import IPAddress, State
+from vrrpkit.vrrp.config import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.effects import Effect, Publish, SendAdvert
 from vrrpkit.vrrp.protocol.events import (
     AddressesInPlace,
@@ -31,7 +32,6 @@ from vrrpkit.vrrp.protocol.events import (
     WeightTooSmall,
 )
 from vrrpkit.vrrp.protocol.inputs import Input
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 
 __all__ = [
     "AddressesChanged",
@@ -62,11 +62,11 @@ class Started:
     """A router began to run on a host."""
 
     host: str
-    options: VRRPInstanceConfig
+    config: VRRPInstanceConfig
 
     def __str__(self) -> str:
-        where = "" if self.host == self.options.name else f" on {self.host}"
-        return f"started{where} (priority {self.options.priority})"
+        where = "" if self.host == self.config.name else f" on {self.host}"
+        return f"started{where} (priority {self.config.priority})"
 
 
 @attrs.frozen

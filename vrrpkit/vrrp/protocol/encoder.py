@@ -7,8 +7,7 @@ from typing import TypeAlias
 
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth, Signer
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
-from vrrpkit.vrrp.protocol.packet import Advertisement, encode, unsigned
+from vrrpkit.vrrp.protocol.packet import Advertisement, ChecksumForm, encode, unsigned
 
 __all__ = ["AdvertWriter", "Outgoing"]
 
@@ -20,22 +19,37 @@ _PASSWORD = 1
 
 class AdvertWriter:
     """Writes the adverts of one router. What does not change from one advert to the next is encoded
-    once."""
+    once.
 
-    def __init__(self, options: VRRPInstanceConfig) -> None:
-        self._options = options
-        self._form = options.checksum or options.profile.checksum
-        # One that is on several interfaces is announced once.
-        self._addresses = tuple(dict.fromkeys(vip.address for vip in options.vips_in_order))
-        group = options.destination
-        self._destinations = (
-            tuple(peer.address for peer in options.peers) if group is None else (group,)
-        )
+    :param interval: seconds between adverts, for the freshness of signed ones.
+    :param addresses: those that are announced, in the order of the wire.
+    :param form: of the checksum.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: int,
+        vrid: int,
+        interval: float,
+        wire_interval: int,
+        addresses: tuple[IPAddress, ...],
+        destinations: tuple[IPAddress, ...],
+        auth: PasswordAuth | HMACAuth | None,
+        form: ChecksumForm,
+    ) -> None:
+        self._version = version
+        self._vrid = vrid
+        self._wire_interval = wire_interval
+        self._addresses = addresses
+        self._destinations = destinations
+        self._password = auth.data if isinstance(auth, PasswordAuth) else None
+        self._form = form
         self._cache: dict[tuple[int, IPAddress], tuple[Outgoing, ...]] = {}
         self._latest: tuple[int, IPAddress, tuple[Outgoing, ...]] | None = None
         self._signer: Signer | None = None
-        if isinstance(options.auth, HMACAuth) and options.auth.mode != "receive-only":
-            self._signer = Signer(options.auth, options.interval)
+        if isinstance(auth, HMACAuth) and auth.mode != "receive-only":
+            self._signer = Signer(auth, interval)
 
     @property
     def signs(self) -> bool:
@@ -67,14 +81,12 @@ class AdvertWriter:
         return ready
 
     def _advert(self, priority: int) -> Advertisement:
-        options = self._options
-        auth = options.auth
         return Advertisement(
-            version=options.version,
-            vrid=options.vrid,
+            version=self._version,
+            vrid=self._vrid,
             priority=priority,
-            wire_interval=options.wire_interval,
+            wire_interval=self._wire_interval,
             addresses=self._addresses,
-            auth_type=_PASSWORD if isinstance(auth, PasswordAuth) else 0,
-            auth_data=auth.data if isinstance(auth, PasswordAuth) else bytes(8),
+            auth_type=0 if self._password is None else _PASSWORD,
+            auth_data=self._password or bytes(8),
         )

@@ -16,7 +16,6 @@ from vrrpkit.errors import DecodeError
 from vrrpkit.values import IPAddress, Peer
 from vrrpkit.vrrp.protocol.auth import TRAILER, HMACAuth, PasswordAuth, Verifier
 from vrrpkit.vrrp.protocol.events import Anomaly
-from vrrpkit.vrrp.protocol.options import VRRPInstanceConfig
 from vrrpkit.vrrp.protocol.packet import Advertisement, ChecksumForm, Message, RejectReason, read
 
 __all__ = ["AdvertValidator", "Remark", "ValidAdvert"]
@@ -70,29 +69,6 @@ class AdvertValidator:
     """The addresses of this router: what comes from them is an echo."""
     _same: tuple[IPAddress, ...] | None = attrs.field(default=None, init=False)
     """Addresses that were heard, and are ours."""
-
-    @classmethod
-    def of(cls, options: VRRPInstanceConfig) -> AdvertValidator:
-        """What the options of a router demand."""
-        verifier = None
-        if isinstance(options.auth, HMACAuth):
-            verifier = Verifier(options.auth, options.interval, len(options.peers) or 4)
-        return cls(
-            version=options.version,
-            vrid=options.vrid,
-            wire_interval=options.wire_interval,
-            addresses=options.all_addresses
-            if not options.excluded_vips
-            else frozenset(vip.address for vip in options.vips),
-            group=options.destination,
-            peers={peer.address: peer for peer in options.peers},
-            auth=options.auth,
-            insist=options.insist_checksum,
-            drop_address_list=options.profile.drop_address_list,
-            deaf_owner=options.owner and options.profile.owner_deaf,
-            owner=options.owner,
-            verifier=verifier,
-        )
 
     def inspect(
         self, payload: bytes, source: IPAddress, destination: IPAddress, ttl: int, wall: float

@@ -1,4 +1,4 @@
-"""What a user may say about a virtual router, checked as it is said. Pure."""
+"""The descriptions of a virtual router and of a sync group, checked as they are made. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from vrrpkit.configured import advised, from_keepalived
 from vrrpkit.errors import ConfigError
 from vrrpkit.validate import flag, listed, of_kind, seconds, text, whole_number
 from vrrpkit.values import OWNER, VIP, Announcements, IPAddress, Peer, parse_address
-from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth
+from vrrpkit.vrrp.protocol.auth import HMACAuth, PasswordAuth, Verifier
 from vrrpkit.vrrp.protocol.election import MachineConfig
+from vrrpkit.vrrp.protocol.encoder import AdvertWriter
 from vrrpkit.vrrp.protocol.packet import ChecksumForm, interval_to_wire
 from vrrpkit.vrrp.protocol.profile import DEFAULT, AddressLostPolicy, Profile
+from vrrpkit.vrrp.protocol.validation import AdvertValidator
 
 if TYPE_CHECKING:
     from vrrpkit.routes.route import Route, Rule
 
-__all__ = ["GROUPS", "VRRPInstanceConfig"]
+__all__ = ["GROUPS", "SyncGroupConfig", "VRRPInstanceConfig"]
 
 GROUPS = {4: ip_address("224.0.0.18"), 6: ip_address("ff02::12")}
 """The multicast groups that IANA assigned to VRRP (RFC 9568 sections 5.1.1.2 and 5.1.2.2)."""
@@ -104,40 +107,200 @@ def _known_auth(value: object) -> None:
         )
 
 
-@attrs.frozen(kw_only=True)
+def _members(values: Iterable[str]) -> tuple[str, ...]:
+    return listed("members", values)
+
+
+def _group_name(value: str) -> str:
+    text("the name of a sync group,", value, "'gateway'")
+    return value
+
+
+def _place(interface: object, netns: object) -> None:
+    if not isinstance(interface, str) or not interface:
+        raise ConfigError(
+            f"interface {interface!r} must be the name of a network interface, such as 'eth0'"
+        )
+    if netns is None:
+        return
+    if not isinstance(netns, str) or not netns or "/" in netns:
+        raise ConfigError(
+            f"netns {netns!r} must be a name that 'ip netns list' shows, without a path"
+        )
+
+
+@advised
+@attrs.frozen
 class VRRPInstanceConfig:
-    """The options of :class:`vrrpkit.VRRPInstance`, whose docstring explains them."""
+    """Describes one virtual router by values alone. :meth:`vrrpkit.VRRPInstance.of` makes the
+    router, and ``attrs.evolve`` another description, checked in the same way.
+
+    :param name: what events and logs call it.
+    :param interface: a network interface, by name.
+    :param vrid: virtual router identifier, 1 to 255, shared by the group (keepalived:
+        ``virtual_router_id``).
+    :param vips: 1 to 255 announced addresses of one family, as text or :class:`vrrpkit.VIP`.
+    :param excluded_vips: further addresses of either family that move along but are not announced
+        (``virtual_ipaddress_excluded``).
+    :param priority: 1 to 254, or 255 for the owner of the addresses. The highest becomes MASTER.
+    :param version: 3 (RFC 9568), or 2 (RFC 3768). An unconfigured keepalived speaks 2 over IPv4.
+    :param interval: seconds between adverts (``advert_int``): 0.01 to 40.95 in version 3, whole 1
+        to 255 in 2.
+    :param preempt: whether to take over from a master of lower priority (``nopreempt``).
+    :param preempt_delay: seconds to wait before doing so, 0 to 1000, from the first such advert.
+    :param startup_delay: seconds after entering in which adverts are ignored
+        (``vrrp_startup_delay``), 0 to 1000.
+    :param link_up_delay: seconds that a link must have been up before it counts as up, 0 to 1000:
+        a switch port may not forward at once. For the interface of the router, and those that its
+        addresses and routes name (``interface_up_down_delays``).
+    :param link_down_delay: seconds that it must have been down before it counts as down, 0 to 1000.
+        Until then a MASTER stays so, though nobody hears it: keep it below the time in which the
+        others take over.
+    :param down_factor: adverts that may be missed before taking over, 1 to 100
+        (``down_timer_adverts``). All routers of a group must agree.
+    :param source: the address to send from; by default the primary IPv4 or the link-local IPv6
+        address.
+    :param peers: send to these routers by unicast instead of multicast (``unicast_peer``).
+    :param group: another multicast group than 224.0.0.18 or ff02::12.
+    :param auth: :class:`vrrpkit.HMACAuth`, or in version 2 :class:`vrrpkit.PasswordAuth`.
+    :param profile: ``"default"``, ``"keepalived"``, ``"strict"``, or a :class:`vrrpkit.Profile`.
+    :param checksum: form of the version 3 IPv4 checksum to send: ``"pseudo-header"`` or
+        ``"message-only"``.
+    :param insist_checksum: accept only this form; by default either.
+    :param announcements: gratuitous ARP and neighbour advertisements, see
+        :class:`vrrpkit.Announcements`.
+    :param on_address_lost: ``"reinstate"``, ``"step_down"`` or ``"ignore"``: when somebody else
+        removes an address, a route or a rule, or has an address too (``VIP(nodad=False)``).
+    :param foreign_address: ``"tell"`` or ``"remove"``: when a virtual address is on the interface
+        although this router is BACKUP or in FAULT, because somebody else put it there. It is told
+        either way (:class:`vrrpkit.ForeignAddress`). A MASTER uses it in place, and an owner never
+        minds. What a run of this library left there, or a keepalived that marks its addresses and
+        lives no more, is removed at the start.
+    :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
+        MASTER, so that the kernel removes them when this process is killed or frozen. Off by
+        default.
+    :param diagnose: with ``peers``, join the multicast group too, to count the adverts of routers
+        that use multicast, and to tell of them. Off by default: a router among peers joins no
+        group. One that uses multicast hears unicast adverts, and those to the usual group, anyway.
+    :param accept: whether a MASTER that does not own the addresses accepts packets to them, the
+        excluded ones among them (RFC 9568: Accept_Mode; keepalived: ``accept``, ``no_accept``).
+        ``False`` drops them in nftables, but for neighbour discovery, and needs the program
+        ``nft``. By default as the profile says, and an owner always accepts.
+    :param virtual_mac: put the addresses on a macvlan interface with the virtual MAC address
+        (``use_vmac``): ``True``, or the name for it. Needs the program ``nft``, which keeps reports
+        of group memberships off that address.
+    :param routes: routes that come and go with the addresses, as text or
+        :class:`vrrpkit.Route` (``virtual_routes``). They are put in place after the
+        addresses and removed before them.
+    :param rules: rules that come after the routes and go before them, as text or
+        :class:`vrrpkit.Rule` (``virtual_rules``).
+    :param adverts_on_base: with a virtual MAC, send adverts from the base interface
+        (``vmac_xmit_base``).
+    :param wait_for_interface: start in FAULT when the interface, or its address, is not there yet.
+    :param netns: the name of a network namespace that ``interface`` is in.
+    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    """
 
     name: str
-    vrid: int
-    vips: tuple[VIP, ...] = attrs.field(converter=_vips)
-    excluded_vips: tuple[VIP, ...] = attrs.field(default=(), converter=_excluded)
-    priority: int = 100
-    version: int = 3
-    interval: float = 1.0
-    preempt: bool = True
-    preempt_delay: float = 0.0
-    startup_delay: float = 0.0
-    link_up_delay: float = 0.0
-    link_down_delay: float = 0.0
-    down_factor: int = 3
-    source: IPAddress | None = attrs.field(default=None, converter=_source)
-    peers: tuple[Peer, ...] = attrs.field(default=(), converter=_peers)
-    group: IPAddress | None = attrs.field(default=None, converter=_group)
-    auth: PasswordAuth | HMACAuth | None = None
-    profile: Profile = attrs.field(default=DEFAULT, converter=_profile)
-    checksum: ChecksumForm | None = attrs.field(default=None, converter=_checksum)
-    insist_checksum: ChecksumForm | None = attrs.field(default=None, converter=_checksum)
-    announcements: Announcements | None = None
-    on_address_lost: AddressLostPolicy | None = attrs.field(default=None, converter=_policy)
-    foreign_address: str = "tell"
-    vip_lease: int | None = None
-    accept: bool | None = None
-    diagnose: bool = False
-    virtual_mac: bool | str = False
-    adverts_on_base: bool = False
-    routes: tuple[Route, ...] = attrs.field(default=(), converter=_routes)
-    rules: tuple[Rule, ...] = attrs.field(default=(), converter=_rules)
+    interface: str
+    vrid: int = attrs.field(kw_only=True, metadata=from_keepalived("virtual_router_id"))
+    vips: tuple[VIP, ...] = attrs.field(
+        converter=_vips,
+        kw_only=True,
+        metadata=from_keepalived("virtual_ipaddress", "virtual_ipaddresses", vip="vips=, a list"),
+    )
+    excluded_vips: tuple[VIP, ...] = attrs.field(
+        default=(),
+        converter=_excluded,
+        kw_only=True,
+        metadata=from_keepalived("virtual_ipaddress_excluded"),
+    )
+    priority: int = attrs.field(
+        default=100,
+        kw_only=True,
+        metadata=from_keepalived(
+            state="nothing: a router begins as BACKUP, and the highest priority= becomes MASTER",
+            initial_state="nothing: a router begins as BACKUP",
+        ),
+    )
+    version: int = attrs.field(default=3, kw_only=True, metadata=from_keepalived("vrrp_version"))
+    interval: float = attrs.field(
+        default=1.0, kw_only=True, metadata=from_keepalived("advert_int", unit="seconds")
+    )
+    preempt: bool = attrs.field(
+        default=True, kw_only=True, metadata=from_keepalived(nopreempt="preempt=False")
+    )
+    preempt_delay: float = attrs.field(default=0.0, kw_only=True)
+    startup_delay: float = attrs.field(
+        default=0.0, kw_only=True, metadata=from_keepalived("vrrp_startup_delay", unit="seconds")
+    )
+    link_up_delay: float = attrs.field(
+        default=0.0,
+        kw_only=True,
+        metadata=from_keepalived(
+            interface_up_down_delays="link_up_delay= and link_down_delay= (seconds)"
+        ),
+    )
+    link_down_delay: float = attrs.field(default=0.0, kw_only=True)
+    down_factor: int = attrs.field(
+        default=3, kw_only=True, metadata=from_keepalived("down_timer_adverts")
+    )
+    source: IPAddress | None = attrs.field(
+        default=None,
+        converter=_source,
+        kw_only=True,
+        metadata=from_keepalived("unicast_src_ip", "mcast_src_ip"),
+    )
+    peers: tuple[Peer, ...] = attrs.field(
+        default=(), converter=_peers, kw_only=True, metadata=from_keepalived("unicast_peer")
+    )
+    group: IPAddress | None = attrs.field(default=None, converter=_group, kw_only=True)
+    auth: PasswordAuth | HMACAuth | None = attrs.field(
+        default=None,
+        kw_only=True,
+        metadata=from_keepalived(
+            authentication="auth=, a PasswordAuth or HMACAuth",
+            auth_type="auth=, a PasswordAuth or HMACAuth",
+            auth_pass="auth=PasswordAuth(...), with version=2",
+        ),
+    )
+    profile: Profile = attrs.field(default=DEFAULT, converter=_profile, kw_only=True)
+    checksum: ChecksumForm | None = attrs.field(default=None, converter=_checksum, kw_only=True)
+    insist_checksum: ChecksumForm | None = attrs.field(
+        default=None, converter=_checksum, kw_only=True
+    )
+    announcements: Announcements | None = attrs.field(
+        default=None,
+        kw_only=True,
+        metadata=from_keepalived(
+            garp_master_delay="announcements=Announcements(delay=...)",
+            garp_master_repeat="announcements=Announcements(repeat=...)",
+            garp_master_refresh="announcements=Announcements(refresh=...)",
+        ),
+    )
+    on_address_lost: AddressLostPolicy | None = attrs.field(
+        default=None, converter=_policy, kw_only=True
+    )
+    foreign_address: str = attrs.field(default="tell", kw_only=True)
+    vip_lease: int | None = attrs.field(default=None, kw_only=True)
+    accept: bool | None = attrs.field(
+        default=None, kw_only=True, metadata=from_keepalived(no_accept="accept=False")
+    )
+    diagnose: bool = attrs.field(default=False, kw_only=True)
+    virtual_mac: bool | str = attrs.field(
+        default=False, kw_only=True, metadata=from_keepalived("use_vmac")
+    )
+    adverts_on_base: bool = attrs.field(
+        default=False, kw_only=True, metadata=from_keepalived("vmac_xmit_base")
+    )
+    routes: tuple[Route, ...] = attrs.field(
+        default=(), converter=_routes, kw_only=True, metadata=from_keepalived("virtual_routes")
+    )
+    rules: tuple[Rule, ...] = attrs.field(
+        default=(), converter=_rules, kw_only=True, metadata=from_keepalived("virtual_rules")
+    )
+    wait_for_interface: bool = attrs.field(default=False, kw_only=True)
+    netns: str | None = attrs.field(default=None, kw_only=True)
 
     all_addresses: frozenset[IPAddress] = attrs.field(init=False, eq=False, repr=False)
     """The addresses of :attr:`all_vips`: one set, for all that ask again and again."""
@@ -146,8 +309,10 @@ class VRRPInstanceConfig:
         moving = frozenset(vip.address for vip in self.vips + self.excluded_vips)
         object.__setattr__(self, "all_addresses", moving)
         text("the name of a router,", self.name, "'web'")
-        for what, given in (("preempt", self.preempt), ("adverts_on_base", self.adverts_on_base)):
-            flag(what, given)
+        _place(self.interface, self.netns)
+        flag("preempt", self.preempt)
+        flag("adverts_on_base", self.adverts_on_base)
+        flag("wait_for_interface", self.wait_for_interface)
         if self.accept is not None:
             flag("accept", self.accept)
         flag("diagnose", self.diagnose)
@@ -392,3 +557,77 @@ class VRRPInstanceConfig:
             profile=self.profile,
             repeat=self.used_announcements.repeat,
         )
+
+    def advert_validator(self) -> AdvertValidator:
+        """What this router demands of the adverts that it hears."""
+        verifier = None
+        if isinstance(self.auth, HMACAuth):
+            verifier = Verifier(self.auth, self.interval, len(self.peers) or 4)
+        return AdvertValidator(
+            version=self.version,
+            vrid=self.vrid,
+            wire_interval=self.wire_interval,
+            addresses=self.all_addresses
+            if not self.excluded_vips
+            else frozenset(vip.address for vip in self.vips),
+            group=self.destination,
+            peers={peer.address: peer for peer in self.peers},
+            auth=self.auth,
+            insist=self.insist_checksum,
+            drop_address_list=self.profile.drop_address_list,
+            deaf_owner=self.owner and self.profile.owner_deaf,
+            owner=self.owner,
+            verifier=verifier,
+        )
+
+    def advert_writer(self) -> AdvertWriter:
+        """What writes the adverts of this router."""
+        group = self.destination
+        return AdvertWriter(
+            version=self.version,
+            vrid=self.vrid,
+            interval=self.interval,
+            wire_interval=self.wire_interval,
+            # One that is on several interfaces is announced once.
+            addresses=tuple(dict.fromkeys(vip.address for vip in self.vips_in_order)),
+            destinations=(
+                tuple(peer.address for peer in self.peers) if group is None else (group,)
+            ),
+            auth=self.auth,
+            form=self.checksum or self.profile.checksum,
+        )
+
+
+@advised
+@attrs.frozen
+class SyncGroupConfig:
+    """Describes one sync group by values alone.
+
+    :param name: what events and logs call it.
+    :param members: the names of 2 or more virtual routers, none of them in another group.
+    :param member_weights: add the weights of the members' own trackers up, for every member
+        (keepalived: ``sync_group_tracking_weight``). Without it a member's own tracker may have
+        weight 0 only: moving the priority of one member alone would tear the group apart.
+    :raises ConfigError: there are fewer members, or a name occurs twice.
+    """
+
+    name: str = attrs.field(converter=_group_name)
+    members: tuple[str, ...] = attrs.field(converter=_members, metadata=from_keepalived("group"))
+    member_weights: bool = attrs.field(
+        default=False,
+        kw_only=True,
+        metadata=from_keepalived("sync_group_tracking_weight", "global_tracking"),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        flag("member_weights", self.member_weights)
+        for member in self.members:
+            text(f"each member of the sync group {self.name!r},", member, "'web'")
+        if len(self.members) < 2:
+            raise ConfigError(
+                f"sync group {self.name!r} needs 2 members or more, not {len(self.members)}; a "
+                "single VRRPInstance needs no group"
+            )
+        for name in self.members:
+            if self.members.count(name) > 1:
+                raise ConfigError(f"sync group {self.name!r} has two members {name!r}; rename one")
