@@ -469,3 +469,50 @@ def test_transitions_read_like_a_log() -> None:
     assert str(bench.told[0]) == "x: Init -> AdminDown: administratively down"
     bench.give(AdminUp())
     assert str(bench.told[0]) == "x: AdminDown -> Down"
+
+
+def flood(bench: Bench, *packets: dict[str, Any], seconds: float = 10.0) -> tuple[int, int]:
+    """Packets that are sent and events that are told when forged ones come 10,000 a second."""
+    sent = told = 0
+    for number in range(int(seconds * 10_000)):
+        sent += len(bench.hear(**packets[number % len(packets)], after=1e-4))
+        told += len(bench.told)
+    return sent, told
+
+
+def test_a_flood_of_polls_is_answered_at_a_bounded_rate() -> None:
+    bench = up()
+    sent, told = flood(bench, {"state": UP, "poll": True})
+    assert 10 * 200 <= sent <= 10 * 200 + 30
+    assert told == 0
+    # And a poll after it at once.
+    (answer,) = bench.hear(UP, 1.0, poll=True)
+    assert answer.final
+
+
+def test_a_flood_of_changes_of_state_is_followed_at_a_bounded_rate() -> None:
+    bench = up()
+    sent, told = flood(bench, {"state": DOWN}, {"state": INIT})
+    # Each rise is at most Init, Up and Down again, with its timers.
+    assert sent <= 3 * 25
+    assert told <= 4 * 25
+    assert bench.session.state is DOWN
+    # A second later it comes up as ever.
+    bench.hear(DOWN, 1.0)
+    assert bench.session.state is INIT
+    bench.hear(UP, 0.1)
+    assert bench.session.state is UP
+
+
+def test_a_flood_of_timers_is_told_at_a_bounded_rate_and_the_last_one_always() -> None:
+    bench = up()
+    _, told = flood(
+        bench, {"state": UP, "desired_min_tx": 0.3}, {"state": UP, "desired_min_tx": 0.4}
+    )
+    assert told <= 10 * 10 + 25
+    bench.hear(UP, 1e-4, desired_min_tx=0.5)
+    last = bench.told
+    bench.hear(UP, 0.5, desired_min_tx=0.5)
+    (agreed,) = last + bench.told
+    assert isinstance(agreed, BFDTimersAgreed)
+    assert agreed.detection_time == pytest.approx(1.5)

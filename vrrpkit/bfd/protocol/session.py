@@ -13,6 +13,7 @@ from typing import assert_never
 
 import attrs
 
+from vrrpkit.bfd.protocol.budget import Budget
 from vrrpkit.bfd.protocol.effects import Effect, Publish, SendPacket
 from vrrpkit.bfd.protocol.events import BFDTimersAgreed, BFDTransition
 from vrrpkit.bfd.protocol.inputs import (
@@ -37,6 +38,18 @@ LEAST_SHARE = 0.75
 """Of the interval, that jitter leaves (RFC 5880 section 6.8.7)."""
 MOST_SHARE_OF_ONE = 0.9
 """The same the other way round, where a single missing packet is a failure."""
+
+ANSWERS = (200.0, 20.0)
+"""Polls that are answered: so many a second, and so many at once. A neighbour polls with the
+packets that it sends anyway until it has an answer, so the next one makes good for one that had
+none."""
+
+RISES = (1.0, 10.0)
+"""Times that a session may leave Down, likewise. It needs forged packets to leave it more often,
+and Down is the side on which an error costs least."""
+
+NOTICES = (10.0, 20.0)
+"""Notices of timers, likewise; the last ones are told as soon as they may be."""
 
 DEAF = 5
 """Detection Times by which packets that were lost on this host can put the detection off."""
@@ -87,6 +100,8 @@ class SessionMachine:
         self._news = False
         self._asked = False
         self._agreed: tuple[float, float] | None = None
+        self._answers, self._rises = Budget(*ANSWERS), Budget(*RISES)
+        self._notices = Budget(*NOTICES)
 
     # --- what can be read
 
@@ -231,16 +246,17 @@ class SessionMachine:
             if state is not BFDState.DOWN:
                 self._enter(BFDState.DOWN, BFDDiagnostic.NEIGHBOR_DOWN, now)
         elif state is BFDState.DOWN:
-            if theirs is BFDState.DOWN:
-                self._enter(BFDState.INIT, self.diagnostic, now)
-            elif theirs is BFDState.INIT:
-                self._enter(BFDState.UP, BFDDiagnostic.NONE, now)
+            if theirs is not BFDState.UP and self._rises.take(now):
+                if theirs is BFDState.DOWN:
+                    self._enter(BFDState.INIT, self.diagnostic, now)
+                else:
+                    self._enter(BFDState.UP, BFDDiagnostic.NONE, now)
         elif state is BFDState.INIT:
             if theirs in (BFDState.INIT, BFDState.UP):
                 self._enter(BFDState.UP, BFDDiagnostic.NONE, now)
         elif theirs is BFDState.DOWN:
             self._enter(BFDState.DOWN, BFDDiagnostic.NEIGHBOR_DOWN, now)
-        self._asked = packet.poll
+        self._asked = packet.poll and self._answers.take(now)
 
     def _enter(self, state: BFDState, diagnostic: BFDDiagnostic, now: float) -> None:
         previous, self.state = self.state, state
@@ -300,7 +316,7 @@ class SessionMachine:
             self._agreed = None
             return
         agreed = (self.transmit_interval, detection)
-        if agreed != self._agreed:
+        if agreed != self._agreed and self._notices.take(now):
             self._agreed = agreed
             self._effects.append(
                 Publish(
