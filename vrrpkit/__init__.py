@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vrrpkit.bfd.config import BFDSessionConfig
     from vrrpkit.bfd.protocol.events import (
         BFDRejected,
         BFDSendFailed,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from vrrpkit.host.memory.bus import MemoryBus
     from vrrpkit.host.static import StaticNetwork
     from vrrpkit.ipvs.base import ConnectionTimeouts
-    from vrrpkit.ipvs.config import VirtualServerConfig
+    from vrrpkit.ipvs.config import ConnectionSyncConfig, VirtualServerConfig
     from vrrpkit.ipvs.kernel.table import KernelTable
     from vrrpkit.ipvs.memory.table import MemoryTable
     from vrrpkit.ipvs.model.entries import TrafficCounters, Tunnel, TunnelType
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from vrrpkit.vrrp.syncgroup import GroupTransition, SyncGroup
 
 _HOMES = {
+    "vrrpkit.bfd.config": ("BFDSessionConfig",),
     "vrrpkit.bfd.protocol.events": (
         "BFDRejected",
         "BFDSendFailed",
@@ -169,7 +171,7 @@ _HOMES = {
     "vrrpkit.routes.route": ("NextHop", "Route", "Rule"),
     "vrrpkit.host.static": ("StaticNetwork",),
     "vrrpkit.ipvs.model.entries": ("TrafficCounters", "Tunnel", "TunnelType"),
-    "vrrpkit.ipvs.config": ("VirtualServerConfig",),
+    "vrrpkit.ipvs.config": ("ConnectionSyncConfig", "VirtualServerConfig"),
     "vrrpkit.ipvs.kernel.table": ("KernelTable",),
     "vrrpkit.ipvs.memory.table": ("MemoryTable",),
     "vrrpkit.ipvs.model.events": (
@@ -254,6 +256,7 @@ __all__ = [
     "BFDRejected",
     "BFDSendFailed",
     "BFDSession",
+    "BFDSessionConfig",
     "BFDState",
     "BFDStatistics",
     "BFDTimersAgreed",
@@ -269,6 +272,7 @@ __all__ = [
     "Closed",
     "ConfigError",
     "ConnectionSync",
+    "ConnectionSyncConfig",
     "ConnectionTimeouts",
     "CouldNotAsk",
     "DNSChecker",

@@ -154,11 +154,16 @@ def advised(cls: type[T]) -> type[T]:
     return cls
 
 
-def values_of(config: attrs.AttrsInstance) -> dict[str, Any]:
-    """The arguments that make ``config`` again."""
+def values_of(
+    config: attrs.AttrsInstance, kind: type[attrs.AttrsInstance] | None = None
+) -> dict[str, Any]:
+    """The arguments that make ``config`` again.
+
+    :param kind: one of the classes that ``config`` is derived from: only the arguments of that.
+    """
     return {
         field.alias: getattr(config, field.name)
-        for field in attrs.fields(type(config))
+        for field in attrs.fields(kind or type(config))
         if field.init
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import inspect
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from vrrpkit import ConfigError, MemoryBus, State, VRRPInstance, VRRPKitError
 from vrrpkit.errors import HostError, KernelRefused
 from vrrpkit.ipvs.base import SyncDaemon, SyncRole
+from vrrpkit.ipvs.config import ConnectionSyncConfig
 from vrrpkit.ipvs.memory.table import MemoryTable
 from vrrpkit.ipvs.sync import ConnectionSync, SyncRefused
 from vrrpkit.testing import virtual_time
@@ -236,7 +238,9 @@ async def test_one_on_each_table() -> None:
         assert table.users == 1
         async with sync(MemoryTable()):
             pass
-    with pytest.raises(VRRPKitError, match="entered once"):
+    with pytest.raises(
+        VRRPKitError, match="connection sync on eth1 was entered before: make a new"
+    ):
         await first.__aenter__()
     await first.__aexit__(None, None, None)
 
@@ -311,3 +315,22 @@ async def test_entering_and_leaving_can_be_cancelled_at_every_await() -> None:
 def test_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ConnectionSync(**({"interface": "eth1"} | changes))
+
+
+def test_a_description_makes_the_sync_it_describes() -> None:
+    router = VRRPInstance("web", "eth0", vrid=51, vips=["192.0.2.10/24"])
+    config = ConnectionSyncConfig("eth1", follows="web", id=7, group="224.0.0.82", ttl=3)
+    table = MemoryTable()
+    assert ConnectionSync.of(config, follows=router, table=table).config == config
+    assert (
+        ConnectionSync("eth1", follows=router, id=7, group="224.0.0.82", ttl=3, table=table).config
+        == config
+    )
+    with pytest.raises(ConfigError, match="sync on eth1: its description follows 'web', and none"):
+        ConnectionSync.of(config, table=table)
+    with pytest.raises(ConfigError, match="ttl 300 must be a whole number from 1 to 255"):
+        attrs.evolve(config, ttl=300)
+    parameters = inspect.signature(ConnectionSync).parameters
+    assert set(parameters) - set(inspect.signature(ConnectionSyncConfig).parameters) == {"table"}
+    text = ConnectionSync.__init__.__doc__ or ""
+    assert [name for name in parameters if f":param {name}:" not in text] == []

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from vrrpkit.bfd.protocol.options import BFDSessionConfig
+from vrrpkit.bfd.config import BFDSessionConfig
 from vrrpkit.timers import Deadlines
 from vrrpkit.values import IPAddress
 
@@ -56,7 +56,7 @@ class BFDTransport(ABC):
 
     @abstractmethod
     def listen(
-        self, options: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
+        self, config: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
     ) -> Callable[[], None]:
         """Hear what is sent to a session; returns what ends it. ``take`` gets everything that comes
         the same way, whichever session it is for, and ``overflowed`` is called when some of it was
@@ -66,7 +66,7 @@ class BFDTransport(ABC):
         """
 
     @abstractmethod
-    def sender(self, options: BFDSessionConfig) -> BFDSender:
+    def sender(self, config: BFDSessionConfig) -> BFDSender:
         """A way out for one session.
 
         :raises HostError: this host lacks the interface or the source address.

@@ -11,8 +11,8 @@ from typing import Protocol
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from vrrpkit.bfd.base import BFDDatagram, BFDSender, BFDTransport
+from vrrpkit.bfd.config import BFDSessionConfig
 from vrrpkit.bfd.memory import MemoryBFDTransport
-from vrrpkit.bfd.protocol.options import BFDSessionConfig
 from vrrpkit.bfd.protocol.packet import BFDRejectReason, ControlPacket, decode
 from vrrpkit.bfd.sockets import KernelBFDTransport
 from vrrpkit.errors import DecodeError, HostError
@@ -33,7 +33,7 @@ class SessionHandler(Protocol):
     """A session, as the speaker sees it. Called on the event loop."""
 
     @property
-    def options(self) -> BFDSessionConfig: ...
+    def config(self) -> BFDSessionConfig: ...
 
     def received(self, packet: ControlPacket, at: float) -> None:
         """Take a packet that passed every check."""
@@ -69,8 +69,8 @@ class SessionSlot:
 
     def accepts(self, datagram: BFDDatagram) -> bool:
         """Whether a packet comes from the neighbour in the way that is expected."""
-        options = self.handler.options
-        if datagram.source != options.neighbor or datagram.port != options.port:
+        config = self.handler.config
+        if datagram.source != config.neighbor or datagram.port != config.port:
             return False
         bound = None if self.sender is None else self.sender.ifindex
         return bound is None or bound == datagram.ifindex
@@ -81,8 +81,8 @@ class SessionSlot:
 
     @property
     def _exactness(self) -> int:
-        options = self.handler.options
-        return (options.source is not None) + (options.interface is not None)
+        config = self.handler.config
+        return (config.source is not None) + (config.interface is not None)
 
 
 # Speakers are held by their sessions, never from here: one in use knows its loop, and would keep it
@@ -136,30 +136,30 @@ class BFDEndpoint:
 
         :raises HostError: another session has it, or the host lacks something.
         """
-        options = handler.options
-        neighbors = self._neighbors.get(options.neighbor, [])
+        config = handler.config
+        neighbors = self._neighbors.get(config.neighbor, [])
         for slot in neighbors:
-            theirs = slot.handler.options
+            theirs = slot.handler.config
             if (theirs.port, theirs.source, theirs.interface) == (
-                options.port,
-                options.source,
-                options.interface,
+                config.port,
+                config.source,
+                config.interface,
             ):
                 raise HostError(
-                    f"BFD to {options.neighbor} runs here already, as {theirs.label!r}: there can "
+                    f"BFD to {config.neighbor} runs here already, as {theirs.label!r}: there can "
                     "be one session between two addresses, so share that BFDSession object"
                 )
         if self._transport is None:
             self._transport = self._connect()
         slot = SessionSlot(self, handler, self._new_discriminator())
         try:
-            slot.sender = self._transport.sender(options)
-            slot.stop_listening = self._transport.listen(options, self._take, handler.overflowed)
+            slot.sender = self._transport.sender(config)
+            slot.stop_listening = self._transport.listen(config, self._take, handler.overflowed)
         except BaseException:
             self.leave(slot)
             raise
         self._slots[slot.discriminator] = slot
-        self._neighbors.setdefault(options.neighbor, []).append(slot)
+        self._neighbors.setdefault(config.neighbor, []).append(slot)
         return slot
 
     def leave(self, slot: SessionSlot) -> None:
@@ -169,7 +169,7 @@ class BFDEndpoint:
         if slot.stop_listening is not None:
             slot.stop_listening()
         self._slots.pop(slot.discriminator, None)
-        neighbor = slot.handler.options.neighbor
+        neighbor = slot.handler.config.neighbor
         rest = [other for other in self._neighbors.pop(neighbor, []) if other is not slot]
         if rest:
             self._neighbors[neighbor] = rest
@@ -203,8 +203,7 @@ class BFDEndpoint:
         return [
             slot
             for slot in self._neighbors.get(datagram.source, ())
-            if slot.accepts(datagram)
-            and slot.handler.options.source in (None, datagram.destination)
+            if slot.accepts(datagram) and slot.handler.config.source in (None, datagram.destination)
         ]
 
     def _find(
@@ -216,11 +215,11 @@ class BFDEndpoint:
             slot = self._slots.get(packet.your_discriminator)
         if slot is None:
             raise DecodeError(BFDRejectReason.SESSION, packet.your_discriminator, "one of ours")
-        options = slot.handler.options
+        config = slot.handler.config
         if not slot.accepts(datagram):
-            raise DecodeError(BFDRejectReason.SOURCE, datagram.source, options.neighbor)
-        if datagram.ttl < options.least_ttl:
-            raise DecodeError(BFDRejectReason.TTL, datagram.ttl, f"at least {options.least_ttl}")
+            raise DecodeError(BFDRejectReason.SOURCE, datagram.source, config.neighbor)
+        if datagram.ttl < config.least_ttl:
+            raise DecodeError(BFDRejectReason.TTL, datagram.ttl, f"at least {config.least_ttl}")
         return slot, packet
 
     def _stranger(self, problem: DecodeError, source: IPAddress) -> None:

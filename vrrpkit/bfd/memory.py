@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vrrpkit.bfd.base import BFDDatagram, BFDSender, BFDTransport, ReceiveCallback
-from vrrpkit.bfd.protocol.options import BFDSessionConfig
+from vrrpkit.bfd.config import BFDSessionConfig
 from vrrpkit.errors import SourceMissing
 from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.timers import Deadlines
@@ -54,14 +54,14 @@ class _Unreachable:
 
 
 class _MemorySender(BFDSender):
-    def __init__(self, port: TransportLink, ifindex: int, options: BFDSessionConfig) -> None:
+    def __init__(self, port: TransportLink, ifindex: int, config: BFDSessionConfig) -> None:
         self.ifindex = ifindex
         self._port = port
-        self._options = options
-        self._head = bytes([0, VRID]) + options.port.to_bytes(2)
+        self._config = config
+        self._head = bytes([0, VRID]) + config.port.to_bytes(2)
 
     def send(self, payload: bytes) -> None:
-        self._port.send(self._head + payload, self._options.neighbor)
+        self._port.send(self._head + payload, self._config.neighbor)
 
     def close(self) -> None:
         self._port.close()
@@ -80,15 +80,15 @@ class MemoryBFDTransport(BFDTransport):
         self._ears: dict[IPAddress, _Listener] = {}
 
     def listen(
-        self, options: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
+        self, config: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
     ) -> Callable[[], None]:
-        source = self._source(options)
+        source = self._source(config)
         ear = self._ears.get(source)
         if ear is None:
             ear = self._ears[source] = _Listener(self._interface.link.ifindex)
-            ear.port = self._interface.station.join(self._membership(options), ear)
+            ear.port = self._interface.station.join(self._membership(config), ear)
         listener = object()
-        ear.listeners[listener] = (options.port, take)
+        ear.listeners[listener] = (config.port, take)
 
         def stop() -> None:
             ear.listeners.pop(listener, None)
@@ -98,36 +98,36 @@ class MemoryBFDTransport(BFDTransport):
 
         return stop
 
-    def sender(self, options: BFDSessionConfig) -> BFDSender:
-        port = self._interface.station.join(self._membership(options), _Unreachable())
-        return _MemorySender(port, self._interface.link.ifindex, options)
+    def sender(self, config: BFDSessionConfig) -> BFDSender:
+        port = self._interface.station.join(self._membership(config), _Unreachable())
+        return _MemorySender(port, self._interface.link.ifindex, config)
 
     def close(self) -> None:
         self.deadlines.close()
 
-    def _source(self, options: BFDSessionConfig) -> IPAddress:
-        version = options.neighbor.version
+    def _source(self, config: BFDSessionConfig) -> IPAddress:
+        version = config.neighbor.version
         own = [address for address, _prefix in self._interface.link.addresses]
-        wanted = options.source
+        wanted = config.source
         if wanted is None:
             wanted = self._interface.link.source(
-                version, link_local=version == 6 and options.neighbor.is_link_local
+                version, link_local=version == 6 and config.neighbor.is_link_local
             )
         if wanted is None or wanted not in own:
             raise SourceMissing(
-                f"{self._interface.name} has no address that BFD to {options.neighbor} could be "
-                f"sent from: {options.source or 'none of its family'}"
+                f"{self._interface.name} has no address that BFD to {config.neighbor} could be "
+                f"sent from: {config.source or 'none of its family'}"
             )
         return wanted
 
-    def _membership(self, options: BFDSessionConfig) -> Membership:
+    def _membership(self, config: BFDSessionConfig) -> Membership:
         return Membership(
             interface=self._interface.name,
             ifindex=self._interface.link.ifindex,
             vrid=VRID,
-            source=self._source(options),
+            source=self._source(config),
             group=None,
-            peers=(Peer(options.neighbor),),
-            hop_limit=options.ttl,
-            interval=options.min_rx,
+            peers=(Peer(config.neighbor),),
+            hop_limit=config.ttl,
+            interval=config.min_rx,
         )

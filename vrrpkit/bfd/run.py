@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import assert_never
 
+from vrrpkit.bfd.config import BFDSessionConfig
 from vrrpkit.bfd.endpoint import BFDEndpoint
 from vrrpkit.bfd.protocol.effects import Effect, Publish, SendPacket
 from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed
 from vrrpkit.bfd.protocol.inputs import Input, PacketReceived, PacketsLost, Stop, TimerFired
-from vrrpkit.bfd.protocol.options import BFDSessionConfig
 from vrrpkit.bfd.protocol.packet import BFDRejectReason, ControlPacket, encode
 from vrrpkit.bfd.protocol.session import SessionMachine
 from vrrpkit.bfd.protocol.statistics import BFDStatistics, Rate
@@ -33,17 +33,17 @@ class SessionRun:
 
     def __init__(
         self,
-        options: BFDSessionConfig,
+        config: BFDSessionConfig,
         endpoint: BFDEndpoint,
         statistics: BFDStatistics,
         rate: Rate,
         publish: Callable[[BFDEvent], None],
         chance: Callable[[], float],
     ) -> None:
-        self.options = options
+        self.config = config
         self.endpoint = endpoint
         self.slot = endpoint.enter(self)
-        self.session = SessionMachine(options.session_config(), self.slot.discriminator, chance)
+        self.session = SessionMachine(config.session_config(), self.slot.discriminator, chance)
         self._deadline = endpoint.deadlines.new(self._due)
         self._statistics = statistics
         self._rate = rate
@@ -122,7 +122,7 @@ class SessionRun:
             if count:
                 self._publish(
                     BFDSendFailed(
-                        session=self.options.label, at=now, error=str(problem), count=count
+                        session=self.config.label, at=now, error=str(problem), count=count
                     )
                 )
         else:
@@ -144,7 +144,7 @@ class SessionRun:
         if count:
             self._publish(
                 BFDRejected(
-                    session=self.options.label,
+                    session=self.config.label,
                     at=now,
                     reason=reason,
                     source=source,

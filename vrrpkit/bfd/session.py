@@ -5,28 +5,44 @@ from __future__ import annotations
 
 import logging
 import random as randomness
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
+import attrs
+
+from vrrpkit.bfd.config import BFDSessionConfig, timers
 from vrrpkit.bfd.endpoint import BFDEndpoint
 from vrrpkit.bfd.protocol.events import BFDEvent, BFDTransition
 from vrrpkit.bfd.protocol.inputs import AdminDown, AdminUp, Input, Retimed, Start
-from vrrpkit.bfd.protocol.options import BFDSessionConfig, timers
 from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDState
 from vrrpkit.bfd.protocol.session import SessionMachine
 from vrrpkit.bfd.protocol.statistics import BFDStatistics, Rate
 from vrrpkit.bfd.run import SessionRun
-from vrrpkit.errors import Closed, ConfigError
-from vrrpkit.host.memory.bus import MemoryInterface
-from vrrpkit.lifecycle.callbacks import LoopThread, require_callback
+from vrrpkit.configured import configured_by, described, values_of
 from vrrpkit.lifecycle.fork import ProcessOrigin
-from vrrpkit.publishing import EventsLost, Hub
+from vrrpkit.observable import Observable
+from vrrpkit.publishing import Hub
 from vrrpkit.values import IPAddress
 
 __all__ = ["BFDSession"]
 
 
-class BFDSession:
+@attrs.frozen
+class _BFDSessionArguments(BFDSessionConfig):
+    """A session's description, and the live objects that no description can have.
+
+    :param random: what jitter is drawn from; one with a seed repeats a run.
+    """
+
+    random: randomness.Random | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    config: BFDSessionConfig = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "config", described(BFDSessionConfig, self))
+
+
+class BFDSession(Observable[BFDEvent]):
     """Finds out in a fraction of a second that a neighbour cannot be reached any more (RFC 5880,
     asynchronous mode, without echo and authentication; keepalived: ``bfd_instance``).
 
@@ -40,81 +56,36 @@ class BFDSession:
     and then says that it is administratively down, so that the neighbour does not count it as a
     failure. After that it may be entered again.
 
-    :param neighbor: its IPv4 or IPv6 address (keepalived: ``neighbor_ip``).
-    :param source: the address to send from (``source_ip``); by default the kernel chooses.
-    :param interface: send, and accept packets, through this network interface only; a link-local
-        address needs it. Or an interface of a :class:`vrrpkit.MemoryBus`.
-    :param min_tx: the shortest interval to send at, 0.001 to 60 seconds (``min_tx``, in
-        milliseconds).
-        From 10 on it is taken for milliseconds and refused, unless ``min_rx`` is below 0.1.
-    :param min_rx: the shortest interval that packets may arrive at, 0.001 to 60 seconds, likewise
-        (``min_rx``). The neighbour sends at the longer of its ``min_tx`` and this.
-    :param idle_tx: the interval to send at while not Up, 1 to 60 seconds (``idle_tx``).
-    :param multiplier: packets that the neighbour may miss before it counts this host as lost, 1 to
-        255 (``multiplier``). How many may be missed here is for the neighbour to say.
-    :param passive: say nothing before the neighbour does (``passive``); one of the two must be
-        active.
-    :param multihop: routers may lie in between (RFC 5883, UDP port 4784 instead of 3784).
-    :param max_hops: how many, 0 to 255; 255 accepts any number (``max_hops``). With ``multihop``
-        only, and needed there.
-    :param ttl: TTL or hop limit to send with, 1 to 255 (``ttl``, ``hoplimit``). Another one than
-        255 with ``multihop`` only; the neighbour is expected to use the same.
-    :param name: what events and logs call it; by default the neighbour's address.
-    :param netns: the name of a network namespace to run in.
-    :param random: what jitter is drawn from; one with a seed repeats a run.
-    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    The parameters are those of :class:`vrrpkit.BFDSessionConfig`, and ``random``.
     """
 
-    def __init__(
-        self,
-        neighbor: str | IPAddress,
-        *,
-        source: str | IPAddress | None = None,
-        interface: str | MemoryInterface | None = None,
-        min_tx: float = 0.1,
-        min_rx: float = 0.1,
-        idle_tx: float = 1.0,
-        multiplier: int = 5,
-        passive: bool = False,
-        multihop: bool = False,
-        max_hops: int | None = None,
-        ttl: int = 255,
-        name: str = "",
-        netns: str | None = None,
-        random: randomness.Random | None = None,
-    ) -> None:
-        self._memory = interface if isinstance(interface, MemoryInterface) else None
-        self.options = BFDSessionConfig(
-            neighbor=neighbor,
-            source=source,
-            interface=interface.name if isinstance(interface, MemoryInterface) else interface,
-            min_tx=min_tx,
-            min_rx=min_rx,
-            idle_tx=idle_tx,
-            multiplier=multiplier,
-            passive=passive,
-            multihop=multihop,
-            max_hops=max_hops,
-            ttl=ttl,
-            name=name,
-        )
-        if netns is not None and self._memory is not None:
-            raise ConfigError("netns goes with the real network; an interface in memory has none")
-        self.name = self.options.label
-        """What events and logs call it."""
+    @configured_by(_BFDSessionArguments)
+    def __init__(self, arguments: _BFDSessionArguments) -> None:
+        self.config = arguments.config
+        """The description that this was made from."""
+        super().__init__(self.config.label, _hub())
         self.statistics = BFDStatistics()
-        self._netns = netns
-        self._random = random or randomness.Random()
-        self._timers = self.options.session_config().timers
+        self._random = arguments.random or randomness.Random()
+        self._timers = self.config.session_config().timers
         self._held_down = False
-        self._hub: Hub[BFDEvent] = _hub()
         # Callbacks outlive a run; streams, and those who wait, end with it.
         self._transitions: Hub[BFDTransition] = Hub()
         self._rate = Rate()
         self._users = 0
         self._run: SessionRun | None = None
         self._origin: ProcessOrigin | None = None
-        self._home: LoopThread | None = None
+
+    @classmethod
+    def of(cls, config: BFDSessionConfig, *, random: randomness.Random | None = None) -> Self:
+        """Make what ``config`` describes.
+
+        :param random: what jitter is drawn from; one with a seed repeats a run.
+        """
+        return cls(**values_of(config), random=random)
+
+    @property
+    def _title(self) -> str:
+        return f"BFD to {self.name}"
 
     def __repr__(self) -> str:
         return f"<BFDSession {self.name!r} {self.state}>"
@@ -158,8 +129,8 @@ class BFDSession:
 
     def _begin(self) -> None:
         run = SessionRun(
-            self.options,
-            BFDEndpoint.current(self._memory or self._netns),
+            self.config,
+            BFDEndpoint.current(self.config.memory or self.config.netns),
             self.statistics,
             self._rate,
             self._publish,
@@ -167,7 +138,7 @@ class BFDSession:
         )
         self._run = run
         self._origin = ProcessOrigin()
-        self._home = LoopThread()
+        self._settle()
         if self._hub.closed:
             self._hub = _hub()
         if self._timers != run.session.timers:
@@ -183,10 +154,6 @@ class BFDSession:
         self._run.end()
         self._run = None
         self._hub.close()
-
-    def _require_home(self, method: str) -> None:
-        if self._home is not None:
-            self._home.require(f"{self.name}.{method}")
 
     @property
     def _session(self) -> SessionMachine | None:
@@ -209,7 +176,7 @@ class BFDSession:
     @property
     def neighbor(self) -> IPAddress:
         """The address of the neighbour."""
-        return self.options.neighbor
+        return self.config.neighbor
 
     @property
     def state(self) -> BFDState:
@@ -252,25 +219,7 @@ class BFDSession:
         :raises Closed: the session ended before.
         """
         self._require_home("wait_for")
-        states = (state, *others)
-        if self.state in states:
-            return self.state
-        if self._hub.closed:
-            raise Closed(f"BFD to {self.name} has ended and will not be {state} any more")
-        entered = await self._hub.wait_for(
-            lambda notice: isinstance(notice, BFDTransition) and notice.state in states
-        )
-        assert isinstance(entered, BFDTransition)
-        return entered.state
-
-    def events(self, limit: int = 1000) -> AsyncIterator[BFDEvent | EventsLost]:
-        """Everything that happens from now on, until the session ends.
-
-        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
-            says how many.
-        """
-        self._require_home("events")
-        return self._hub.stream(limit)
+        return await self._wait_in((state, *others), self.state, _entered)
 
     def on_transition(self, callback: Callable[[BFDTransition], None]) -> Callable[[], None]:
         """Call ``callback`` on each change of state, on the event loop, also when the session is
@@ -280,8 +229,7 @@ class BFDSession:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
-        self._require_home("on_transition")
-        require_callback("on_transition", callback)
+        self._require_callback("on_transition", callback)
         return self._transitions.subscribe(callback)
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -291,8 +239,7 @@ class BFDSession:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
-        self._require_home("on_lost")
-        require_callback("on_lost", callback)
+        self._require_callback("on_lost", callback)
 
         def filtered(transition: BFDTransition) -> None:
             expired = transition.diagnostic is BFDDiagnostic.DETECTION_EXPIRED
@@ -337,6 +284,10 @@ class BFDSession:
             now.multiplier if multiplier is None else multiplier,
         )
         self._feed(Retimed(self._timers))
+
+
+def _entered(event: BFDEvent) -> BFDState | None:
+    return event.state if isinstance(event, BFDTransition) else None
 
 
 def _hub() -> Hub[BFDEvent]:

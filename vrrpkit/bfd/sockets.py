@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from vrrpkit.bfd.base import BFDDatagram, BFDSender, BFDTransport, ReceiveCallback
-from vrrpkit.bfd.protocol.options import BFDSessionConfig
+from vrrpkit.bfd.config import BFDSessionConfig
 from vrrpkit.errors import HostError, InterfaceMissing, PermissionMissing, SourceMissing
 from vrrpkit.linux.netns import Namespace
 from vrrpkit.linux.timerfd import TimerfdAlarm
@@ -240,9 +240,9 @@ class _UDPSender(BFDSender):
     """Not connected: the kernel then looks for a route and a source each time, and keeps to itself
     that nobody listens over there."""
 
-    def __init__(self, namespace: Namespace, options: BFDSessionConfig) -> None:
+    def __init__(self, namespace: Namespace, config: BFDSessionConfig) -> None:
         self._namespace = namespace
-        self._options = options
+        self._config = config
         # One for all packets of a session (RFC 5881 section 4), also when the socket is made anew.
         self._port = random.randint(FIRST_SOURCE_PORT, LAST_SOURCE_PORT)
         self._sock: socket.socket | None = None
@@ -278,8 +278,8 @@ class _UDPSender(BFDSender):
             self._sock = None
 
     def _open(self) -> socket.socket:
-        options = self._options
-        version = options.neighbor.version
+        config = self._config
+        version = config.neighbor.version
         self.ifindex = self._find_interface()
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -292,20 +292,20 @@ class _UDPSender(BFDSender):
             if self.ifindex is not None:
                 _leave_by(sock, self.ifindex)
             if version == 4:
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, options.ttl)
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, config.ttl)
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, CLASS_SELECTOR_6)
             else:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, options.ttl)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, config.ttl)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, CLASS_SELECTOR_6)
             self._bind(sock)
         except BaseException:
             sock.close()
             raise
-        self._destination = self._endpoint(options.neighbor, options.port)
+        self._destination = self._endpoint(config.neighbor, config.port)
         return sock
 
     def _find_interface(self) -> int | None:
-        name = self._options.interface
+        name = self._config.link
         if name is None:
             return None
         with self._namespace.inside():
@@ -322,16 +322,16 @@ class _UDPSender(BFDSender):
         return (str(address), port, 0, self.ifindex or 0 if address.is_link_local else 0)
 
     def _bind(self, sock: socket.socket) -> None:
-        options = self._options
-        anywhere = ip_address("0.0.0.0" if options.neighbor.version == 4 else "::")
+        config = self._config
+        anywhere = ip_address("0.0.0.0" if config.neighbor.version == 4 else "::")
         for _ in range(TRIES):
             try:
-                sock.bind(self._endpoint(options.source or anywhere, self._port))
+                sock.bind(self._endpoint(config.source or anywhere, self._port))
             except OSError as problem:
                 if problem.errno == errno.EADDRNOTAVAIL:
                     raise SourceMissing(
-                        f"{options.source} is no address of this host, so BFD to "
-                        f"{options.neighbor} cannot be sent from it. Check it with 'ip address'"
+                        f"{config.source} is no address of this host, so BFD to "
+                        f"{config.neighbor} cannot be sent from it. Check it with 'ip address'"
                     ) from None
                 if problem.errno != errno.EADDRINUSE:
                     raise
@@ -340,7 +340,7 @@ class _UDPSender(BFDSender):
                 return
         raise HostError(
             f"no free UDP port from {FIRST_SOURCE_PORT} to {LAST_SOURCE_PORT} for BFD to "
-            f"{options.neighbor}"
+            f"{config.neighbor}"
         )
 
 
@@ -366,9 +366,9 @@ class KernelBFDTransport(BFDTransport):
         self._inlets: dict[tuple[int, int], _ReceiveSocket] = {}
 
     def listen(
-        self, options: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
+        self, config: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
     ) -> Callable[[], None]:
-        key = (options.neighbor.version, options.port)
+        key = (config.neighbor.version, config.port)
         inlet = self._inlets.get(key)
         if inlet is None:
             inlet = self._inlets[key] = _ReceiveSocket(self, *key)
@@ -384,8 +384,8 @@ class KernelBFDTransport(BFDTransport):
 
         return stop
 
-    def sender(self, options: BFDSessionConfig) -> BFDSender:
-        return _UDPSender(self.namespace, options)
+    def sender(self, config: BFDSessionConfig) -> BFDSender:
+        return _UDPSender(self.namespace, config)
 
     def drain(self) -> float | None:
         """Deliver what waits in any socket, for some milliseconds each at most. Called before a

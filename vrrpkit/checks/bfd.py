@@ -9,23 +9,18 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from vrrpkit.bfd.config import BFDSettings
 from vrrpkit.bfd.protocol.events import BFDTransition
-from vrrpkit.bfd.protocol.options import BFDSettings
 from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDState
 from vrrpkit.bfd.session import BFDSession
 from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
+from vrrpkit.configured import advised, values_of
 from vrrpkit.errors import CheckFailed, HostError
-from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.local_errors import own_trouble
-from vrrpkit.validate import flag_field, link_name, times_field
-from vrrpkit.values import IPAddress, parse_address
+from vrrpkit.validate import times_field
 
 __all__ = ["BFDChecker"]
-
-
-def _source(value: str | IPAddress | None) -> IPAddress | None:
-    return None if value is None else parse_address(value, "BFD source")
 
 
 class _SessionWatch:
@@ -60,8 +55,9 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _SessionWa
 )
 
 
+@advised
 @attrs.frozen(kw_only=True)
-class BFDChecker(Checker):
+class BFDChecker(BFDSettings, Checker):
     """A server is healthy while a BFD session with its address is Up (keepalived: ``BFD_CHECK``)::
 
         BFDChecker(min_tx=0.1, min_rx=0.1, multiplier=5)
@@ -71,40 +67,14 @@ class BFDChecker(Checker):
     once; ``interval`` only says how often there is a result besides. While a session is new, an
     attempt waits for it to come Up.
 
-    The parameters are those of :class:`vrrpkit.BFDSession`, and ``retry`` is 0 by default: missed
+    The parameters are those of :class:`vrrpkit.bfd.config.BFDSettings` and of
+    :class:`vrrpkit.Checker`, and ``retry`` is 0 by default: missed
     packets have been counted already.
 
     :raises ConfigError: a value is unusable.
     """
 
-    source: IPAddress | None = attrs.field(default=None, converter=_source)
-    interface: str | MemoryInterface | None = None
-    min_tx: float = 0.1
-    min_rx: float = 0.1
-    idle_tx: float = 1.0
-    multiplier: int = 5
-    passive: bool = attrs.field(default=False, validator=flag_field)
-    multihop: bool = attrs.field(default=False, validator=flag_field)
-    max_hops: int | None = None
-    ttl: int = 255
     retry: int = attrs.field(default=0, validator=times_field(0))
-
-    def __attrs_post_init__(self) -> None:
-        interface = self.interface
-        if not isinstance(interface, MemoryInterface):
-            link_name("BFDChecker: interface", interface)
-        BFDSettings(
-            source=self.source,
-            interface=interface.name if isinstance(interface, MemoryInterface) else interface,
-            min_tx=self.min_tx,
-            min_rx=self.min_rx,
-            idle_tx=self.idle_tx,
-            multiplier=self.multiplier,
-            passive=self.passive,
-            multihop=self.multihop,
-            max_hops=self.max_hops,
-            ttl=self.ttl,
-        )
 
     def validate(self, target: Target) -> None:
         self._session(target)
@@ -157,34 +127,10 @@ class BFDChecker(Checker):
 
     def _key(self, target: Target) -> Hashable:
         """Equal for checks that can share a session."""
-        return (
-            target.address,
-            self.source,
-            self.interface,
-            self.min_tx,
-            self.min_rx,
-            self.idle_tx,
-            self.multiplier,
-            self.passive,
-            self.multihop,
-            self.max_hops,
-            self.ttl,
-        )
+        return (target.address, *values_of(self, BFDSettings).values())
 
     def _session(self, target: Target) -> BFDSession:
-        return BFDSession(
-            target.address,
-            source=self.source,
-            interface=self.interface,
-            min_tx=self.min_tx,
-            min_rx=self.min_rx,
-            idle_tx=self.idle_tx,
-            multiplier=self.multiplier,
-            passive=self.passive,
-            multihop=self.multihop,
-            max_hops=self.max_hops,
-            ttl=self.ttl,
-        )
+        return BFDSession(target.address, **values_of(self, BFDSettings))
 
 
 def _why(session: BFDSession) -> str:

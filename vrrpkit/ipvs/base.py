@@ -13,7 +13,14 @@ from vrrpkit.ipvs.model.entries import Operation, ServiceEntry, ServiceKey, Snap
 from vrrpkit.validate import text, whole_number
 from vrrpkit.values import IPAddress, parse_address
 
-__all__ = ["ConnectionTimeouts", "SyncDaemon", "SyncRole", "Table", "require_table"]
+__all__ = [
+    "ConnectionTimeouts",
+    "SyncDaemon",
+    "SyncRole",
+    "Table",
+    "require_table",
+    "sync_group",
+]
 
 LONGEST_NAME = 15
 """Octets of the name of a network interface: IFNAMSIZ less the terminator."""
@@ -28,7 +35,11 @@ class SyncRole(enum.StrEnum):
     """Takes them over from another director."""
 
 
-def _group(value: str | IPAddress | None) -> IPAddress | None:
+def sync_group(value: str | IPAddress | None) -> IPAddress | None:
+    """The multicast group of a connection sync daemon; ``None`` is the kernel's own.
+
+    :raises ConfigError: it is no address.
+    """
     return None if value is None else parse_address(value, "group")
 
 
@@ -36,20 +47,17 @@ def _group(value: str | IPAddress | None) -> IPAddress | None:
 class SyncDaemon:
     """A connection sync daemon of the kernel (keepalived: ``lvs_sync_daemon``).
 
+    The parameters besides ``role`` are those of :class:`vrrpkit.ConnectionSyncConfig`; ``None`` is
+    what the kernel chooses.
+
     :param role: see :class:`SyncRole`.
-    :param interface: the network interface that directors synchronise over.
-    :param id: 0 to 255; both directors use the same.
-    :param maxlen: octets of one message, 1 to 65507; ``None`` is what fits the interface.
-    :param group: multicast group; ``None`` is 224.0.0.81.
-    :param port: UDP port; ``None`` is 8848.
-    :param ttl: TTL or hop limit of the messages, 1 to 255; ``None`` is 1.
     """
 
     role: SyncRole
     interface: str
     id: int = 0
     maxlen: int | None = None
-    group: IPAddress | None = attrs.field(default=None, converter=_group)
+    group: IPAddress | None = attrs.field(default=None, converter=sync_group)
     port: int | None = None
     ttl: int | None = None
 

@@ -1,4 +1,4 @@
-"""The description of a virtual server, and what its options may be."""
+"""The descriptions of a virtual server and of connection sync, and what their options may be."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vrrpkit.checks.base import Checker
 from vrrpkit.checks.target import Target
 from vrrpkit.configured import advised, from_keepalived
 from vrrpkit.errors import ConfigError
+from vrrpkit.ipvs.base import SyncDaemon, SyncRole, sync_group
 from vrrpkit.ipvs.enlisted import ConfiguredServer, ConfiguredServers
 from vrrpkit.ipvs.model.endpoints import destination_key, service_keys, takes_every_port
 from vrrpkit.ipvs.model.entries import (
@@ -34,8 +35,9 @@ from vrrpkit.ipvs.realserver import (
     usable_tunnel,
 )
 from vrrpkit.validate import flag_field, is_number, listed, optional_path, text, whole_number
+from vrrpkit.values import IPAddress
 
-__all__ = ["VirtualServerConfig"]
+__all__ = ["ConnectionSyncConfig", "VirtualServerConfig"]
 
 POLL: float | None = 10.0
 LONGEST_POLL = 86400
@@ -421,4 +423,69 @@ class VirtualServerConfig:
             upper=server.upper,
             lower=server.lower,
             inhibit_on_failure=self.inhibit_on_failure if inhibit is None else inhibit,
+        )
+
+
+@advised
+@attrs.frozen
+class ConnectionSyncConfig:
+    """The description of a :class:`vrrpkit.ConnectionSync`: everything about it that is a value
+    (keepalived: ``lvs_sync_daemon``).
+
+    Two descriptions of the same options are equal, and :func:`attrs.evolve` checks the changed one
+    as a whole.
+
+    :param interface: the network interface that the directors synchronise over.
+    :param follows: the name of the virtual router, or of the sync group, whose MASTER sends.
+        Without it this director does both, for directors that serve at the same time.
+    :param id: 0 to 255, the same on both directors; by default the VRID of the router that it
+        follows, or 0 (``id``).
+    :param group: multicast group; by default 224.0.0.81 (``group``).
+    :param port: UDP port, 1 to 65535; by default 8848 (``port``).
+    :param ttl: TTL or hop limit of the messages, 1 to 255; by default 1 (``ttl``).
+    :param maxlen: octets of one message, 1 to 65507; by default what fits the interface
+        (``maxlen``).
+    :raises ConfigError: a value is unusable; the message says what to do.
+    """
+
+    interface: str = attrs.field(metadata=from_keepalived("mcast_interface"))
+    follows: str | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=_followed_name,
+        metadata=from_keepalived(instance="follows=, the router or the sync group"),
+    )
+    id: int | None = attrs.field(
+        default=None, kw_only=True, metadata=from_keepalived("syncid", "sync_id")
+    )
+    group: IPAddress | None = attrs.field(
+        default=None,
+        kw_only=True,
+        converter=sync_group,
+        metadata=from_keepalived("mcast_group"),
+    )
+    port: int | None = attrs.field(
+        default=None, kw_only=True, metadata=from_keepalived("mcast_port")
+    )
+    ttl: int | None = attrs.field(default=None, kw_only=True, metadata=from_keepalived("mcast_ttl"))
+    maxlen: int | None = attrs.field(
+        default=None, kw_only=True, metadata=from_keepalived("sync_maxlen", unit="octets")
+    )
+
+    def __attrs_post_init__(self) -> None:
+        self.daemon(SyncRole.MASTER, 0)
+
+    def daemon(self, role: SyncRole, vrid: int) -> SyncDaemon:
+        """The daemon of the kernel for one role.
+
+        :param vrid: its id, where the description has none.
+        """
+        return SyncDaemon(
+            role=role,
+            interface=self.interface,
+            id=vrid if self.id is None else self.id,
+            maxlen=self.maxlen,
+            group=self.group,
+            port=self.port,
+            ttl=self.ttl,
         )

@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +13,7 @@ import attrs
 from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.events import CheckResult
 from vrrpkit.configured import configured_by, described, values_of
-from vrrpkit.errors import Closed, ConfigError, VRRPKitError
+from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.base import Table, require_table
 from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.driver import Driver
@@ -37,9 +37,9 @@ from vrrpkit.ipvs.status import (
     statistics,
     status,
 )
-from vrrpkit.lifecycle.callbacks import require_callback
-from vrrpkit.lifecycle.leaving import TaskGuard, shielded
-from vrrpkit.publishing import Attachments, EventsLost, Hub, Notifier
+from vrrpkit.lifecycle.leaving import shielded
+from vrrpkit.observable import Notifying
+from vrrpkit.publishing import Hub, Notifier
 from vrrpkit.validate import flag, is_number, notifiers, whole_number
 
 __all__ = ["RealServer", "VirtualServer"]
@@ -82,7 +82,7 @@ class _VirtualServerArguments(VirtualServerConfig):
         require_scheduler(config.label, self.check_scheduler)
 
 
-class VirtualServer:
+class VirtualServer(Notifying[VirtualServerEvent]):
     """Balances connections over real servers by the kernel's IPVS, and keeps its table in step with
     their health (keepalived: ``virtual_server``, ``virtual_server_group``).
 
@@ -106,15 +106,13 @@ class VirtualServer:
     def __init__(self, arguments: _VirtualServerArguments) -> None:
         self.config = arguments.config
         """The description that this was made from."""
-        self.name = self.config.label
-        self._notify = Attachments(self, arguments.notify)
+        hub: Hub[VirtualServerEvent] = Hub(logging.getLogger("vrrpkit.ipvs"))
+        super().__init__(self.config.label, hub, arguments.notify)
         self._follows = arguments.follows
         self._table = arguments.table
         self._scheduler = arguments.check_scheduler
-        self._hub: Hub[VirtualServerEvent] = Hub(logging.getLogger("vrrpkit.ipvs"))
         self._results: Hub[CheckResult] = Hub()
         self._driver: Driver | None = None
-        self._body = TaskGuard()
 
     @classmethod
     def of(
@@ -157,10 +155,7 @@ class VirtualServer:
         :raises DuplicateService: another virtual server of this program has one of the services.
         :raises HostError: the state file is unusable.
         """
-        if self._driver is not None:
-            raise VRRPKitError(
-                f"{self.name} was entered before: make a new VirtualServer for each run"
-            )
+        self._enter()
         self._body.begin()
         self._driver = Driver(
             self.config,
@@ -200,9 +195,8 @@ class VirtualServer:
 
     @property
     def _running(self) -> Driver:
-        if self._driver is None:
-            raise VRRPKitError(f"{self.name} is not running: enter it with 'async with' first")
-        return self._driver
+        driver = self._driver
+        return driver if driver is not None else self._required(driver)
 
     # --- what it is -----------------------------------------------------------------------------
 
@@ -289,7 +283,7 @@ class VirtualServer:
             Checks that pause, for a router that is not MASTER, give none.
         :raises Closed: the virtual server ended before.
         """
-        self._body.require_home(f"{self.name}.wait_for_quorum")
+        self._require_home("wait_for_quorum")
         if checked:
             flag("checked", checked)
             if self._driver is None:
@@ -299,28 +293,11 @@ class VirtualServer:
                 await self._running.asked()
         if self.state is VirtualServerState.UP:
             return
-        if self._hub.closed:
-            raise Closed(f"{self.name} has ended and will not reach its quorum any more")
-        await self._hub.wait_for(lambda notice: isinstance(notice, QuorumUp))
+        await self._next(lambda event: isinstance(event, QuorumUp), "reach its quorum")
 
-    def events(self, limit: int = 1000) -> AsyncIterator[VirtualServerEvent | EventsLost]:
-        """Everything that happens from now on, until the virtual server ends.
-
-        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
-            says how many.
-        """
-        self._body.require_home(f"{self.name}.events")
-        return self._hub.stream(limit)
-
-    def add_notifier(self, notifier: Notifier) -> Callable[[], None]:
-        """Tell one more of everything that happens, beginning with the servers that are down now
-        and the quorum. Returns what ends it.
-
-        :raises ConfigError: the notifier cannot tell of a virtual server.
-        """
-        self._body.require_home(f"{self.name}.add_notifier")
-        present = () if self._driver is None else self._driver.present()
-        return self._notify.add(self._hub, notifier, *present)
+    def _present(self) -> Iterable[VirtualServerEvent]:
+        # A notifier that joins learns which servers are down, and whether the quorum is reached.
+        return () if self._driver is None else self._driver.present()
 
     def on_server(self, callback: Callable[[ServerUp | ServerDown], None]) -> Callable[[], None]:
         """Call ``callback`` when a real server goes up or down (``notify_up``, ``notify_down``), on
@@ -330,22 +307,19 @@ class VirtualServer:
 
         :raises ConfigError: it is not callable, or a coroutine function.
         """
-        self._body.require_home(f"{self.name}.on_server")
-        require_callback("on_server", callback)
+        self._require_callback("on_server", callback)
         return self._hub.on((ServerUp, ServerDown), callback)
 
     def on_quorum(self, callback: Callable[[QuorumUp | QuorumDown], None]) -> Callable[[], None]:
         """Call ``callback`` when the quorum is reached or lost (``quorum_up``, ``quorum_down``), as
         :meth:`on_server` does."""
-        self._body.require_home(f"{self.name}.on_quorum")
-        require_callback("on_quorum", callback)
+        self._require_callback("on_quorum", callback)
         return self._hub.on((QuorumUp, QuorumDown), callback)
 
     def on_result(self, callback: Callable[[CheckResult], None]) -> Callable[[], None]:
         """Call ``callback`` with every result of a check (``log_all_failures``), as
         :meth:`on_server` does."""
-        self._body.require_home(f"{self.name}.on_result")
-        require_callback("on_result", callback)
+        self._require_callback("on_result", callback)
         return self._results.subscribe(callback)
 
     # --- what it can be told --------------------------------------------------------------------
@@ -358,7 +332,7 @@ class VirtualServer:
 
         :raises ConfigError: it does not fit, or its name or endpoint is taken.
         """
-        self._body.require_home(f"{self.name}.add")
+        self._require_home("add")
         await self._running.add(RealServer.of(server))
 
     async def remove(self, server: str | RealServer) -> None:
@@ -367,7 +341,7 @@ class VirtualServer:
 
         :raises ConfigError: there is none such.
         """
-        self._body.require_home(f"{self.name}.remove")
+        self._require_home("remove")
         await self._running.remove(server)
 
     async def set_weight(self, server: str | RealServer, weight: int) -> None:
@@ -375,7 +349,7 @@ class VirtualServer:
 
         :raises ConfigError: the weight is out of range, or there is no such server.
         """
-        self._body.require_home(f"{self.name}.set_weight")
+        self._require_home("set_weight")
         whole_number("weight", weight, 0, WEIGHT_LIMIT, "0 gets no new connections")
         await self._running.set_weight(server, weight)
 
@@ -385,7 +359,7 @@ class VirtualServer:
 
         :raises ConfigError: there is none such.
         """
-        self._body.require_home(f"{self.name}.disable")
+        self._require_home("disable")
         await self._running.rest(server, ServerState.DISABLED)
 
     async def enable(self, server: str | RealServer) -> None:
@@ -393,7 +367,7 @@ class VirtualServer:
 
         :raises ConfigError: there is none such.
         """
-        self._body.require_home(f"{self.name}.enable")
+        self._require_home("enable")
         await self._running.rest(server, None)
 
     async def drain(self, server: str | RealServer, timeout: float | None = None) -> int:
@@ -410,7 +384,7 @@ class VirtualServer:
             meanwhile.
         :raises Closed: the virtual server ended before.
         """
-        self._body.require_home(f"{self.name}.drain")
+        self._require_home("drain")
         if timeout is not None and not (is_number(timeout) and timeout >= 0):
             raise ConfigError(f"timeout {timeout!r} must be 0 seconds or more, or None")
         return await self._running.drain(server, timeout)

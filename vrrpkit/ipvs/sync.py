@@ -5,21 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import TracebackType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 from weakref import WeakSet
 
 import attrs
 
-from vrrpkit.errors import HostError, VRRPKitError
-from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table, require_table
-from vrrpkit.ipvs.health import Followed, require_followed
+from vrrpkit.configured import configured_by, described, values_of
+from vrrpkit.errors import HostError
+from vrrpkit.ipvs.base import SyncRole, Table, require_table
+from vrrpkit.ipvs.config import ConnectionSyncConfig
+from vrrpkit.ipvs.health import Followed, name_of, require_followed, require_named
 from vrrpkit.lifecycle.fork import ProcessOrigin
 from vrrpkit.lifecycle.leaving import shielded
 from vrrpkit.lifecycle.worker import Worker
-from vrrpkit.publishing import EventsLost, Hub
-from vrrpkit.values import IPAddress, Stamped, State
+from vrrpkit.observable import Observable
+from vrrpkit.publishing import Hub
+from vrrpkit.values import Stamped, State
 from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.protocol.events import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
@@ -72,7 +75,34 @@ SyncNotice: TypeAlias = SyncSwitched | SyncRefused
 """What ``events()`` of a :class:`ConnectionSync` may yield, besides ``EventsLost``."""
 
 
-class ConnectionSync:
+def _what(config: ConnectionSyncConfig) -> str:
+    return f"connection sync on {config.interface}"
+
+
+@attrs.frozen
+class _ConnectionSyncArguments(ConnectionSyncConfig):
+    """The description, and the live objects that no description can have.
+
+    :param follows: the virtual router, or the group, whose MASTER sends. Without it this director
+        does both, for directors that serve at the same time.
+    :param table: a :class:`vrrpkit.MemoryTable`; by default the kernel's.
+    """
+
+    # The object itself takes the place of its name.
+    follows: Followed | None = attrs.field(  # type: ignore[assignment]
+        default=None, kw_only=True, eq=False, repr=False
+    )
+    table: Table | None = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    config: ConnectionSyncConfig = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = described(ConnectionSyncConfig, self, follows=name_of(self.follows))
+        object.__setattr__(self, "config", config)
+        require_followed(_what(config), self.follows)
+        require_table(_what(config), self.table)
+
+
+class ConnectionSync(Observable[SyncNotice]):
     """Runs the kernel's connection sync daemons, so that a takeover cuts no connection::
 
         async with (
@@ -87,51 +117,21 @@ class ConnectionSync:
     the daemons. A table with daemons takes no real server of another address family than its
     service.
 
-    :param interface: the network interface that the directors synchronise over.
-    :param follows: the virtual router, or the group, whose MASTER sends. Without it this director
-        does both, for directors that serve at the same time.
-    :param id: 0 to 255, the same on both directors; by default the VRID, or 0 without a router.
-    :param group: multicast group; by default 224.0.0.81.
-    :param port: UDP port; by default 8848.
-    :param ttl: TTL or hop limit of the messages, 1 to 255; by default 1.
-    :param maxlen: octets of one message, 1 to 65507; by default what fits the interface.
-    :param table: a :class:`vrrpkit.MemoryTable`; by default the kernel's.
-    :raises ConfigError: a value is unusable.
+    The parameters are those of :class:`vrrpkit.ConnectionSyncConfig`, and live objects beside them.
     """
 
-    def __init__(
-        self,
-        interface: str,
-        *,
-        follows: Followed | None = None,
-        id: int | None = None,
-        group: str | IPAddress | None = None,
-        port: int | None = None,
-        ttl: int | None = None,
-        maxlen: int | None = None,
-        table: Table | None = None,
-    ) -> None:
-        require_followed(f"connection sync on {interface}", follows)
-        require_table(f"connection sync on {interface}", table)
-        if id is None:
-            id = follows.config.vrid if isinstance(follows, VRRPInstance) else 0
-        self._daemons = {
-            role: SyncDaemon(
-                role=role,
-                interface=interface,
-                id=id,
-                maxlen=maxlen,
-                group=group,
-                port=port,
-                ttl=ttl,
-            )
-            for role in ORDER
-        }
-        self._interface = interface
+    @configured_by(_ConnectionSyncArguments)
+    def __init__(self, arguments: _ConnectionSyncArguments) -> None:
+        config, follows = arguments.config, arguments.follows
+        self.config = config
+        """The description that this was made from."""
+        super().__init__(_what(config), Hub(logging.getLogger("vrrpkit.ipvs")))
+        vrid = follows.config.vrid if isinstance(follows, VRRPInstance) else 0
+        self._daemons = {role: config.daemon(role, vrid) for role in ORDER}
+        self._interface = config.interface
         self._follows = follows
-        self._given = table
+        self._given = arguments.table
         self._table: Table | None = None
-        self._hub: Hub[SyncNotice] = Hub(logging.getLogger("vrrpkit.ipvs"))
         self._roles: frozenset[SyncRole] = frozenset()
         self._wanted: frozenset[SyncRole] = frozenset()
         self._told: str | None = None
@@ -139,22 +139,31 @@ class ConnectionSync:
         self._origin: ProcessOrigin | None = None
         self._unsure = False
         """Whether a switch was cut short, so that nobody knows what runs."""
-        self._worker = Worker(f"vrrpkit connection sync on {interface}", self._work, self._pending)
+        self._worker = Worker(f"vrrpkit {self.name}", self._work, self._pending)
         self._timer: asyncio.TimerHandle | None = None
-        self._used = False
+
+    @classmethod
+    def of(
+        cls,
+        config: ConnectionSyncConfig,
+        *,
+        follows: Followed | None = None,
+        table: Table | None = None,
+    ) -> Self:
+        """Make what ``config`` describes; the other parameters are those of the constructor.
+
+        :param follows: the router or the group that the description names in its ``follows``.
+        :raises ConfigError: ``follows`` is not the one that the description names.
+        """
+        require_named(_what(config), config.follows, follows)
+        values = values_of(config)
+        del values["follows"]
+        return cls(**values, follows=follows, table=table)
 
     @property
     def roles(self) -> frozenset[SyncRole]:
         """The daemons that run."""
         return self._roles
-
-    def events(self, limit: int = 1000) -> AsyncIterator[SyncNotice | EventsLost]:
-        """Everything that happens from now on, until this ends.
-
-        :param limit: events kept for a slow reader; then the oldest are dropped and ``EventsLost``
-            says how many.
-        """
-        return self._hub.stream(limit)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -167,9 +176,7 @@ class ConnectionSync:
             another address family than its service.
         :raises HostError: another ConnectionSync runs on this table.
         """
-        if self._used:
-            raise VRRPKitError("a ConnectionSync is entered once: make a new one for each run")
-        self._used = True
+        self._enter()
         self._origin = ProcessOrigin()
         table = _of_the_kernel() if self._given is None else self._given
         await table.open()

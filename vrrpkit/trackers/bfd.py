@@ -51,7 +51,7 @@ class TrackBFD(Tracker):
 
     @property
     def settling(self) -> float:
-        return min(PACKETS * self.session.options.idle_tx, LONGEST)
+        return min(PACKETS * self.session.config.idle_tx, LONGEST)
 
     def _fault(self) -> str:
         """Why the signal is bad; empty while it is good."""

@@ -1,4 +1,4 @@
-"""What a BFD session is given, checked. Pure."""
+"""The description of a BFD session, and what its options may be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import attrs
 
 from vrrpkit.bfd.protocol.inputs import Timers
 from vrrpkit.bfd.protocol.session import SessionConfig
+from vrrpkit.configured import advised, from_keepalived
 from vrrpkit.errors import ConfigError
+from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.validate import flag, is_number, seconds, text, whole_number
 from vrrpkit.values import IPAddress, parse_address
 
@@ -37,7 +39,7 @@ def timers(who: str, min_tx: float, min_rx: float, multiplier: int) -> Timers:
     """
     hint = "0.1 with multiplier 5 detects in half a second; keepalived counts in ms"
     for name, value, other in (("min_tx", min_tx, min_rx), ("min_rx", min_rx, min_tx)):
-        # Whoever gives the other one as a small part of a second does count in seconds.
+        # A small part of a second for the other one shows that both are counted in seconds.
         if not is_number(other) or other >= SMALL:
             _no_milliseconds(who, name, value, MILLISECONDS)
     seconds(f"{who}: min_tx", min_tx, 0.001, SLOWEST, hint)
@@ -62,21 +64,43 @@ def _source(value: str | IPAddress | None) -> IPAddress | None:
     return None if value is None else parse_address(value, "BFD source")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)  # so that a checker, which has slots, can have the options too
 class BFDSettings:
-    """How to talk to any neighbour. :class:`vrrpkit.bfd.session.BFDSession` documents the
-    parameters; ``interface`` is a name here."""
+    """How to talk to any neighbour.
 
-    source: IPAddress | None = attrs.field(converter=_source)
-    interface: str | None
-    min_tx: float
-    min_rx: float
-    idle_tx: float
-    multiplier: int
-    passive: bool
-    multihop: bool
-    max_hops: int | None
-    ttl: int
+    :param source: the address to send from (keepalived: ``source_ip``); by default the kernel
+        chooses.
+    :param interface: send, and accept packets, through this network interface only; a link-local
+        address needs it. Or an interface of a :class:`vrrpkit.MemoryBus`.
+    :param min_tx: the shortest interval to send at, 0.001 to 60 seconds (``min_tx``, in
+        milliseconds).
+        From 10 on it is taken for milliseconds and refused, unless ``min_rx`` is below 0.1.
+    :param min_rx: the shortest interval that packets may arrive at, 0.001 to 60 seconds, likewise
+        (``min_rx``). The neighbour sends at the longer of its ``min_tx`` and this.
+    :param idle_tx: the interval to send at while not Up, 1 to 60 seconds (``idle_tx``).
+    :param multiplier: packets that the neighbour may miss before it counts this host as lost, 1 to
+        255 (``multiplier``). How many may be missed here is for the neighbour to say.
+    :param passive: send nothing before the neighbour does (``passive``); one of the two must be
+        active.
+    :param multihop: routers may lie in between (RFC 5883, UDP port 4784 instead of 3784).
+    :param max_hops: how many, 0 to 255; 255 accepts any number (``max_hops``). With ``multihop``
+        only, and needed there.
+    :param ttl: TTL or hop limit to send with, 1 to 255 (``ttl``, ``hoplimit``). Another one than
+        255 with ``multihop`` only; the neighbour is expected to use the same.
+    """
+
+    source: IPAddress | None = attrs.field(
+        default=None, kw_only=True, converter=_source, metadata=from_keepalived("source_ip")
+    )
+    interface: str | MemoryInterface | None = attrs.field(default=None, kw_only=True)
+    min_tx: float = attrs.field(default=0.1, kw_only=True)
+    min_rx: float = attrs.field(default=0.1, kw_only=True)
+    idle_tx: float = attrs.field(default=1.0, kw_only=True)
+    multiplier: int = attrs.field(default=5, kw_only=True)
+    passive: bool = attrs.field(default=False, kw_only=True)
+    multihop: bool = attrs.field(default=False, kw_only=True)
+    max_hops: int | None = attrs.field(default=None, kw_only=True)
+    ttl: int = attrs.field(default=255, kw_only=True, metadata=from_keepalived("hoplimit"))
 
     @property
     def who(self) -> str:
@@ -96,14 +120,7 @@ class BFDSettings:
         )
         for name in ("passive", "multihop"):
             flag(f"{who}: {name}", getattr(self, name))
-        if self.interface is not None and not isinstance(cast(object, self.interface), str):
-            raise ConfigError(
-                f"{who}: interface {self.interface!r} must be the name of one, such as 'eth1'"
-            )
-        if self.interface == "":
-            raise ConfigError(
-                f"{who}: the name of the interface is empty; leave it out, or name it"
-            )
+        self._check_interface(who)
         _unicast(who, "source", self.source)
         whole_number(f"{who}: ttl", self.ttl, 1, 255, "255 is what everybody sends")
         if self.multihop:
@@ -124,6 +141,30 @@ class BFDSettings:
                 "tell it from a forged one; leave ttl out, or set multihop=True"
             )
 
+    def _check_interface(self, who: str) -> None:
+        interface = cast(object, self.interface)
+        if interface is None or isinstance(interface, MemoryInterface):
+            return
+        if not isinstance(interface, str):
+            raise ConfigError(
+                f"{who}: interface {interface!r} must be the name of one, such as 'eth1'"
+            )
+        if not interface:
+            raise ConfigError(
+                f"{who}: the name of the interface is empty; leave it out, or name it"
+            )
+
+    @property
+    def link(self) -> str | None:
+        """The name of the interface, if there is one."""
+        interface = self.interface
+        return interface.name if isinstance(interface, MemoryInterface) else interface
+
+    @property
+    def memory(self) -> MemoryInterface | None:
+        """The interface, if it is one in memory."""
+        return self.interface if isinstance(self.interface, MemoryInterface) else None
+
     @property
     def port(self) -> int:
         """The UDP port that both ends listen on."""
@@ -141,12 +182,28 @@ def _unicast(who: str, what: str, address: IPAddress | None) -> None:
         raise ConfigError(f"{who}: {what} {address} must be a unicast address")
 
 
-@attrs.frozen(kw_only=True)
+@advised
+@attrs.frozen
 class BFDSessionConfig(BFDSettings):
-    """How to talk to one neighbour."""
+    """The description of a :class:`vrrpkit.BFDSession`: everything about it that is a value. The
+    further parameters are those of :class:`vrrpkit.bfd.config.BFDSettings`.
 
-    neighbor: IPAddress = attrs.field(converter=_neighbor)
-    name: str = ""
+    Two descriptions of the same options are equal, and :func:`attrs.evolve` checks the changed one
+    as a whole.
+
+    :param neighbor: the neighbour's IPv4 or IPv6 address (keepalived: ``neighbor_ip``).
+    :param name: what events and logs call it; by default the neighbour's address.
+    :param netns: the name of a network namespace to run in.
+    :raises ConfigError: a value, or a combination, is unusable; the message says what to do.
+    """
+
+    neighbor: IPAddress = attrs.field(
+        converter=_neighbor, metadata=from_keepalived("neighbor_ip", "neighbour")
+    )
+    name: str = attrs.field(default="", kw_only=True)
+    netns: str | None = attrs.field(
+        default=None, kw_only=True, metadata=from_keepalived("net_namespace", "namespace")
+    )
 
     @property
     def who(self) -> str:
@@ -168,6 +225,8 @@ class BFDSessionConfig(BFDSettings):
             raise ConfigError(
                 f"{who}: a link-local address needs interface=, the link that it is on"
             )
+        if self.netns is not None and self.memory is not None:
+            raise ConfigError("netns goes with the real network; an interface in memory has none")
 
     @property
     def label(self) -> str:

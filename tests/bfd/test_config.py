@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from ipaddress import ip_address
 from typing import Any
 
+import attrs
 import pytest
 
 from vrrpkit import ConfigError, MemoryBus
+from vrrpkit.bfd.config import BFDSessionConfig, BFDSettings
 from vrrpkit.bfd.session import BFDSession
+from vrrpkit.checks.bfd import BFDChecker
 
 
 def test_defaults() -> None:
     session = BFDSession("192.0.2.2")
-    options = session.options
+    options = session.config
     assert (session.name, session.neighbor) == ("192.0.2.2", ip_address("192.0.2.2"))
     assert (options.port, options.least_ttl) == (3784, 255)
     assert (options.min_tx, options.min_rx, options.idle_tx, options.multiplier) == (0.1, 0.1, 1, 5)
 
 
 def test_multihop() -> None:
-    options = BFDSession("192.0.2.2", multihop=True, max_hops=3).options
+    options = BFDSession("192.0.2.2", multihop=True, max_hops=3).config
     assert (options.port, options.least_ttl) == (4784, 252)
-    options = BFDSession("192.0.2.2", multihop=True, max_hops=3, ttl=64).options
+    options = BFDSession("192.0.2.2", multihop=True, max_hops=3, ttl=64).config
     assert options.least_ttl == 61
-    assert BFDSession("192.0.2.2", multihop=True, max_hops=255, ttl=64).options.least_ttl == 0
+    assert BFDSession("192.0.2.2", multihop=True, max_hops=255, ttl=64).config.least_ttl == 0
 
 
 @pytest.mark.parametrize(
@@ -95,3 +99,28 @@ def test_other_timers_are_checked_too() -> None:
     session = BFDSession("192.0.2.2")
     with pytest.raises(ConfigError, match="min_rx 0 must be"):
         session.set_timers(min_rx=0)
+
+
+def test_a_description_makes_the_session_it_describes() -> None:
+    config = BFDSessionConfig("192.0.2.2", min_tx=0.3, name="b", netns="blue")
+    assert BFDSession.of(config).config == config
+    assert BFDSession("192.0.2.2", min_tx=0.3, name="b", netns="blue").config == config
+    assert attrs.evolve(config, netns=None).netns is None
+    with pytest.raises(ConfigError, match=r"BFD to 192.0.2.2: multiplier 0 must be"):
+        attrs.evolve(config, multiplier=0)
+
+
+def test_the_constructor_shows_its_options() -> None:
+    parameters = inspect.signature(BFDSession).parameters
+    assert next(iter(parameters)) == "neighbor"
+    described = inspect.signature(BFDSessionConfig).parameters
+    assert set(parameters) - set(described) == {"random"}
+    text = BFDSession.__init__.__doc__ or ""
+    assert [name for name in parameters if f":param {name}:" not in text] == []
+
+
+def test_the_options_are_written_once() -> None:
+    settings = inspect.signature(BFDSettings).parameters
+    for made in (BFDSession, BFDChecker):
+        options = inspect.signature(made).parameters
+        assert [name for name, option in settings.items() if options[name] != option] == []
