@@ -67,7 +67,7 @@ class Driver:
     """One run of one virtual router, from :meth:`start` until :meth:`stop`.
 
     :param failed: called once when a bug ends the run; :attr:`failure` is the exception.
-    :param grouped: another one takes the events of this machine in: see :attr:`dispatch`.
+    :param grouped: a sync group takes the events of this machine in: see :meth:`join`.
     """
 
     def __init__(
@@ -83,8 +83,7 @@ class Driver:
         grouped: bool = False,
     ) -> None:
         self.machine = Machine(attrs.evolve(config.machine_config(), grouped=grouped))
-        self.dispatch: Callable[[Input], None] | None = None
-        """Takes the events of a member of a sync group, and has them settled by :meth:`settle`."""
+        self._dispatch: Callable[[Input], None] | None = None
         self.failure: BaseException | None = None
         self.last_transition: Transition | None = None
         self._config = config
@@ -157,7 +156,7 @@ class Driver:
             self._unwatch.append(interface.watch(self._look))
         self.vrrp_link.look()
         self.vrrp_link.part()
-        self.receiver.validator.own = self.vrrp_link.own
+        self.receiver.validator.set_own(self.vrrp_link.own)
 
     @property
     def faults(self) -> frozenset[str]:
@@ -258,7 +257,7 @@ class Driver:
         try:
             source = self.vrrp_link.source
             changed = self.vrrp_link.look()
-            self.receiver.validator.own = self.vrrp_link.own
+            self.receiver.validator.set_own(self.vrrp_link.own)
             self._resources.look()
             self._look_for_foreign(self.machine.state)
             if not changed:
@@ -285,11 +284,16 @@ class Driver:
 
     # --- the choke point -------------------------------------------------------------------------
 
+    def join(self, dispatch: Callable[[Input], None]) -> None:
+        """From now on a sync group takes the events of this router in, by ``dispatch``, and has
+        their effects carried out by :meth:`settle`."""
+        self._dispatch = dispatch
+
     def feed(self, event: Input) -> None:
         """Give the machine one event and carry out its effects. Called from within a callback, it
         waits its turn."""
-        if self.dispatch is not None:
-            self.dispatch(event)
+        if self._dispatch is not None:
+            self._dispatch(event)
             return
         if self._feeding:
             self._queue.append(event)

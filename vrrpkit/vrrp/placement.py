@@ -20,20 +20,26 @@ class Placement:
     def __init__(self, deadlines: Deadlines) -> None:
         self.pending = False
         """Whether it is MASTER, and the addresses are neither in place nor refused."""
-        self.begun: Callable[[], None] | None = None
-        """Called when it begins."""
-        self.ended: list[Callable[[], None]] = []
-        """Called when it ends."""
+        self._begun: list[Callable[[], None]] = []
+        self._ended: list[Callable[[], None]] = []
         self._limit = deadlines.new(self.end)
         self._now = deadlines.now
         self._waiters: list[asyncio.Future[None]] = []
+
+    def on_begin(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever it begins."""
+        self._begun.append(callback)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever it ends, before those who wait go on."""
+        self._ended.append(callback)
 
     def begin(self) -> None:
         """The router is MASTER."""
         self.pending = True
         self._limit.set(self._now() + PATIENCE)
-        if self.begun is not None:
-            self.begun()
+        for begun in self._begun:
+            begun()
 
     def end(self) -> None:
         """The addresses are in place, or refused, or the router is not MASTER any more; without
@@ -43,7 +49,7 @@ class Placement:
         self.pending = False
         self._limit.set(None)
         # Who is told of it begins before who waits goes on, and perhaps leaves at once.
-        for ended in self.ended:
+        for ended in self._ended:
             ended()
         for waiter in self._waiters:
             if not waiter.done():

@@ -49,8 +49,7 @@ class AdvertReceiver:
         fail: Callable[[BaseException], None],
         now: Callable[[], float],
     ) -> None:
-        self.heard: Callable[[int, float], None] | None = None
-        """Told the priority of an advert and when it came, unless it only repeats the last."""
+        self._heard: Callable[[int, float], None] | None = None
         self.repeats = Repeats(0)
         """What was noted of repetitions of the last accepted advert."""
         self.validator = validator
@@ -62,6 +61,11 @@ class AdvertReceiver:
         self._fail = fail
         self._now = now
         self._known: Datagram | None = None
+
+    def on_priority(self, heard: Callable[[int, float], None]) -> None:
+        """Call ``heard`` with the priority of each advert and the time when it came, unless the
+        advert only repeats the last."""
+        self._heard = heard
 
     def received(self, datagram: Datagram) -> Repeats | None:
         """One message for this VRID."""
@@ -131,8 +135,8 @@ class AdvertReceiver:
         self._reporter.remarked(heard, source, at)
         if verifier is not None and verifier.skewed(heard.ahead):
             self._reporter.skewed(source, heard.ahead, at)
-        if self.heard is not None and advert.priority:
-            self.heard(advert.priority, at)
+        if self._heard is not None and advert.priority:
+            self._heard(advert.priority, at)
         self._feed(
             AdvertReceived(source=source, priority=advert.priority, interval=advert.interval, at=at)
         )

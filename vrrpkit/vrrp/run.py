@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+import attrs
+
 from vrrpkit.host.base import Interface
 from vrrpkit.lifecycle.leaving import shielded
 from vrrpkit.publishing import Attachments, Hub
@@ -21,10 +23,22 @@ from vrrpkit.vrrp.protocol.reachability import Reachability, check_family
 from vrrpkit.vrrp.protocol.statistics import RouterStatistics
 from vrrpkit.vrrp.receiver import InstanceRecorder
 
-__all__ = ["RouterRun"]
+__all__ = ["GroupMembership", "RouterRun"]
 
 
 log = logging.getLogger(__name__)
+
+
+@attrs.frozen(eq=False)
+class GroupMembership:
+    """What a sync group is to one of its members while it runs."""
+
+    tracked: Callable[[], None]
+    """Takes the signals of the trackers in, instead of the member alone."""
+    shared: Sequence[TrackerState]
+    """What else is added to the member's priority: the signals of the group."""
+    why_not_master: Callable[[], str | None]
+    """Says what the group waits for."""
 
 
 class RouterRun:
@@ -52,15 +66,9 @@ class RouterRun:
         self.config = config
         self.hub = hub
         self.driver: Driver | None = None
-        self.group: str | None = None
-        """The sync group that enters and leaves this router."""
-        self.why_not_group: Callable[[], str | None] | None = None
-        """Tells what that group waits for."""
+        self._group: str | None = None
+        self._membership: GroupMembership | None = None
         self.trackers = TrackerRunner(track, self._tracked)
-        self.tracked: Callable[[], None] | None = None
-        """Takes the signals of the trackers in, instead of this router alone."""
-        self.shared: Sequence[TrackerState] = ()
-        """What else is added to its priority: the signals of its sync group."""
         self.notify = notify
         self._rival = 0
         self._warned: set[str] = set()
@@ -72,12 +80,35 @@ class RouterRun:
         self._reach = reach
         self._forsake: Callable[[], None] | None = None
 
-    async def prepare(self, failed: Callable[[], None], *, grouped: bool = False) -> Driver:
+    @property
+    def group(self) -> str | None:
+        """The sync group that enters and leaves this router."""
+        return self._group
+
+    def join(self, group: str) -> None:
+        """This router is a member of a sync group."""
+        self._group = group
+
+    @property
+    def why_not_group(self) -> Callable[[], str | None] | None:
+        """Says what the sync group of a running router waits for."""
+        return None if self._membership is None else self._membership.why_not_master
+
+    @property
+    def _tallies(self) -> tuple[TrackerState, ...]:
+        shared = () if self._membership is None else self._membership.shared
+        return (self.trackers.tally, *shared)
+
+    async def prepare(
+        self, failed: Callable[[], None], membership: GroupMembership | None = None
+    ) -> Driver:
         """Open the interface and take a place on the link; :meth:`Driver.begin` is next. Whatever
         this raises, :meth:`end` must follow.
 
         :param failed: called once when a bug ends the run.
+        :param membership: in a sync group, what that is to the router.
         """
+        self._membership = membership
         interface = await self._place()
         await interface.open()
         self._interface = interface
@@ -89,24 +120,23 @@ class RouterRun:
             transport=self._transport,
             recorder=self._recorder,
             failed=failed,
-            grouped=grouped,
+            grouped=membership is not None,
         )
-        self.driver.placement.begun = self.notify.pause
-        self.driver.placement.ended.append(self.notify.resume)
+        self.driver.placement.on_begin(self.notify.pause)
+        self.driver.placement.on_end(self.notify.resume)
         await self.driver.prepare(self.config.wait_for_interface)
         await self.trackers.start()
         self._watch_master()
         self.notify.start(self.hub)
         self._tracked()
-        tallies = (self.trackers.tally, *self.shared)
-        if any(tracker.weight for tally in tallies for tracker, _ in tally.pairs):
-            self.driver.receiver.heard = self._heard
+        if any(tracker.weight for tally in self._tallies for tracker, _ in tally.pairs):
+            self.driver.receiver.on_priority(self._heard)
         return self.driver
 
     def _tracked(self) -> None:
         tally = self.trackers.tally
-        if self.tracked is not None:
-            self.tracked()
+        if self._membership is not None:
+            self._membership.tracked()
         else:
             self.adjust(tally.weight, tally.faults, tally.parts)
 
@@ -142,7 +172,7 @@ class RouterRun:
         driver = self.driver
         if driver is None or not self._rival:
             return
-        pairs = [pair for tally in (self.trackers.tally, *self.shared) for pair in tally.pairs]
+        pairs = [pair for tally in self._tallies for pair in tally.pairs]
         for short in shortfalls(pairs, driver.base, self._rival):
             tracker = short.tracker
             if tracker.label in self._warned:

@@ -34,7 +34,7 @@ from vrrpkit.vrrp.instance import (
 )
 from vrrpkit.vrrp.protocol.group import Group
 from vrrpkit.vrrp.protocol.inputs import Demote, Input, Promote
-from vrrpkit.vrrp.run import RouterRun
+from vrrpkit.vrrp.run import GroupMembership, RouterRun
 
 if TYPE_CHECKING:
     from vrrpkit.vrrp.protocol.status import GroupStatus
@@ -82,8 +82,8 @@ class _Runner:
         self._feeding = False
         self.begun = False
         for member, driver in drivers.items():
-            driver.dispatch = self._court(member)
-            driver.placement.ended.append(self._placed)
+            driver.join(self._court(member))
+            driver.placement.on_end(self._placed)
 
     def _court(self, member: str) -> Callable[[Input], None]:
         return lambda event: self.feed(member, event)
@@ -245,7 +245,7 @@ class SyncGroup(Notifying[GroupTransition]):
         self._trackers = TrackerRunner(arguments.track, self._tracked)
         self._check()
         for member in self.members:
-            run_of(member).group = self.name
+            run_of(member).join(self.name)
         self._runner: _Runner | None = None
 
     @classmethod
@@ -305,10 +305,10 @@ class SyncGroup(Notifying[GroupTransition]):
             for member in self.members:
                 router_run = run_of(member)
                 enter_member(member)
-                router_run.tracked = self._tracked
-                router_run.why_not_group = self.why_not_master
-                router_run.shared = self._shared_with(member)
-                drivers[member.name] = await router_run.prepare(self._body.interrupt, grouped=True)
+                membership = GroupMembership(
+                    self._tracked, self._shared_with(member), self.why_not_master
+                )
+                drivers[member.name] = await router_run.prepare(self._body.interrupt, membership)
             await self._trackers.start()
             self._notify.start(self._hub)
             self._begin(drivers)

@@ -70,6 +70,10 @@ class AdvertValidator:
     _same: tuple[IPAddress, ...] | None = attrs.field(default=None, init=False)
     """Addresses that were heard, and are ours."""
 
+    def set_own(self, addresses: frozenset[IPAddress]) -> None:
+        """These are the addresses of this router now."""
+        self.own = addresses
+
     def inspect(
         self, payload: bytes, source: IPAddress, destination: IPAddress, ttl: int, wall: float
     ) -> ValidAdvert:
