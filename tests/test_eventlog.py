@@ -19,7 +19,7 @@ import vrrpkit
 from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed, BFDTransition
 from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDRejectReason, BFDState
 from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
-from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, Rule, level_of, rule_of
+from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, LogRule, level_of, rule_of
 from vrrpkit.ipvs.model.events import QuorumDown, ServerDown, ServerRemoved
 from vrrpkit.ipvs.model.events import VirtualServerEvent as PoolEvents
 from vrrpkit.ipvs.sync import SyncNotice
@@ -101,7 +101,7 @@ OFTEN = {
 }
 
 
-def row(rule: Rule) -> tuple[str, str]:
+def row(rule: LogRule) -> tuple[str, str]:
     if not rule.level:
         return "never", ""
     of = ", ".join(f"`{name}`" for name in rule.kind)

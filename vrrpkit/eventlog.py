@@ -23,7 +23,7 @@ import attrs
 
 from vrrpkit.validate import one_line
 
-__all__ = ["TABLE", "EventLog", "Rule", "level_of", "rule_of"]
+__all__ = ["TABLE", "EventLog", "LogRule", "level_of", "rule_of"]
 
 AGAIN = 300.0
 """Seconds until what goes on is logged again."""
@@ -45,7 +45,7 @@ Repeats: TypeAlias = Literal["each", "some", "bounded", "once"]
 
 
 @attrs.frozen
-class Rule:
+class LogRule:
     """How events of one class are logged."""
 
     level: int
@@ -55,8 +55,8 @@ class Rule:
     and then one in 300 seconds; ``once``: the first of a kind."""
     kind: tuple[str, ...] = ()
     """The attributes by which kinds are told apart."""
-    when: Mapping[str, Rule] = MappingProxyType({})
-    """Another rule where an attribute has a value: ``{"state=FAULT": Rule(...)}``."""
+    when: Mapping[str, LogRule] = MappingProxyType({})
+    """Another rule where an attribute has a value: ``{"state=FAULT": LogRule(...)}``."""
     together: bool = False
     """Whether all objects of an event loop share one line, which names none of them: what happens
     to the program happens to each of them at once."""
@@ -64,95 +64,97 @@ class Rule:
 
 NEVER = 0
 
-_FALLS = {"state=FAULT": Rule(logging.WARNING, "some", ("state",))}
+_FALLS = {"state=FAULT": LogRule(logging.WARNING, "some", ("state",))}
 
-TABLE: Mapping[str, Rule] = MappingProxyType(
+TABLE: Mapping[str, LogRule] = MappingProxyType(
     {
         # routers and sync groups
-        "Transition": Rule(logging.INFO, "some", ("state",), _FALLS),
-        "GroupTransition": Rule(logging.INFO, "some", ("state",), _FALLS),
-        "MasterChanged": Rule(logging.INFO, "some", ("master",)),
-        "PriorityChanged": Rule(logging.INFO, "some", ("priority",)),
-        "FaultsChanged": Rule(logging.INFO, "some", ("faults",)),
-        "AnotherMaster": Rule(logging.WARNING, "bounded", ("peer",)),
-        "AdvertRejected": Rule(logging.WARNING, "bounded", ("peer", "reason")),
-        "AdvertAnomaly": Rule(
+        "Transition": LogRule(logging.INFO, "some", ("state",), _FALLS),
+        "GroupTransition": LogRule(logging.INFO, "some", ("state",), _FALLS),
+        "MasterChanged": LogRule(logging.INFO, "some", ("master",)),
+        "PriorityChanged": LogRule(logging.INFO, "some", ("priority",)),
+        "FaultsChanged": LogRule(logging.INFO, "some", ("faults",)),
+        "AnotherMaster": LogRule(logging.WARNING, "bounded", ("peer",)),
+        "AdvertRejected": LogRule(logging.WARNING, "bounded", ("peer", "reason")),
+        "AdvertAnomaly": LogRule(
             logging.WARNING,
             "once",
             ("peer", "anomaly"),
             {
                 # Not harmless: one of the two must be changed.
-                "anomaly=another-owner": Rule(logging.WARNING, "bounded", ("peer", "anomaly")),
-                "anomaly=duplicate-address": Rule(logging.WARNING, "bounded", ("peer", "anomaly")),
+                "anomaly=another-owner": LogRule(logging.WARNING, "bounded", ("peer", "anomaly")),
+                "anomaly=duplicate-address": LogRule(
+                    logging.WARNING, "bounded", ("peer", "anomaly")
+                ),
             },
         ),
-        "ClockSkew": Rule(logging.WARNING, "bounded", ("peer",)),
-        "WeightTooSmall": Rule(logging.WARNING, "once", ("tracker",)),
-        "AddressLost": Rule(logging.WARNING, "bounded", ("address", "action")),
-        "AddressesInPlace": Rule(logging.DEBUG),
-        "ForeignAddress": Rule(logging.WARNING, "bounded", ("address", "device", "action")),
-        "RouteLost": Rule(logging.WARNING, "bounded", ("route", "action")),
-        "AddressesRefused": Rule(logging.WARNING, "bounded", ("failures",)),
-        "SendFailed": Rule(logging.WARNING, "bounded", ("error",)),
-        "Stalled": Rule(logging.WARNING, "bounded", together=True),
-        "ReceiveOverflow": Rule(logging.WARNING, "bounded"),
+        "ClockSkew": LogRule(logging.WARNING, "bounded", ("peer",)),
+        "WeightTooSmall": LogRule(logging.WARNING, "once", ("tracker",)),
+        "AddressLost": LogRule(logging.WARNING, "bounded", ("address", "action")),
+        "AddressesInPlace": LogRule(logging.DEBUG),
+        "ForeignAddress": LogRule(logging.WARNING, "bounded", ("address", "device", "action")),
+        "RouteLost": LogRule(logging.WARNING, "bounded", ("route", "action")),
+        "AddressesRefused": LogRule(logging.WARNING, "bounded", ("failures",)),
+        "SendFailed": LogRule(logging.WARNING, "bounded", ("error",)),
+        "Stalled": LogRule(logging.WARNING, "bounded", together=True),
+        "ReceiveOverflow": LogRule(logging.WARNING, "bounded"),
         # What a tracker sees; why, its own module logs at the same level.
-        "TrackerReason": Rule(logging.INFO, "some", ("why",)),
-        "TrackerSignal": Rule(
+        "TrackerReason": LogRule(logging.INFO, "some", ("why",)),
+        "TrackerSignal": LogRule(
             logging.DEBUG,
             when={
-                "signal=good": Rule(logging.INFO, "some", ("signal",)),
-                "signal=bad": Rule(logging.INFO, "some", ("signal",)),
+                "signal=good": LogRule(logging.INFO, "some", ("signal",)),
+                "signal=bad": LogRule(logging.INFO, "some", ("signal",)),
             },
         ),
         # virtual servers
-        "ServerUp": Rule(logging.INFO, "some", ("server",)),
-        "ServerDown": Rule(
+        "ServerUp": LogRule(logging.INFO, "some", ("server",)),
+        "ServerDown": LogRule(
             logging.WARNING,
             "some",
             ("server",),
-            {"reason=shutdown": Rule(logging.INFO)},
+            {"reason=shutdown": LogRule(logging.INFO)},
         ),
-        "WeightChanged": Rule(logging.DEBUG),
-        "ServerAdded": Rule(logging.INFO),
-        "ServerRemoved": Rule(logging.INFO),
-        "ServerDraining": Rule(logging.INFO),
-        "ServerDrained": Rule(logging.INFO),
-        "ServerDisabled": Rule(logging.INFO),
-        "ServerEnabled": Rule(logging.INFO),
-        "QuorumUp": Rule(logging.INFO, "some"),
-        "QuorumDown": Rule(logging.WARNING, "some"),
-        "QuorumUnreachable": Rule(logging.WARNING, "some"),
-        "CheckOverdue": Rule(logging.WARNING, "bounded", ("server", "checker")),
+        "WeightChanged": LogRule(logging.DEBUG),
+        "ServerAdded": LogRule(logging.INFO),
+        "ServerRemoved": LogRule(logging.INFO),
+        "ServerDraining": LogRule(logging.INFO),
+        "ServerDrained": LogRule(logging.INFO),
+        "ServerDisabled": LogRule(logging.INFO),
+        "ServerEnabled": LogRule(logging.INFO),
+        "QuorumUp": LogRule(logging.INFO, "some"),
+        "QuorumDown": LogRule(logging.WARNING, "some"),
+        "QuorumUnreachable": LogRule(logging.WARNING, "some"),
+        "CheckOverdue": LogRule(logging.WARNING, "bounded", ("server", "checker")),
         # The scheduler has a line for all checks that suffer from the same.
-        "CheckPostponed": Rule(logging.DEBUG),
-        "ServicesAdopted": Rule(logging.INFO),
-        "StaleServices": Rule(logging.INFO),
-        "ForeignServices": Rule(logging.INFO),
-        "TableRepaired": Rule(logging.WARNING, "bounded"),
-        "TableRefused": Rule(logging.WARNING, "bounded", ("failures",)),
-        "TableFollows": Rule(logging.INFO, "some"),
-        "SyncSwitched": Rule(logging.INFO, "some"),
-        "SyncRefused": Rule(logging.WARNING, "bounded", ("failure",)),
+        "CheckPostponed": LogRule(logging.DEBUG),
+        "ServicesAdopted": LogRule(logging.INFO),
+        "StaleServices": LogRule(logging.INFO),
+        "ForeignServices": LogRule(logging.INFO),
+        "TableRepaired": LogRule(logging.WARNING, "bounded"),
+        "TableRefused": LogRule(logging.WARNING, "bounded", ("failures",)),
+        "TableFollows": LogRule(logging.INFO, "some"),
+        "SyncSwitched": LogRule(logging.INFO, "some"),
+        "SyncRefused": LogRule(logging.WARNING, "bounded", ("failure",)),
         # BFD sessions
-        "BFDTransition": Rule(logging.INFO, "some", ("state",)),
-        "BFDTimersAgreed": Rule(logging.DEBUG),
-        "BFDRejected": Rule(logging.WARNING, "bounded", ("source", "reason")),
-        "BFDSendFailed": Rule(logging.WARNING, "bounded", ("error",)),
+        "BFDTransition": LogRule(logging.INFO, "some", ("state",)),
+        "BFDTimersAgreed": LogRule(logging.DEBUG),
+        "BFDRejected": LogRule(logging.WARNING, "bounded", ("source", "reason")),
+        "BFDSendFailed": LogRule(logging.WARNING, "bounded", ("error",)),
         # A pool of a thousand has a thousand a second: those who want them subscribe to them.
-        "CheckNotMade": Rule(NEVER),
-        "CheckResult": Rule(NEVER),
-        "CheckStuck": Rule(NEVER),
-        "EventsLost": Rule(NEVER),
+        "CheckNotMade": LogRule(NEVER),
+        "CheckResult": LogRule(NEVER),
+        "CheckStuck": LogRule(NEVER),
+        "EventsLost": LogRule(NEVER),
     }
 )
 """For each class of events, by its name: this module stands below the rooms that have them."""
 
-UNKNOWN = Rule(logging.INFO, "some")
+UNKNOWN = LogRule(logging.INFO, "some")
 """For an event of a class that is not in the table: a program's own."""
 
 
-def rule_of(event: object) -> Rule:
+def rule_of(event: object) -> LogRule:
     """The rule for an event."""
     rule = TABLE.get(type(event).__name__, UNKNOWN)
     for condition, other in rule.when.items():
@@ -222,7 +224,7 @@ class EventLog:
             # An event may stand for several.
             kind.left_out += getattr(event, "count", 1)
 
-    def _log(self, rule: Rule, event: object, left_out: int) -> None:
+    def _log(self, rule: LogRule, event: object, left_out: int) -> None:
         more = f" (and {left_out} more since the last such line)" if left_out else ""
         prefix, text = self._prefix, str(event)
         if rule.together:
@@ -230,7 +232,7 @@ class EventLog:
         # A server's answer may be in it: one event is one line.
         self._logger.log(rule.level, "%s%s%s", prefix, one_line(text), more)
 
-    def _kind(self, rule: Rule, event: object, at: float) -> _Kind:
+    def _kind(self, rule: LogRule, event: object, at: float) -> _Kind:
         name = type(event).__name__
         key: Hashable = (name, *(str(getattr(event, attribute, "")) for attribute in rule.kind))
         kind = self._kinds.get(key)
@@ -250,7 +252,7 @@ class EventLog:
             kind.since, kind.lines = at, 0
         return kind
 
-    def _due(self, rule: Rule, kind: _Kind, at: float) -> bool:
+    def _due(self, rule: LogRule, kind: _Kind, at: float) -> bool:
         if rule.repeats == "some":
             return kind.lines < BURST
         if kind.lines:

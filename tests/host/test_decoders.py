@@ -14,7 +14,7 @@ from vrrpkit.host.links import requests
 from vrrpkit.host.links.records import AddressRecord, parse_address_notice, parse_link
 from vrrpkit.host.routing import records
 from vrrpkit.linux import netlink, nfnetlink, procevents
-from vrrpkit.linux.netlink import HEADER, Message
+from vrrpkit.linux.netlink import HEADER, NetlinkMessage
 from vrrpkit.values import VIP
 
 ADDRESS = struct.pack("=BBBBI", 2, 24, 0, 0, 7)
@@ -34,7 +34,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "process": (procevents.changed_by, [EVENT + bytes([1, 0, 0, 0]), EVENT + bytes([2, 0, 0, 0])]),
     "messages": (lambda data: list(netlink._messages(data)), [HEADER.pack(16, 20, 0, 0, 0)]),
     "error": (
-        lambda payload: netlink._problem(Message(2, 0x300, 1, payload)),
+        lambda payload: netlink._problem(NetlinkMessage(2, 0x300, 1, payload)),
         [b"\xff\xff\xff\xff"],
     ),
 }

@@ -23,7 +23,7 @@ from vrrpkit.ipvs.kernel import table as ipvs_table
 from vrrpkit.ipvs.kernel.table import KernelTable
 from vrrpkit.ipvs.model.entries import AddDestination, DeleteDestination, Destination
 from vrrpkit.linux import capabilities
-from vrrpkit.linux.netlink import Message
+from vrrpkit.linux.netlink import NetlinkMessage
 from vrrpkit.linux.netns import Namespace
 
 FAMILY = 28
@@ -41,15 +41,15 @@ SERVICE = bytes.fromhex(
 DAEMON = bytes.fromhex("09010000 1c000300 08000100 01000000 07000200 6c6f0000 08000300 07000000")
 
 
-def shown(wanted: Destination) -> Message:
+def shown(wanted: Destination) -> NetlinkMessage:
     """A real server as the kernel lists it."""
     sent = bytes(ipvs_requests.operation(FAMILY, AddDestination(WEB, wanted)))
     nested = sent[sent.index(ipvs_requests.about(WEB)) + len(ipvs_requests.about(WEB)) + 4 :]
     none = b"".join(attribute(kind, bytes(4)) for kind in (7, 8, 9))
-    return Message(FAMILY, 2, 1, bytes([5, 1, 0, 0]) + attribute(n.ATTR_DEST, nested + none))
+    return NetlinkMessage(FAMILY, 2, 1, bytes([5, 1, 0, 0]) + attribute(n.ATTR_DEST, nested + none))
 
 
-Parts: TypeAlias = list[tuple[bool, list[Message]]]
+Parts: TypeAlias = list[tuple[bool, list[NetlinkMessage]]]
 
 
 class Played:
@@ -60,7 +60,7 @@ class Played:
         self.lists: list[Parts] = [[]]
         """What it lists of the real servers; the last one again and again."""
         self.listed = 0
-        self.daemons: list[Message] = []
+        self.daemons: list[NetlinkMessage] = []
         self.answers: dict[int, OSError] = {}
         self.chunks: list[int] = []
         self.pause = 0.0
@@ -84,21 +84,21 @@ class Netlink:
     def close(self) -> None:
         self._played.sockets -= 1
 
-    def get(self, kind: int, body: bytes) -> Message:
+    def get(self, kind: int, body: bytes) -> NetlinkMessage:
         if kind == n.CONTROLLER:
             family = attribute(n.CTRL_FAMILY_ID, struct.pack("=H", FAMILY))
-            return Message(kind, 0, 1, bytes([1, 2, 0, 0]) + family)
+            return NetlinkMessage(kind, 0, 1, bytes([1, 2, 0, 0]) + family)
         assert kind == FAMILY
         if body[0] in self._played.answers:
             raise self._played.answers[body[0]]
-        return Message(kind, 0, 1, SERVICE)
+        return NetlinkMessage(kind, 0, 1, SERVICE)
 
-    def dump(self, kind: int, body: bytes) -> list[Message]:
+    def dump(self, kind: int, body: bytes) -> list[NetlinkMessage]:
         if body[0] == n.GET_DAEMON:
             return self._played.daemons
-        return [Message(kind, 2, 1, SERVICE)]
+        return [NetlinkMessage(kind, 2, 1, SERVICE)]
 
-    def parts(self, kind: int, body: bytes) -> Iterator[tuple[bool, list[Message]]]:
+    def parts(self, kind: int, body: bytes) -> Iterator[tuple[bool, list[NetlinkMessage]]]:
         lists = self._played.lists
         self._played.listed += 1
         yield from lists.pop(0) if len(lists) > 1 else lists[0]
@@ -266,7 +266,7 @@ def test_what_is_not_understood_hides_nothing_else_and_is_logged_once(
         assert await table.sync_daemons() == ()
         await table.close()
 
-    played.daemons = [Message(FAMILY, 2, 1, b"strange")]
+    played.daemons = [NetlinkMessage(FAMILY, 2, 1, b"strange")]
     asyncio.run(main())
 
 
@@ -396,10 +396,10 @@ def test_what_is_required(
 
 
 @pytest.mark.parametrize(
-    ("daemons", "refused"), [([], False), ([Message(FAMILY, 2, 1, DAEMON)], True)]
+    ("daemons", "refused"), [([], False), ([NetlinkMessage(FAMILY, 2, 1, DAEMON)], True)]
 )
 def test_no_answer_to_a_stop_counts_if_it_runs_on(
-    played: Played, daemons: list[Message], refused: bool
+    played: Played, daemons: list[NetlinkMessage], refused: bool
 ) -> None:
     """The kernel says nothing when it stops a daemon that has not run yet."""
 

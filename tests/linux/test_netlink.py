@@ -20,7 +20,7 @@ from vrrpkit.host.addresses.kernel import KernelAddresses, key_of
 from vrrpkit.host.links import records, requests
 from vrrpkit.host.links.monitor import LinkMonitor, Removal
 from vrrpkit.host.links.records import AddressKey
-from vrrpkit.linux.netlink import Message, Netlink, Overrun, attributes
+from vrrpkit.linux.netlink import Netlink, NetlinkMessage, Overrun, attributes
 from vrrpkit.linux.netns import Namespace, identity
 from vrrpkit.values import VIP
 
@@ -472,7 +472,7 @@ def test_a_strange_notice_does_not_lose_the_others(
 ) -> None:
     async def main(host: Host) -> None:
         read = host.monitor._subscription.read
-        cut = [Message(kind, 0, 0, b"\x02") for kind in (16, 17, 20, 21, 99)]
+        cut = [NetlinkMessage(kind, 0, 0, b"\x02") for kind in (16, 17, 20, 21, 99)]
         monkeypatch.setattr(
             host.monitor._subscription, "read", lambda: [*cut, *found] if (found := read()) else []
         )
@@ -489,10 +489,10 @@ def test_what_cannot_be_read_anew_is_read_later(
     async def main(host: Host) -> None:
         dump, lost = host.netlink.dump, [True]
 
-        def refuse(*_: object) -> list[Message]:
+        def refuse(*_: object) -> list[NetlinkMessage]:
             raise OSError(errno.ENOBUFS, "No buffer space available")
 
-        def overrun() -> list[Message]:
+        def overrun() -> list[NetlinkMessage]:
             if lost:
                 lost.clear()
                 raise Overrun

@@ -19,7 +19,7 @@ VRID = 0
 """No virtual router has it: what travels under it here is BFD."""
 
 
-class _Listener:
+class _MemoryListener:
     """Hears what is sent to one own address, on behalf of all sessions that use it."""
 
     def __init__(self, ifindex: int) -> None:
@@ -77,7 +77,7 @@ class MemoryBFDTransport(BFDTransport):
         self._interface = interface
         self.deadlines = Deadlines(interface.alarm())
         self.deadlines.drains[self] = interface.station.drain
-        self._ears: dict[IPAddress, _Listener] = {}
+        self._ears: dict[IPAddress, _MemoryListener] = {}
 
     def listen(
         self, config: BFDSessionConfig, take: ReceiveCallback, overflowed: Callable[[], None]
@@ -85,7 +85,7 @@ class MemoryBFDTransport(BFDTransport):
         source = self._source(config)
         ear = self._ears.get(source)
         if ear is None:
-            ear = self._ears[source] = _Listener(self._interface.link.ifindex)
+            ear = self._ears[source] = _MemoryListener(self._interface.link.ifindex)
             ear.port = self._interface.station.join(self._membership(config), ear)
         listener = object()
         ear.listeners[listener] = (config.port, take)

@@ -28,8 +28,8 @@ __all__ = [
     "HEADER",
     "REQUEST",
     "Attributes",
-    "Message",
     "Netlink",
+    "NetlinkMessage",
     "Overrun",
     "Subscription",
     "attributes",
@@ -86,7 +86,7 @@ _FLAGS_SEQUENCE = struct.Struct("=HI")
 Attributes: TypeAlias = dict[int, bytes]
 
 
-class Message(NamedTuple):
+class NetlinkMessage(NamedTuple):
     """One message in a datagram, without its struct nlmsghdr."""
 
     kind: int
@@ -129,13 +129,13 @@ def tolerant(decoder: Callable[P, T | None]) -> Callable[P, T | None]:
     return decode
 
 
-def _messages(datagram: bytes) -> Generator[Message]:
+def _messages(datagram: bytes) -> Generator[NetlinkMessage]:
     start, end = 0, len(datagram)
     while start + 16 <= end:
         length, kind, flags, sequence, port = HEADER.unpack_from(datagram, start)
         if length < 16 or start + length > end:
             return
-        yield Message(kind, flags, sequence, datagram[start + 16 : start + length], port)
+        yield NetlinkMessage(kind, flags, sequence, datagram[start + 16 : start + length], port)
         start += (length + 3) & ~3
 
 
@@ -204,7 +204,7 @@ class Netlink:
         if answer is not None:
             raise answer
 
-    def dump(self, kind: int, body: bytes) -> list[Message]:
+    def dump(self, kind: int, body: bytes) -> list[NetlinkMessage]:
         """Every object of a kind.
 
         :raises OSError: the kernel refused.
@@ -216,7 +216,7 @@ class Netlink:
         # It changes faster than it can be read; the notices will bring the rest.
         return self._dump(kind, body)[1]
 
-    def get(self, kind: int, body: bytes) -> Message:
+    def get(self, kind: int, body: bytes) -> NetlinkMessage:
         """One object. The answer is taken after any change to it that is under way.
 
         :raises OSError: the kernel refused, for example because there is none such (ENODEV).
@@ -269,15 +269,15 @@ class Netlink:
                     answers[answer.sequence] = _problem(answer)
         return [answers.get(number, otherwise) for number in numbers]
 
-    def _dump(self, kind: int, body: bytes) -> tuple[bool, list[Message]]:
-        found: list[Message] = []
+    def _dump(self, kind: int, body: bytes) -> tuple[bool, list[NetlinkMessage]]:
+        found: list[NetlinkMessage] = []
         whole = True
         for part_whole, part in self.parts(kind, body):
             whole = whole and part_whole
             found += part
         return whole, found
 
-    def parts(self, kind: int, body: bytes) -> Generator[tuple[bool, list[Message]]]:
+    def parts(self, kind: int, body: bytes) -> Generator[tuple[bool, list[NetlinkMessage]]]:
         """Every object of a kind, one datagram of them at a time, each with ``False`` if objects
         have changed meanwhile, so that some may be missing.
 
@@ -289,7 +289,7 @@ class Netlink:
         sequence = self._sequence & 0xFFFFFFFF
         self._socket.send(HEADER.pack(16 + len(body), kind, DUMP, sequence, 0) + body)
         while True:
-            found: list[Message] = []
+            found: list[NetlinkMessage] = []
             whole = True
             for message in _messages(self._socket.recv(READ)):
                 if message.sequence != sequence:
@@ -307,7 +307,7 @@ class Netlink:
             yield whole, found
 
 
-def _problem(message: Message) -> OSError | None:
+def _problem(message: NetlinkMessage) -> OSError | None:
     payload = message.payload
     if len(payload) < _ERROR.size:
         return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
@@ -338,7 +338,7 @@ class Subscription:
         """The descriptor, to wait for."""
         return self._socket.fileno()
 
-    def read(self) -> list[Message]:
+    def read(self) -> list[NetlinkMessage]:
         """The next datagram's messages; an empty list when none waits.
 
         :raises Overrun: notices were lost.

@@ -118,14 +118,11 @@ class Driver:
         )
         self.foreign = ForeignState(remove=config.foreign_address == "remove")
         self.placement = Placement(self._deadlines)
-        self._whole = False
+        self._whole = self._claimed = self._feeding = self._left = False
         self._foreign_again = self._deadlines.new(self._look)
         self._unwatch: list[Callable[[], None]] = []
         self._unheed: Callable[[], None] | None = None
-        self._claimed = False
         self._queue: list[Input] = []
-        self._feeding = False
-        self._left = False
         self.base = config.priority
         """The configured priority, without what trackers add."""
         self._base_from = "configured"
@@ -414,7 +411,7 @@ class Driver:
             self.last_transition = notice
             if notice.state is State.MASTER:
                 self._statistics.master_transitions += 1
-                self._whole = False
+                self._whole = self._claimed = self._feeding = self._left = False
                 self.placement.begin()
             elif self.vrrp_link.source is not None and not self._writer.signs:
                 # Written now, for a takeover has no time for it.

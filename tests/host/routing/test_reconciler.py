@@ -28,7 +28,7 @@ from vrrpkit.host.routing.records import (
     RTM_NEWRULE,
     key_of,
 )
-from vrrpkit.linux.netlink import Message, Netlink, Overrun, Subscription
+from vrrpkit.linux.netlink import Netlink, NetlinkMessage, Overrun, Subscription
 from vrrpkit.linux.netns import Namespace
 from vrrpkit.routes.route import Entry, Route, Rule
 from vrrpkit.values import VIP, Announcements
@@ -650,7 +650,7 @@ def test_what_goes_before_a_look_at_it_is_no_conflict(
 ) -> None:
     dump = Netlink.dump
 
-    def too_late(self: Netlink, kind: int, body: bytes) -> list[Message]:
+    def too_late(self: Netlink, kind: int, body: bytes) -> list[NetlinkMessage]:
         if net.ip("-6 route show 2001:db8:1::/48"):
             net.ip("-6 route del 2001:db8:1::/48")
         return dump(self, kind, body)
@@ -1054,7 +1054,7 @@ def test_leftovers_go_without_routes_of_ones_own(net: Net) -> None:
 def test_a_kernel_that_does_not_tell_of_leftovers(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unknown(self: Netlink, *_: object) -> list[Message]:
+    def unknown(self: Netlink, *_: object) -> list[NetlinkMessage]:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     async def test(bench: Bench) -> None:

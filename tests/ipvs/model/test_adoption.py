@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from vrrpkit.errors import ConfigError
 from vrrpkit.ipvs.model.adoption import (
     LIFETIME,
+    Adoptable,
     PoolMemory,
     Remembered,
-    Table,
     adopt,
     decode,
     encode,
@@ -26,10 +26,10 @@ from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT
 from vrrpkit.ipvs.model.pool import Adopted, Member, Pool, PoolServer, ServerState
 
 ENDPOINT = "10.0.0.1:80"
-SERVES = Table(live=2)
-OTHERS_SERVE = Table(live=1)
-NOBODY = Table()
-SORRY = Table(stands_in=True)
+SERVES = Adoptable(live=2)
+OTHERS_SERVE = Adoptable(live=1)
+NOBODY = Adoptable()
+SORRY = Adoptable(stands_in=True)
 
 
 def member(**changes: Any) -> Member:
@@ -52,7 +52,7 @@ def memory(*, quorate: bool = True, **servers: Remembered) -> PoolMemory:
 
 def begin(
     *weights: int,
-    table: Table = SERVES,
+    table: Adoptable = SERVES,
     known: PoolMemory | None = None,
     checks: tuple[str, ...] = ("HTTP",),
     alpha: bool = False,
@@ -79,7 +79,7 @@ class TestByTheTableAlone:
         assert begin(3, checks=()).weight is None
 
     @pytest.mark.parametrize("table", [OTHERS_SERVE, SORRY])
-    def test_who_is_missing_while_somebody_serves_has_failed(self, table: Table) -> None:
+    def test_who_is_missing_while_somebody_serves_has_failed(self, table: Adoptable) -> None:
         adopted = begin(table=table)
         assert (state(adopted), adopted.seen, adopted.held) == ("down", False, False)
         assert state(begin(table=table, checks=())) == "up"
@@ -184,7 +184,7 @@ class TestByWhatWasWritten:
     ],
 )
 def test_whether_it_had_its_quorum(
-    table: Table, sorry: bool, written: bool | None, expected: bool
+    table: Adoptable, sorry: bool, written: bool | None, expected: bool
 ) -> None:
     known = None if written is None else memory(quorate=written)
     assert quorate(table, sorry, known) is expected

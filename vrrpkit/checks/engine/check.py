@@ -130,9 +130,7 @@ class Check:
         self._health = Health(
             rise=checker.rise, fall=checker.fall, retry=checker.retry, alpha=alpha, seen=seen
         )
-        self._tries = 0
-        self._began = 0.0
-        self._final = False
+        self._tries, self._began, self._final = 0, 0.0, False
         self._late = False
         self._again = False
         self._stopped = False

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from vrrpkit.host.base import Link
 from vrrpkit.host.links import records as link_records
 from vrrpkit.host.links.records import AddressKey, AddressRecord, LinkRecord
-from vrrpkit.linux.netlink import Message, Netlink, Overrun, Subscription
+from vrrpkit.linux.netlink import Netlink, NetlinkMessage, Overrun, Subscription
 from vrrpkit.linux.netns import Namespace
 
 __all__ = ["LinkMonitor", "Removal"]
@@ -272,7 +272,7 @@ class LinkMonitor:
             for verdict in verdicts:
                 self._detected(*verdict)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: NetlinkMessage) -> None:
         kind, payload = message.kind, message.payload
         if kind == link_records.RTM_NEWADDR:
             self._new_address(payload)
@@ -396,6 +396,6 @@ def _release() -> tuple[int, ...]:
     return tuple(int(number) for number in numbers.groups()) if numbers else (0, 0)
 
 
-def _index(message: Message) -> int:
+def _index(message: NetlinkMessage) -> int:
     link = link_records.parse_link(message.payload)
     return 0 if link is None else link.ifindex

@@ -15,7 +15,7 @@ from vrrpkit.host.links.records import MARK
 from vrrpkit.host.routing import records
 from vrrpkit.host.routing import requests as routing_requests
 from vrrpkit.host.routing.records import Key, RouteRecord
-from vrrpkit.linux.netlink import CHUNK, HEADER, REQUEST, Message, Netlink
+from vrrpkit.linux.netlink import CHUNK, HEADER, REQUEST, Netlink, NetlinkMessage
 from vrrpkit.routes.route import Entry, Route, Rule
 
 __all__ = ["GONE", "InPlace", "Leftover", "RouteTable"]
@@ -235,19 +235,19 @@ class RouteTable:
 
     # --- questions
 
-    def _dump(self, kind: int, body: bytes) -> list[Message]:
+    def _dump(self, kind: int, body: bytes) -> list[NetlinkMessage]:
         assert self.questions is not None, "nobody holds routes"
         return self.questions.dump(kind, body)
 
     def _ask(
         self, route: Route, *, protocol: int = 0, index: int = 0
-    ) -> list[tuple[RouteRecord, Message]]:
+    ) -> list[tuple[RouteRecord, NetlinkMessage]]:
         """What the kernel has of the identity of a route."""
         key = records.key_of(route)
         body = records.route_question(
             route.family, table=route.table, protocol=protocol, index=index
         )
-        found: list[tuple[RouteRecord, Message]] = []
+        found: list[tuple[RouteRecord, NetlinkMessage]] = []
         for message in self._dump(records.RTM_GETROUTE, body):
             record = records.parse_route(message.payload)
             # Before Linux 4.20 the kernel does not heed what was asked for.
@@ -276,7 +276,7 @@ class RouteTable:
                     yield Leftover(record.key, _removal(message))
 
 
-def _removal(message: Message) -> bytearray:
+def _removal(message: NetlinkMessage) -> bytearray:
     """Removes what a dump has told, as ``ip route flush`` does."""
     route = message.kind == records.RTM_NEWROUTE
     kind = records.RTM_DELROUTE if route else records.RTM_DELRULE

@@ -27,7 +27,7 @@ from vrrpkit.host.routing.leftovers import RouteLeftovers
 from vrrpkit.host.routing.records import NLM_F_REPLACE, RouteRecord
 from vrrpkit.host.routing.tracked import Item, Items, RouteState
 from vrrpkit.lifecycle.callbacks import contain
-from vrrpkit.linux.netlink import Message, Netlink, Overrun, Subscription
+from vrrpkit.linux.netlink import Netlink, NetlinkMessage, Overrun, Subscription
 from vrrpkit.linux.netns import Namespace
 from vrrpkit.routes.route import Entry, Route, Rule
 from vrrpkit.timers import Deadlines
@@ -306,7 +306,7 @@ class Routing:
             self._look()
         return risen
 
-    def _take(self, message: Message) -> bool:
+    def _take(self, message: NetlinkMessage) -> bool:
         kind, payload = message.kind, message.payload
         if kind in REMOVED and message.port == self._port:
             # By ourselves, and perhaps put back since.

@@ -27,7 +27,7 @@ from vrrpkit.ipvs.model.entries import (
     Snapshot,
 )
 from vrrpkit.linux import capabilities
-from vrrpkit.linux.netlink import CHUNK, GENERIC, Message, Netlink
+from vrrpkit.linux.netlink import CHUNK, GENERIC, Netlink, NetlinkMessage
 from vrrpkit.linux.netns import Identity, Namespace, identity
 from vrrpkit.validate import whole_number
 
@@ -192,7 +192,7 @@ class KernelTable:
                     await asyncio.sleep(0)
         return whole, found
 
-    def _dump(self, command: int) -> list[Message]:
+    def _dump(self, command: int) -> list[NetlinkMessage]:
         kernel = self._kernel
         return kernel.netlink.dump(kernel.family, ipvs_requests.header(command))
 

@@ -27,7 +27,16 @@ from vrrpkit.ipvs.model.entries import WEIGHT_LIMIT
 from vrrpkit.ipvs.model.pool import UNKNOWN, Adopted, Member, PoolServer, ServerState
 from vrrpkit.validate import is_number, is_whole
 
-__all__ = ["LIFETIME", "PoolMemory", "Remembered", "Table", "adopt", "decode", "encode", "quorate"]
+__all__ = [
+    "LIFETIME",
+    "Adoptable",
+    "PoolMemory",
+    "Remembered",
+    "adopt",
+    "decode",
+    "encode",
+    "quorate",
+]
 
 LIFETIME = 3600.0
 """Seconds after which what was written counts no more: too much may have changed."""
@@ -85,7 +94,7 @@ class PoolMemory:
 
 
 @attrs.frozen(kw_only=True)
-class Table:
+class Adoptable:
     """What the table shows of a pool."""
 
     live: int = 0
@@ -104,7 +113,7 @@ def adopt(
     checks: Sequence[str],
     alpha: bool,
     weights: Iterable[int],
-    table: Table,
+    table: Adoptable,
     memory: PoolMemory | None,
 ) -> Adopted:
     """How a server begins.
@@ -177,7 +186,7 @@ def _weight_of(member: Member, begins: Remembered) -> int:
     return PoolServer(member, Adopted(configured=begins.configured, said=begins.said)).weight
 
 
-def quorate(table: Table, sorry: bool, memory: PoolMemory | None) -> bool:
+def quorate(table: Adoptable, sorry: bool, memory: PoolMemory | None) -> bool:
     """Whether the run before had its quorum.
 
     :param sorry: there is a sorry server.
