@@ -93,6 +93,7 @@ def test_a_thread_that_comes_late_finds_nobody() -> None:
         "VRRPInstance('r', 'no-such-if', vrid=51, vips=['192.0.2.10/32'])",
         "StaticNetwork(['192.0.2.7/24 dev no-such-if'])",
         "StaticNetwork(routes=['10.0.0.0/8 via 192.0.2.254'])",
+        "VirtualServer('192.0.2.10:80', servers=[RealServer('192.0.2.1:80')])",
         "Mail('127.0.0.1', to='a@example.org', helo='a.example.org', security='tls')",
     ],
 )
@@ -106,11 +107,12 @@ at_home = []
 class Watch:
     def find_spec(self, name, path=None, target=None):
         heavy = name.partition(".")[0] in ("pyroute2", "dpkt", "aiosmtplib", "ssl")
+        heavy = heavy or name.startswith("vrrpkit.ipvs.kernel")
         if heavy and threading.current_thread() is threading.main_thread():
             at_home.append(name)
 
 async def main():
-    from vrrpkit import Mail, StaticNetwork, VRRPInstance
+    from vrrpkit import Mail, RealServer, StaticNetwork, VirtualServer, VRRPInstance
     from vrrpkit.errors import VRRPKitError
     # What asyncio itself loads.
     import ssl

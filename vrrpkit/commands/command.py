@@ -322,7 +322,7 @@ class Command:
         :param extra: further arguments.
         :param input: what it reads from stdin; by default nothing.
         :param environment: added to the other variables.
-        :raises Untrusted: it is not run because somebody else may have changed it, or it has gone.
+        :raises UntrustedCommand: another user may have changed it, or it is gone: it is not run.
         :raises OSError: it cannot be started.
         """
         try:

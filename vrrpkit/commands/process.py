@@ -185,7 +185,7 @@ class ProcessGroup:
 
     def close(self) -> None:
         """Let go of everything. What a command that ended by itself has left running goes on, but
-        nobody reads what it writes any more."""
+        what it writes is not read any more."""
         loop = asyncio.get_running_loop()
         _hang_up(self._source, loop.remove_reader)
         _hang_up(self._sink, loop.remove_writer)
@@ -275,7 +275,7 @@ class ProcessGroup:
             await self._pause(min(pause, max(0.0, limit - asyncio.get_running_loop().time())))
             if not self._members():
                 return True
-            # They may be dead: where nobody reaps orphans, in a container without an init, those
+            # They may be dead: where orphans are not reaped, in a container without an init, those
             # count as members for ever.
             known = [pid for pid in known if self._lives(pid)] or await self._living()
             if not known:
@@ -324,8 +324,8 @@ class ProcessGroup:
                 self._cancelled = problem
 
     def _signal(self, number: int) -> None:
-        # The number of the group is nobody else's while the leader is not reaped or the group has
-        # a member, and no signal is sent otherwise.
+        # The number of the group belongs to no other while the leader is not reaped or the group
+        # has a member, and no signal is sent otherwise.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
@@ -342,7 +342,7 @@ class ProcessGroup:
     def _reap(self) -> None:
         if not self._ended.done() or self._process.returncode is not None:
             return
-        # Popen takes a process that somebody else waited for as one that ended with status 0.
+        # Popen takes a process that was waited for elsewhere as one that ended with status 0.
         try:
             found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:

@@ -27,14 +27,14 @@ _ENTRY = struct.Struct("<HHI")
 
 
 def untrusted(path: str) -> str | None:
-    """Why somebody other than root could change what ``path`` runs, or ``None``.
+    """Why another user than root could change what ``path`` runs, or ``None``.
 
     Every level of the path is looked at, also those that symbolic links lead through. A level, or a
     link, must belong to root, and neither its group (unless that is root's), nor those in an access
     control list, nor others may write to it. In a sticky directory such as ``/tmp`` others may:
     what root has there, only root can rename or remove. That is keepalived's rule (which knows no
     access control lists), and like keepalived this looks at the program alone: of ``/bin/sh
-    /path/script`` the script is an argument, and nobody but the shell knows what it is.
+    /path/script`` the script is an argument, and only the shell knows what it is.
 
     :raises OSError: a level does not exist or cannot be looked at.
     """
@@ -74,7 +74,7 @@ def _level(path: str, found: os.stat_result) -> str | None:
     # The permissions of a link mean nothing.
     if sticky or stat.S_ISLNK(found.st_mode):
         return None
-    # With an access control list these are the permissions that whoever is named in it, and the
+    # With an access control list these are the permissions that the users named in it, and the
     # group, have at most (acl(5)).
     if found.st_mode & stat.S_IWGRP and (who := _writer(path, found.st_gid)):
         return f"{path} can be written to by {who}"
@@ -103,7 +103,7 @@ def _writer(path: str, group: int) -> str | None:
 
 
 def require_trusted(path: str, uid: int) -> None:
-    """Refuse to run ``path`` as root if somebody else could change it.
+    """Refuse to run ``path`` as root if another user could change it.
 
     :param uid: the user that it would run as; only root's programs are looked at.
     :raises ConfigError: it names the level of the path.

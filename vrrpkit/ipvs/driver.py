@@ -23,7 +23,7 @@ from vrrpkit.ipvs.config import VirtualServerConfig
 from vrrpkit.ipvs.draining import Draining
 from vrrpkit.ipvs.first_results import Asking
 from vrrpkit.ipvs.health import Followed, PoolChecks
-from vrrpkit.ipvs.masquerade.lifecycle import MasqueradeLifecycle, forget_kept
+from vrrpkit.ipvs.masquerade.lifecycle import MasqueradeLifecycle, forget_kept, load_rules
 from vrrpkit.ipvs.model.adoption import Adoptable, PoolMemory, Remembered, adopt
 from vrrpkit.ipvs.model.adoption import quorate as adopted_quorum
 from vrrpkit.ipvs.model.cache import placed
@@ -237,6 +237,7 @@ class Driver:
             await forget_kept(self._table, name)
             return
         services = [service.key for service in self.config.entries]
+        await load_rules(self._table)
         masquerading = MasqueradeLifecycle(self._table, services, name, self._restored)
 
         async def end() -> None:

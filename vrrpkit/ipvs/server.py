@@ -38,6 +38,7 @@ from vrrpkit.ipvs.status import (
     status,
 )
 from vrrpkit.lifecycle.leaving import shielded
+from vrrpkit.lifecycle.loading import load
 from vrrpkit.observable import Notifying
 from vrrpkit.publishing import Hub, Notifier
 from vrrpkit.validate import flag, is_number, notifiers, whole_number
@@ -80,6 +81,9 @@ class _VirtualServerArguments(VirtualServerConfig):
         require_followed(config.label, self.follows)
         require_table(config.label, self.table)
         require_scheduler(config.label, self.check_scheduler)
+
+
+KERNEL_TABLE = "vrrpkit.ipvs.kernel.table"
 
 
 class VirtualServer(Notifying[VirtualServerEvent]):
@@ -155,6 +159,9 @@ class VirtualServer(Notifying[VirtualServerEvent]):
         :raises DuplicateService: another virtual server of this program has one of the services.
         :raises HostError: the state file is unusable.
         """
+        if self._table is None:
+            # Loaded at need: a program that stays in memory never loads netlink.
+            await load(KERNEL_TABLE)
         self._enter()
         self._body.begin()
         self._driver = Driver(
@@ -391,7 +398,6 @@ class VirtualServer(Notifying[VirtualServerEvent]):
 
 
 def _of_the_kernel() -> Table:
-    # Imported at need: a program that stays in memory never loads netlink.
     from vrrpkit.ipvs.kernel.table import KernelTable
 
     return KernelTable.current()

@@ -29,7 +29,7 @@ class TableWatch:
     """Watches one table of the family ``inet`` from construction until :meth:`close`.
 
     :param gone: called on the event loop when the table has been deleted, and perhaps when it has
-        not: ask. Whoever replaces it in one transaction is not heard.
+        not: ask. A replacement in one transaction is not heard.
     """
 
     def __init__(self, namespace: Namespace, table: str, gone: Callable[[], None]) -> None:
@@ -42,7 +42,7 @@ class TableWatch:
             NETLINK_NETFILTER,
         )
         try:
-            # With a port of its own: what nobody asked for is said to all ports but 0.
+            # With a port of its own: the kernel sends notices to all ports but 0.
             self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
             self._loop.add_reader(self._socket, self._read)
         except BaseException:

@@ -1,6 +1,6 @@
 """Whose an abstract unix socket is.
 
-Anybody on a host may bind any name, so a name alone proves nothing. The kernel tells the user of a
+Any user of a host may bind any name, so a name alone proves nothing. The kernel tells the user of a
 socket (sock_diag, Linux 5.3), and addresses, routes and tables can be held only by root, by who
 runs this, or by a process with CAP_NET_ADMIN.
 """

@@ -17,7 +17,7 @@ def read_proc(path: str) -> str:
 
     :raises OSError: it cannot be read.
     """
-    # Not open(): proc never makes anybody wait, and detectors of blocking calls know that only
+    # Not open(): proc never blocks, and detectors of blocking calls know that only
     # of descriptors that say so.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -90,7 +90,7 @@ class Sysctls:
         now = self.read(name)
         loan = self._loans.get(name)
         if now is not None and (loan is None or str(now) != loan.value):
-            # A setting that was lent may have been changed since, or its interface made anew.
+            # A setting that was lent may have been changed since, or its interface made again.
             self.write(name, value)
             holders = 0 if loan is None else loan.holders
             loan = _Loan(str(now if before is None else before), str(value), holders)
@@ -99,7 +99,7 @@ class Sysctls:
             loan.holders += 1
 
     def give_back(self, name: str, *, restore: bool = True) -> None:
-        """End one loan; with the last one the old value returns, unless somebody has changed it
+        """End one loan; with the last one the old value returns, unless it was changed
         since, or ``restore`` is false: another process needs it."""
         loan = self._loans.get(name)
         if loan is None:

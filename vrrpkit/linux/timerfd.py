@@ -113,7 +113,7 @@ class TimerfdAlarm:
         loop = asyncio.get_running_loop()
         self._descriptor = _create()
         share_nothing(self)
-        # Kept because a reader must be removed from the loop that has it, whoever closes.
+        # Kept because a reader must be removed from the loop that has it, wherever this is closed.
         self._loop = loop
         loop.add_reader(self._descriptor, self._expired)
 

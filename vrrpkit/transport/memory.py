@@ -72,7 +72,7 @@ class Fate(enum.StrEnum):
     UNPLUGGED = "unplugged"
     """Because one of the two had no cable in."""
     IGNORED = "ignored"
-    """It arrived where nobody listens to its group or VRID."""
+    """It arrived where there is no listener for its group or VRID."""
 
     def __str__(self) -> str:
         return self.value

@@ -49,7 +49,7 @@ class RawTransport(Transport):
     """
 
     counters: Counters
-    """What was heard and could not be handed to anybody."""
+    """What was heard and belongs to no member."""
 
     def __init__(self, *, now: Callable[[], float], sockets: MakeSocket = socket.socket) -> None:
         self.counters = Counters()

@@ -48,7 +48,7 @@ _REALTIME = time.CLOCK_REALTIME
 
 @attrs.define
 class Counters:
-    """What a transport could not hand to anybody, since it was made."""
+    """What a transport could not deliver to a member, since it was made."""
 
     short: int = 0
     """Messages of less than two octets, which name no virtual router."""
@@ -198,6 +198,8 @@ class ReceiveSocket(ABC):
     def _read(self) -> int:
         """Deliver what waits, and return how many packets were read."""
         now = self._now()
+        # The kernel stamps with the wall clock, which may be set at any time: the difference counts
+        # for this reading only.
         self._offset = now - _wall(_REALTIME)
         total = 0
         while True:
@@ -216,7 +218,8 @@ class ReceiveSocket(ABC):
                     self._drained_at = self._latest = now
                     return total + count
             total += count
-            # They wait in the order in which they came.
+            # Packets wait in the order in which they came: one that came after this began proves
+            # that all before it were read. A flood never gets there, so the time ends it too.
             if self._latest >= now or self._now() - now > TURN:
                 return total
 
@@ -238,6 +241,7 @@ class ReceiveSocket(ABC):
         """``repeated`` finds the datagram when it comes again; ``None`` if that cannot be told."""
         for member in members:
             repeats = member.take(datagram)
+            # Remembered for a single member only: two may judge the same octets differently.
             if repeats is not None and repeated is not None and len(members) == 1:
                 if len(self._repeats) >= ROUTES:
                     self._repeats.clear()
@@ -273,6 +277,8 @@ class ReceiveSocket(ABC):
         return False
 
     def _choose(self) -> None:
+        # A MASTER answers what it hears, so its adverts are read as they come. A BACKUP only keeps
+        # its deadline, and may read many at once, if there are enough of them to pay for a timer.
         if self._unbatched or not self._members:
             self._read_at_once()
             return
@@ -323,6 +329,7 @@ class ReceiveSocket(ABC):
             pass
         except OSError:
             self._counters.errors += 1
+        # One of priority 0 has come, which must not wait for the next reading: a takeover begins.
         # Its twin may reach the main socket later than this: watch that until the next reading.
         self._loop.add_reader(self._sock.fileno(), self.drain)
         self.drain()

@@ -1,7 +1,7 @@
 """Many packets from a socket in one system call: ``recvmmsg``, which the socket module lacks.
 
 One ``recvmsg`` of the socket module takes as long as all that is then done with an advert, most of
-it for objects that nobody looks at.
+it for objects that are never looked at.
 """
 
 from __future__ import annotations

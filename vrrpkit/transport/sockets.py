@@ -211,7 +211,7 @@ def _endpoint(address: IPAddress, ifindex: int) -> tuple[str, int] | tuple[str, 
 
 
 def _hear_joined_only(sock: socket.socket, version: int) -> None:
-    # By default a socket hears every group that anybody on the host has joined.
+    # By default a socket hears every group that any program on the host has joined.
     if version == 4:
         sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
     else:

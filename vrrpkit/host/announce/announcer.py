@@ -165,6 +165,7 @@ class Announcer:
         return burst.rounds
 
     def _queue(self, key: Hashable, plan: _Plan, rounds: int) -> None:
+        # What still waits for this key is replaced, so that frequent requests add up to nothing.
         rounds = max(rounds, self._drop(key))
         if rounds > 0:
             burst = self._live[key] = _Burst(key, plan.vips, rounds)
@@ -185,6 +186,8 @@ class Announcer:
         while self._fresh or self._rest:
             interval = self._interval()
             if interval > 0:
+                # Paced: one frame at a time, and a timer for the next. The pause holds for all
+                # bursts behind this one, or pacing would protect no switch.
                 now = self._deadlines.now()
                 if self._not_before is not None and now < self._not_before:
                     self._pace.set(self._not_before)
@@ -192,6 +195,9 @@ class Announcer:
                 self._put(self._take(1))
                 self._not_before = now + interval
             elif self._spent < CHUNK and (self._fresh or not self._lull):
+                # First rounds leave at once, a chunk in each turn of the loop; repetitions wait
+                # until no first round has come for some turns, for another router may be about to
+                # take over in the next one.
                 taken = self._take(CHUNK - self._spent)
                 self._spent += len(taken)
                 self._put(taken)
@@ -221,9 +227,11 @@ class Announcer:
                 break
             queue.popleft()
             if burst.rounds:
+                # Behind all that wait: each address gets its first packet before any gets a second.
                 self._rest.append(burst)
             else:
                 del self._live[burst.key]
+            # The next one may have a pace of its own, which the caller looks up.
             if most == 1 or (queue and self._plans[queue[0].key].how.interval > 0):
                 break
         return taken

@@ -9,9 +9,10 @@ from vrrpkit.errors import HostError
 from vrrpkit.ipvs.base import Table
 from vrrpkit.ipvs.model.entries import Destination, ServiceKey
 from vrrpkit.ipvs.model.pool import Member
+from vrrpkit.lifecycle.loading import load
 from vrrpkit.lifecycle.worker import Worker
 
-__all__ = ["MasqueradeLifecycle", "forget_kept"]
+__all__ = ["MasqueradeLifecycle", "forget_kept", "load_rules"]
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +89,20 @@ class MasqueradeLifecycle:
             self._restored()
 
 
+async def load_rules(table: Table) -> None:
+    """Load what masquerading needs, unless the table is in memory."""
+    from vrrpkit.ipvs.kernel.table import KernelTable
+
+    if isinstance(table, KernelTable):
+        await load("vrrpkit.ipvs.masquerade.rules")
+
+
 async def forget_kept(table: Table, name: str) -> None:
     """Remove the rules that an earlier run kept under this name: they are not wanted any more."""
     from vrrpkit.ipvs.kernel.table import KernelTable
 
     if isinstance(table, KernelTable):
+        await load_rules(table)
         from vrrpkit.ipvs.masquerade.rules import discard
 
         await discard(name, table.netns)
