@@ -126,6 +126,15 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "report", f"--include={pure}", "--fail-under=100", env=env)
 
 
+@nox.session(python=["3.11", "3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """The tests that need neither root nor a network, under each Python that is there."""
+    install(session, "test")
+    ignored = [f"--ignore={path}" for path in EXAMPLE_TESTS]
+    chosen = ["-m", "not system and not kernel and not bench", "-n", "2", "--dist", "loadfile"]
+    session.run("python", *pytest(*ignored, *chosen, *session.posargs), env=ENV)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, and that the formatter has nothing to say."""
@@ -213,18 +222,19 @@ def bench(session: nox.Session) -> None:
     as_root(session, "tests/bench/run.py", *session.posargs, PYTHONPATH=str(ROOT / "tests"))
 
 
-MUTATED = ("vrrpkit.vrrp.", "vrrpkit.ipvs.")
-"""Of the pure modules, those in which one changed line at a time is tried."""
+MUTATED = ("vrrpkit.vrrp.protocol", "vrrpkit.ipvs.model")
+"""The pure folders in which one changed line at a time is tried."""
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Change the pure modules of vrrp and ipvs, one line at a time, and count the changes that no
+    """Change the pure folders of vrrp and ipvs, one line at a time, and count the changes that no
     test notices. Takes an hour or two; names of modules after -- choose some of them."""
     session.install(*PYPROJECT["project"]["dependencies"], *group("test"), *group("mutants"))
-    chosen = [each for each in pure_modules() if each.startswith(MUTATED)]
-    if session.posargs:
-        chosen = [each for each in chosen if each in session.posargs]
+    chosen = session.posargs or list(MUTATED)
+    for each in chosen:
+        if not f"{each}.".startswith(tuple(f"{folder}." for folder in MUTATED)):
+            session.error(f"{each} is in none of {', '.join(MUTATED)}")
     rooms = sorted({each.split(".")[1] for each in chosen})
     where = Path(session.create_tmp()).resolve() / "tree"
     shutil.rmtree(where, ignore_errors=True)
