@@ -242,8 +242,6 @@ TESTED_WITH = {
     "testing/record/jsonform.py": "testing/record/test_recorder.py",
     "testing/record/replay.py": "testing/record/test_recorder.py",
     "tracking/limits.py": "tracking/test_tracker.py",
-    "vrrp/protocol/serving.py": "vrrp/protocol/test_machine.py",
-    "vrrp/protocol/standing.py": "vrrp/protocol/test_machine.py",
     "vrrp/resources.py": "vrrp/test_driver.py",
     "vrrp/run.py": "vrrp/test_driver.py",
     # Octets that the kernel sends and takes: one test holds them all against recorded messages.

@@ -17,9 +17,7 @@ from vrrpkit.vrrp.protocol import backup, election, machine
 from vrrpkit.vrrp.protocol.backup import BackupState
 from vrrpkit.vrrp.protocol.effects import DropAddresses, SendAdvert
 from vrrpkit.vrrp.protocol.inputs import AdvertReceived
-from vrrpkit.vrrp.protocol.machine import Machine
-from vrrpkit.vrrp.protocol.serving import AdvertTimer
-from vrrpkit.vrrp.protocol.standing import Standing
+from vrrpkit.vrrp.protocol.machine import AdvertTimer, Machine
 from vrrpkit.vrrp.resources import HostResources
 
 Patch: TypeAlias = Callable[[pytest.MonkeyPatch], None]
@@ -153,11 +151,11 @@ MUTANTS: dict[str, tuple[Patch, Invariant]] = {
     ),
     "addresses are never dropped": (_without(DropAddresses), Invariant.NO_STRAY_ADDRESS),
     "nobody ever preempts": (
-        _put(Standing, "preempting", property(lambda self: False)),
+        _put(Machine, "preempting", property(lambda self: False)),
         Invariant.BEST_MASTER,
     ),
     "everybody preempts": (
-        _put(Standing, "preempting", property(lambda self: True)),
+        _put(Machine, "preempting", property(lambda self: True)),
         Invariant.NOT_EARLY,
     ),
     "a lower advert restarts the timer": (
