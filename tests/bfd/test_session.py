@@ -18,11 +18,19 @@ from vrrpkit.bfd.protocol.packet import (
     ControlPacket,
     encode,
 )
+from vrrpkit.bfd.run import SessionRun
 from vrrpkit.bfd.session import BFDSession
 from vrrpkit.testing import virtual_time
 from vrrpkit.transport.memory import Conditions
 
 LOST = "control detection time expired"
+
+
+def run_of(session: BFDSession) -> SessionRun:
+    """What runs a session that was entered."""
+    run = session._run
+    assert run is not None
+    return run
 
 
 def now() -> float:
@@ -343,7 +351,7 @@ async def test_strange_packets_are_counted_and_change_nothing(
         await both_up(a, b)
         journal = Journal(a)
         await asyncio.sleep(0)
-        known = a._run.slot.discriminator if a._run else 0
+        known = run_of(a).slot.discriminator
         with caplog.at_level("INFO"):
             for _ in range(3):
                 forge(bus, b"short")
@@ -362,8 +370,10 @@ async def test_strange_packets_are_counted_and_change_nothing(
         assert strangers == [
             "BFD packets from 192.0.2.66 are dropped: session: got 0, want one of ours"
         ]
-        assert a._run is not None
-        assert a._run.endpoint.strangers == {BFDRejectReason.SESSION: 3, BFDRejectReason.SOURCE: 3}
+        assert run_of(a).endpoint.strangers == {
+            BFDRejectReason.SESSION: 3,
+            BFDRejectReason.SOURCE: 3,
+        }
         # One event a second for each reason.
         await asyncio.sleep(1)
         forge(bus, b"short")
@@ -448,12 +458,11 @@ async def test_what_the_system_refuses_is_counted_and_tried_again() -> None:
         await both_up(a, b)
         journal = Journal(a)
         await asyncio.sleep(0)
-        assert a._run is not None
-        assert a._run.slot.sender is not None
-        send = a._run.slot.sender.send
-        a._run.slot.sender.send = _refuse  # type: ignore[method-assign]
+        assert run_of(a).slot.sender is not None
+        send = run_of(a).slot.sender.send
+        run_of(a).slot.sender.send = _refuse  # type: ignore[method-assign]
         await b.wait_for(BFDState.DOWN)
-        a._run.slot.sender.send = send  # type: ignore[method-assign]
+        run_of(a).slot.sender.send = send  # type: ignore[method-assign]
         await both_up(a, b)
         assert a.statistics.send_errors >= 5
     await journal.ended()
@@ -504,8 +513,7 @@ async def test_losing_packets_on_this_host_is_not_silence() -> None:
         bus.cut(B, A, one_way=True)
         for _ in range(5):
             await asyncio.sleep(0.4)
-            assert a._run is not None
-            a._run.overflowed()
+            run_of(a).overflowed()
         assert (a.state, a.statistics.losses) == (BFDState.UP, 5)
         await asyncio.sleep(0.5)
         assert a.state is BFDState.DOWN
@@ -557,9 +565,8 @@ async def test_an_advert_is_better_proof_than_bfd() -> None:
         await master.wait_for(State.MASTER)
         await both_up(watch, other)
         # BFD alone falls silent.
-        assert other._run is not None
-        assert other._run.slot.sender is not None
-        other._run.slot.sender.send = lambda payload: None  # type: ignore[method-assign]
+        assert run_of(other).slot.sender is not None
+        run_of(other).slot.sender.send = lambda payload: None  # type: ignore[method-assign]
         await watch.wait_for(BFDState.DOWN)
         await asyncio.sleep(5)
         assert backup.state is State.BACKUP
