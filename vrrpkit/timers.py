@@ -50,9 +50,7 @@ class LoopAlarm:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
-
-    def now(self) -> float:
-        return self._loop.time()
+        self.now = self._loop.time
 
     def arm(self, when: float, wake: Callable[[], None]) -> None:
         self.close()
@@ -146,6 +144,8 @@ class Deadlines:
     def __init__(self, alarm: Alarm, *, herds: bool = False) -> None:
         self.herds = herds
         self._alarm = alarm
+        self.now: Callable[[], float] = alarm.now
+        """Seconds of the host's clock: it runs while the machine sleeps, and never jumps back."""
         self._heap: list[tuple[float, int, Deadline]] = []
         self._serial = 0
         self._dropped = 0
@@ -157,10 +157,6 @@ class Deadlines:
         """What arrived on this host before this moment was delivered before the deadlines that fire
         now."""
         self.drains: dict[object, Callable[[], float | None]] = {}
-
-    def now(self) -> float:
-        """Seconds of the host's clock: it runs while the machine sleeps, and never jumps back."""
-        return self._alarm.now()
 
     def new(self, callback: Callable[[], None]) -> Deadline:
         """A deadline that is not set yet."""

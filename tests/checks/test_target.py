@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from ipaddress import ip_address
@@ -20,7 +21,7 @@ families = pytest.mark.parametrize("family", [4, 6])
 
 
 def opened(endpoint: Endpoint) -> tuple[str, int]:
-    with endpoint.socket(socket.SOCK_DGRAM) as sock:
+    with contextlib.closing(endpoint.socket(socket.SOCK_DGRAM)) as sock:
         assert not sock.getblocking()
         return cast(tuple[str, int], sock.getsockname()[:2])
 

@@ -164,9 +164,9 @@ class HTTPChecker(CallbackChecker):
             request,
             question.rules,
             question.method,
-            header_limit=header_limit,
-            body_limit=body_limit,
-            chunks=partial(_in_chunks, header_limit),
+            header_limit,
+            body_limit,
+            partial(_in_chunks, header_limit),
         )
 
 

@@ -114,7 +114,7 @@ class PingChecker(CallbackChecker):
         )
 
 
-def _socket(endpoint: Endpoint) -> socket.socket:
+def _socket(endpoint: Endpoint) -> socket.SocketType:
     version = endpoint.address.version
     try:
         return endpoint.socket(socket.SOCK_DGRAM, _PROTOCOL[version])
@@ -124,7 +124,7 @@ def _socket(endpoint: Endpoint) -> socket.socket:
         return _raw(endpoint)
 
 
-def _raw(endpoint: Endpoint) -> socket.socket:
+def _raw(endpoint: Endpoint) -> socket.SocketType:
     version = endpoint.address.version
     try:
         sock = endpoint.socket(socket.SOCK_RAW, _PROTOCOL[version])

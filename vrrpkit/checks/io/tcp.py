@@ -62,7 +62,7 @@ class _Connection:
         self._endpoint = endpoint
         self._conversation = conversation
         self._report: Done | None = report
-        self._socket: socket.socket | None = None
+        self._socket: socket.SocketType | None = None
         self._poller: Poller | None = None
         self._open = False
         self._unsent = b""

@@ -43,7 +43,7 @@ def ask(
     *,
     limit: int,
     silence: float | None = None,
-    opened: Callable[[Endpoint], socket.socket] | None = None,
+    opened: Callable[[Endpoint], socket.SocketType] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Callable[[], None]:
     """Send ``question``, show what comes back to ``heard``, and report; return what abandons it.
@@ -69,7 +69,7 @@ def ask(
     return attempt.close
 
 
-def _udp(endpoint: Endpoint) -> socket.socket:
+def _udp(endpoint: Endpoint) -> socket.SocketType:
     return endpoint.socket(socket.SOCK_DGRAM)
 
 
@@ -81,14 +81,14 @@ class _DatagramAttempt:
         self._heard = heard
         self._report: Done | None = report
         self._limit = limit
-        self._socket: socket.socket | None = None
+        self._socket: socket.SocketType | None = None
         self._poller: Poller | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(
         self,
         question: bytes,
-        opened: Callable[[Endpoint], socket.socket],
+        opened: Callable[[Endpoint], socket.SocketType],
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         """Send.

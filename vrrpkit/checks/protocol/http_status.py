@@ -76,7 +76,6 @@ class StatusExchange:
         request: bytes,
         rules: Rules,
         method: str,
-        *,
         header_limit: int,
         body_limit: int,
         chunks: Callable[[], Chunks],
