@@ -1,7 +1,28 @@
-"""What one virtual router hears, from a datagram to an event for its machine.
+"""What one virtual router hears, from a datagram to an input of its machine; and the whole fast
+path of adverts, which several modules share.
 
-A BACKUP hears the same octets for months, so a repetition of the last accepted advert takes a short
-way: only the deadline and the counters move.
+255 routers at 100 ms send or hear 2550 adverts a second, and nearly all of them say what the one
+before said. Each step of the path saves what such an advert does not need:
+
+1. *Reading* (``transport/receiver.py``). While every router on a socket is BACKUP and enough
+   adverts are expected, the socket is read by the clock, at most one interval or 0.1 s apart. A
+   second socket that hears only priority 0 wakes the reader at once. Arrival times come from the
+   kernel, and the socket is read before any deadline may fire, so no decision depends on the delay.
+2. *One system call* (``transport/recvmmsg.py``) takes up to 64 adverts: 5 to 6 us an advert,
+   against 14 us with one ``recvmsg`` each.
+3. *Comparing* (:meth:`AdvertReceiver.received`). The same octets, addresses and hop limit as those
+   of the last accepted advert need no decoding: the transport only notes in a
+   :class:`vrrpkit.transport.base.Repeats` that they came and when. An advert with a trailer differs
+   each time, and takes the long way.
+4. *Taking in late* (:meth:`AdvertReceiver.catch_up`). What was noted moves the deadline and the
+   counters when the old deadline fires, before any other input, and when a user reads the counters.
+   Whatever might change the answer calls :meth:`AdvertReceiver.forget` first.
+5. *Sending* (``protocol/encoder.py``, ``Machine.repeated``, ``driver.py``). An advert is encoded
+   once for each priority, a MASTER with nothing else to do bypasses the rules of the machine, and
+   the adverts of one host leave in herds, within their slack, so that one wake-up serves many.
+
+CPU per advert sent is 0.47 of keepalived's, and per advert received 0.77, with 255 routers at 100
+ms: ``nox -s bench`` measures both in one run.
 """
 
 from __future__ import annotations
