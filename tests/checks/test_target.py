@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -122,3 +123,12 @@ def test_a_target_takes_text_and_objects() -> None:
 def test_a_target_refuses(values: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         Target(*values)
+
+
+def test_connect_says_what_it_could_not_do() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError) as refusal:
+            asyncio.run(Target("127.0.0.1", port).connect())
+    assert refusal.value.strerror == f"cannot connect to 127.0.0.1:{port}: Connection refused"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from ipaddress import IPv6Address, ip_address
 
@@ -180,7 +182,13 @@ class Target:
         # asyncio takes nothing less than the class in Python.
         sock = socket.socket(fileno=endpoint.socket(socket.SOCK_STREAM).detach())
         try:
-            await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr)
+            try:
+                await asyncio.get_running_loop().sock_connect(sock, endpoint.sockaddr)
+            except OSError as problem:
+                # asyncio's words are of its calls.
+                number = problem.errno or errno.EIO
+                what = f"cannot connect to {endpoint}: {os.strerror(number)}"
+                raise OSError(number, what) from None
             return await asyncio.open_connection(sock=sock)
         except BaseException:
             sock.close()
