@@ -8,7 +8,8 @@ import sys
 from contextlib import closing
 
 import vrrpkit
-from vrrpkit import Checker, CheckFailed, CheckScheduler, Target
+from vrrpkit import Checker, CheckFailed, Target
+from vrrpkit.checks import CheckScheduler
 
 
 class RedisChecker(Checker):

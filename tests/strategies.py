@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 
 from vrrpkit.values import IPAddress
 from vrrpkit.vrrp.protocol.packet import Advertisement, ChecksumForm

@@ -19,7 +19,23 @@ import pytest
 import trustme
 
 import vrrpkit
-from vrrpkit import CheckFailed, MemoryBus, State, Target, VRRPInstance
+from vrrpkit import (
+    CheckFailed,
+    MemoryBus,
+    State,
+    Target,
+    VRRPInstance,
+    bfd,
+    checks,
+    errors,
+    events,
+    host,
+    ipvs,
+    notify,
+    routes,
+    transport,
+    vrrp,
+)
 from vrrpkit.testing import run_virtual, virtual_time
 
 HOW_TO = Path(__file__).parent.parent / "docs" / "how-to"
@@ -116,7 +132,8 @@ BLOCKS = [
         re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
     )
 ]
-PUBLIC = {name: getattr(vrrpkit, name) for name in vrrpkit.__all__}
+FACES = [vrrpkit, bfd, checks, errors, events, host, ipvs, notify, routes, transport, vrrp]
+PUBLIC = {name: getattr(face, name) for face in FACES for name in face.__all__}
 
 
 @pytest.mark.parametrize("block", BLOCKS)

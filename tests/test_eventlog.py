@@ -16,13 +16,18 @@ import attrs
 import pytest
 
 import vrrpkit
+from vrrpkit import bfd, checks, events, ipvs, vrrp
 from vrrpkit.bfd.protocol.events import BFDEvent, BFDRejected, BFDSendFailed, BFDTransition
 from vrrpkit.bfd.protocol.packet import BFDDiagnostic, BFDRejectReason, BFDState
 from vrrpkit.checks.events import CheckNotMade, CheckResult, CheckStuck
 from vrrpkit.eventlog import AGAIN, BURST, PEERS, TABLE, EventLog, LogRule, level_of, rule_of
-from vrrpkit.ipvs.model.events import QuorumDown, ServerDown, ServerRemoved
-from vrrpkit.ipvs.model.events import VirtualServerEvent as PoolEvents
-from vrrpkit.ipvs.sync import SyncNotice
+from vrrpkit.ipvs.model.events import (
+    QuorumDown,
+    ServerDown,
+    ServerRemoved,
+    VirtualServerEvent as PoolEvents,
+)
+from vrrpkit.ipvs.sync import SyncEvent
 from vrrpkit.publishing import EventsLost, Hub
 from vrrpkit.testing import virtual_time
 from vrrpkit.tracking.runner import TrackerSignal
@@ -47,7 +52,7 @@ PUBLISHED = {
     *get_args(RouterEvent),
     *get_args(PoolEvents),
     *get_args(BFDEvent),
-    *get_args(SyncNotice),
+    *get_args(SyncEvent),
     CheckNotMade,
     CheckResult,
     CheckStuck,
@@ -280,14 +285,11 @@ def test_what_users_see_is_text_in_json() -> None:
     assert [diagnostic.code for diagnostic in BFDDiagnostic] == [*range(9), 31]
     kinds = [
         value
-        for value in vars(vrrpkit).values()
+        for face in (vrrpkit, bfd, checks, events, ipvs, vrrp)
+        for value in (getattr(face, name) for name in face.__all__)
         if isinstance(value, type) and hasattr(value, "__members__")
     ]
-    for name in vrrpkit.__all__:
-        value = getattr(vrrpkit, name)
-        if isinstance(value, type) and hasattr(value, "__members__"):
-            kinds.append(value)
-    assert State in kinds and BFDState in kinds
+    assert {State, BFDState, TransitionReason, RejectReason} <= set(kinds)
     for kind in kinds:
         for member in kind:
             assert isinstance(member, str), f"{kind.__name__} is not text in JSON"

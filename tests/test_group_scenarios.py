@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, note, settings, strategies as st
 
-from vrrpkit import HMACAuth, MemoryBus, NotEligible, State, SyncGroup, VRRPInstance
+from vrrpkit import HMACAuth, MemoryBus, State, SyncGroup, VRRPInstance
+from vrrpkit.errors import NotEligible
 from vrrpkit.testing import run_virtual, virtual_time
 from vrrpkit.tracking.tracker import Signal, Tracker
 

@@ -265,6 +265,10 @@ TESTED_WITH = {
     "transport/sockets.py": "transport/test_raw.py",
     # pytest loads it before a test begins.
     "testing/plugin.py": "testing/test_virtual.py",
+    # Faces and what makes them.
+    "events.py": "test_public_names.py",
+    "lazy_names.py": "test_public_names.py",
+    "version.py": "test_public_names.py",
 }
 """Modules without a test module of their own, and the one that tests them."""
 

@@ -10,7 +10,18 @@ import attrs
 import pytest
 
 import vrrpkit
-from vrrpkit import ConfigError, MemoryBus, MemoryTable, SyncGroup, VirtualServer, VRRPInstance
+from vrrpkit import (
+    ConfigError,
+    MemoryBus,
+    MemoryTable,
+    SyncGroup,
+    VirtualServer,
+    VRRPInstance,
+    bfd,
+    checks,
+    ipvs,
+    vrrp,
+)
 from vrrpkit.configured import KEEPALIVED
 from vrrpkit.keyword_advice import WORDS
 from vrrpkit.vrrp.instance import VRRPInstanceArguments
@@ -29,7 +40,9 @@ def V(*services: object, **options: object) -> VirtualServer:  # noqa: N802
     return VirtualServer(*(services or ("192.0.2.10:80",)), **(usual | options))  # type: ignore[arg-type]
 
 
-NAMES = {**{name: getattr(vrrpkit, name) for name in vrrpkit.__all__}, "I": I, "R": R, "V": V}
+FACES = (vrrpkit, bfd, checks, ipvs, vrrp)
+PUBLIC = {name: getattr(face, name) for face in FACES for name in face.__all__}
+NAMES = {**PUBLIC, "I": I, "R": R, "V": V}
 
 # What is written, and how the answer begins.
 WRONG = [

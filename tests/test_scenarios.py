@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import attrs
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, note, settings, strategies as st
 
-from vrrpkit import HMACAuth, NotEligible, State
+from vrrpkit import HMACAuth, State
+from vrrpkit.errors import NotEligible
 from vrrpkit.testing import Lan, run_virtual
 
 VIP = "192.0.2.100"

@@ -55,7 +55,7 @@ class ConfigError(VRRPKitError, ValueError):
 class DecodeError(VRRPKitError, ValueError):
     """Octets from the wire that are no acceptable advertisement.
 
-    ``reason`` is a :class:`vrrpkit.RejectReason`, ``got`` and ``want`` say what differed.
+    ``reason`` is a :class:`vrrpkit.vrrp.RejectReason`, ``got`` and ``want`` say what differed.
     """
 
     def __init__(self, reason: str, got: object = None, want: object = None) -> None:

@@ -40,7 +40,7 @@ def own_trouble(problem: BaseException) -> bool:
 
     For checkers, trackers and notifiers of your own. A :class:`vrrpkit.Checker` need not call it:
     of what its ``check()`` raises, such errors leave the verdict as it is; to say so about an
-    error of another kind, raise :class:`vrrpkit.CouldNotAsk`.
+    error of another kind, raise :class:`vrrpkit.errors.CouldNotAsk`.
 
     :param problem: an exception; of a group, all that are in it must be of this kind.
     """

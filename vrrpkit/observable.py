@@ -43,7 +43,7 @@ class Observable(Generic[E]):
         """Everything that happens from now on, until this object ends.
 
         :param limit: events kept for a slow reader, 1 to 1000000; then the oldest are dropped and
-            :class:`vrrpkit.EventsLost` says how many.
+            :class:`vrrpkit.events.EventsLost` says how many.
         :raises ConfigError: ``limit`` is something else.
         """
         self._require_home("events")

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from bfd.ends import A, B, Journal, both_up, end
-from vrrpkit import Closed, HostError, MemoryBus, SourceMissing, State, VRRPInstance
+from vrrpkit import Closed, HostError, MemoryBus, State, VRRPInstance
 from vrrpkit.bfd.protocol.events import BFDRejected, BFDSendFailed, BFDTimersAgreed, BFDTransition
 from vrrpkit.bfd.protocol.packet import (
     BFDDiagnostic,
@@ -20,6 +20,7 @@ from vrrpkit.bfd.protocol.packet import (
 )
 from vrrpkit.bfd.run import SessionRun
 from vrrpkit.bfd.session import BFDSession
+from vrrpkit.errors import SourceMissing
 from vrrpkit.testing import virtual_time
 from vrrpkit.transport.memory import Conditions
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 import random
 from collections import deque
 
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from vrrpkit.bfd.protocol.effects import Publish, SendPacket

@@ -15,9 +15,12 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from checks.attempts import descriptors
-from vrrpkit import CheckFailed, CheckResult, ConfigError, CouldNotAsk, Target, Weight
+from vrrpkit import CheckFailed, ConfigError, Target
+from vrrpkit.checks import Weight
 from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.file import FileChecker, read_number
+from vrrpkit.errors import CouldNotAsk
+from vrrpkit.events import CheckResult
 
 TARGET = Target(ip_address("10.0.0.1"), 8080)
 LIMIT = 2**31 - 1

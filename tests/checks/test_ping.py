@@ -11,8 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from checks.attempts import NOT_ASKED, PASSED, attempt, collect, descriptors, real_sockets
 from checks.privileges import unprivileged

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from vrrpkit import CheckFailed, CheckResult, ConfigError, Target, Weight
+from vrrpkit import CheckFailed, ConfigError, Target
+from vrrpkit.checks import Weight
 from vrrpkit.checks.engine.scheduler import CheckScheduler
 from vrrpkit.checks.script import ScriptChecker
 from vrrpkit.commands.command import Command
 from vrrpkit.errors import CouldNotAsk, UntrustedCommand
+from vrrpkit.events import CheckResult
 from vrrpkit.local_errors import own_trouble
 
 TARGET = Target(ip_address("10.0.0.1"), 8080, "web1")

@@ -13,7 +13,8 @@ import pytest
 
 import vrrpkit
 from checks.scripts import Plain, Reaching
-from vrrpkit import ConfigError, Target, Weight
+from vrrpkit import ConfigError, Target
+from vrrpkit.checks import Weight
 from vrrpkit.checks.protocol.http import URL
 from vrrpkit.commands.command import Command
 

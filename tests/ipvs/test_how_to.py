@@ -42,7 +42,7 @@ def test_masquerading() -> None:
 def test_the_tunnels() -> None:
     text = (HOW_TO / "tun.md").read_text()
     names: dict[str, Any] = {}
-    exec("from vrrpkit import Tunnel, TunnelType", names)
+    exec("from vrrpkit import Tunnel\nfrom vrrpkit.ipvs import TunnelType", names)
     written = re.findall(r"`(Tunnel\([^`]*\))`", text)
     assert len(written) == 3
     assert len({eval(one, names).type for one in written}) == 3

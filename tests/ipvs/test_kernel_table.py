@@ -16,10 +16,12 @@ import pytest
 from ipvs.table_contract import GONE, HERE, WEB, destination, numbers
 from vrrpkit.errors import ConfigError, HostError, KernelRefused, ModuleMissing, PermissionMissing
 from vrrpkit.ipvs.base import SyncDaemon, SyncRole, Table
-from vrrpkit.ipvs.kernel import constants as n
-from vrrpkit.ipvs.kernel import records
-from vrrpkit.ipvs.kernel import requests as ipvs_requests
-from vrrpkit.ipvs.kernel import table as ipvs_table
+from vrrpkit.ipvs.kernel import (
+    constants as n,
+    records,
+    requests as ipvs_requests,
+    table as ipvs_table,
+)
 from vrrpkit.ipvs.kernel.table import KernelTable
 from vrrpkit.ipvs.model.entries import AddDestination, DeleteDestination, Destination
 from vrrpkit.linux import capabilities

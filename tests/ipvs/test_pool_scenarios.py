@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import attrs
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, note, settings, strategies as st
 
 from vrrpkit import VRRPKitError
 from vrrpkit.ipvs.memory.table import MemoryTable

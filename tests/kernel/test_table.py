@@ -18,8 +18,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ipvs import table_contract as contract
 from ipvs.table_contract import MARK, WEB, WEB6, destination, done, key

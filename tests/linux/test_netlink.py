@@ -11,8 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from namespaces import OWN, Net
 from vrrpkit.errors import HostError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vrrpkit import MemoryTable, NotifyFIFO, NotifyFunction, ServerDown, VirtualServer
+from vrrpkit import MemoryTable, NotifyFIFO, NotifyFunction, VirtualServer
+from vrrpkit.events import ServerDown
 from vrrpkit.notify.model.keepalived import notification_of
 from vrrpkit.testing import ScriptedChecker, virtual_time
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vrrpkit.errors import ConfigError
 from vrrpkit.routes.route import NextHop, Route, Rule, parse_routes, parse_rules

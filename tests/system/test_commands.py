@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from system.lab import require_root_and
-from vrrpkit import CheckFailed, ConfigError, Target, Weight
+from vrrpkit import CheckFailed, ConfigError, Target
+from vrrpkit.checks import Weight
 from vrrpkit.checks.script import ScriptChecker
 from vrrpkit.commands.command import Command, Finished
 from vrrpkit.commands.trust import ACCESS_LIST

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from system.lab import Host, require_root_and, wait_until
-from system.ours import INTERVAL, Vrrpkit, mastered
-from system.ours import router as ours_router
+from system.ours import INTERVAL, Vrrpkit, mastered, router as ours_router
 from system.peers import KEEPALIVED, Keepalived, keepalived_conf
 from system.scenario import (
     HIGH,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vrrpkit import ConfigError, CouldNotAsk
+from vrrpkit import ConfigError
+from vrrpkit.errors import CouldNotAsk
 from vrrpkit.testing import virtual_time
 from vrrpkit.trackers.file import TrackFile
 

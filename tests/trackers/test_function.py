@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from vrrpkit import ConfigError, CouldNotAsk, MemoryBus, VRRPInstance
+from vrrpkit import ConfigError, MemoryBus, VRRPInstance
+from vrrpkit.errors import CouldNotAsk
 from vrrpkit.testing import virtual_time
 from vrrpkit.trackers.function import TrackFunction
 from vrrpkit.tracking.tracker import Signal

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from vrrp.routers import VIP, mastering, router
-from vrrpkit import AdvertRejected, ConfigError, MemoryBus, RejectReason, State
+from vrrpkit import ConfigError, MemoryBus, State
+from vrrpkit.events import AdvertRejected
 from vrrpkit.testing import virtual_time
+from vrrpkit.vrrp import RejectReason
 
 UNICAST: dict[str, Any] = {"peers": ["192.0.2.1"], "source": "192.0.2.2"}
 

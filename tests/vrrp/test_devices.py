@@ -10,21 +10,12 @@ from typing import Any
 import attrs
 import pytest
 
-from vrrp.routers import VIP as ADDRESS
-from vrrp.routers import adverts, mastering, router
-from vrrpkit import (
-    VIP,
-    ConfigError,
-    MemoryBus,
-    NextHop,
-    Route,
-    SourceMissing,
-    State,
-    SyncGroup,
-    VRRPInstance,
-)
+from vrrp.routers import VIP as ADDRESS, adverts, mastering, router
+from vrrpkit import VIP, ConfigError, MemoryBus, Route, State, SyncGroup, VRRPInstance
+from vrrpkit.errors import SourceMissing
 from vrrpkit.host.base import Link
 from vrrpkit.host.memory.bus import MemoryInterface
+from vrrpkit.routes import NextHop
 from vrrpkit.testing import virtual_time
 
 BACKUP, MASTER, FAULT = State.BACKUP, State.MASTER, State.FAULT

@@ -12,27 +12,20 @@ import attrs
 import pytest
 
 from vrrp.routers import VIP, adverts, free, mastering, router
-from vrrpkit import (
+from vrrpkit import MemoryBus, PermissionMissing, State, SyncGroup, Transition, VRRPInstance
+from vrrpkit.events import (
     AddressesRefused,
     AddressLost,
     AdvertAnomaly,
     AdvertRejected,
     Anomaly,
-    ChecksumForm,
-    MemoryBus,
-    PermissionMissing,
-    RejectReason,
-    RouterStatistics,
     SendFailed,
-    State,
-    SyncGroup,
-    Transition,
     TransitionReason,
-    VRRPInstance,
 )
 from vrrpkit.testing import Lan, run_virtual, virtual_time
 from vrrpkit.transport.base import Membership, Receiver, Transport, TransportLink
 from vrrpkit.values import IPAddress
+from vrrpkit.vrrp import ChecksumForm, RejectReason, RouterStatistics
 from vrrpkit.vrrp.driver import Driver
 from vrrpkit.vrrp.protocol.effects import Effect
 from vrrpkit.vrrp.protocol.inputs import (

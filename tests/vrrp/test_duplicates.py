@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vrrp.routers import became, mastering, router
-from vrrpkit import VIP, AddressesRefused, AddressLost, MemoryBus, State, VRRPInstance
+from vrrpkit import VIP, MemoryBus, State, VRRPInstance
+from vrrpkit.events import AddressesRefused, AddressLost
 from vrrpkit.host.memory.resources import DETECTION
 from vrrpkit.host.static import RETRY, StaticNetwork
 from vrrpkit.testing import virtual_time

@@ -7,22 +7,9 @@ import asyncio
 import pytest
 
 from vrrp.routers import VIP, adverts, free, mastering, router
-from vrrpkit import (
-    Closed,
-    ConfigError,
-    DuplicateRouter,
-    EventsLost,
-    InterfaceMissing,
-    MemoryBus,
-    NotEligible,
-    PriorityChanged,
-    SourceMissing,
-    State,
-    Transition,
-    TransitionReason,
-    VRRPInstance,
-    VRRPKitError,
-)
+from vrrpkit import Closed, ConfigError, MemoryBus, State, Transition, VRRPInstance, VRRPKitError
+from vrrpkit.errors import DuplicateRouter, InterfaceMissing, NotEligible, SourceMissing
+from vrrpkit.events import EventsLost, PriorityChanged, TransitionReason
 from vrrpkit.host.base import Link
 from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.testing import virtual_time

@@ -7,8 +7,7 @@ from copy import deepcopy
 from ipaddress import ip_address
 
 import attrs
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from builders import PRIMARY, machine_config

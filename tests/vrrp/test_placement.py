@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from vrrp.routers import VIP as ADDRESS
-from vrrp.routers import became, router
+from vrrp.routers import VIP as ADDRESS, became, router
 from vrrpkit import (
-    AddressesInPlace,
     GroupTransition,
     MemoryBus,
     NotifyFunction,
@@ -22,6 +20,7 @@ from vrrpkit import (
     Transition,
     VRRPInstance,
 )
+from vrrpkit.events import AddressesInPlace
 from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.placement import PATIENCE
 

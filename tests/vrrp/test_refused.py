@@ -9,7 +9,8 @@ from ipaddress import ip_address
 import pytest
 
 from vrrp.routers import VIP, mastering, router
-from vrrpkit import AddressesRefused, MemoryBus, State, SyncGroup
+from vrrpkit import MemoryBus, State, SyncGroup
+from vrrpkit.events import AddressesRefused
 from vrrpkit.testing import virtual_time
 
 OTHER = "192.0.2.11"

@@ -8,16 +8,8 @@ from typing import Any
 
 import pytest
 
-from vrrpkit import (
-    Closed,
-    ConfigError,
-    MemoryBus,
-    NotEligible,
-    State,
-    Transition,
-    VRRPInstance,
-    VRRPKitError,
-)
+from vrrpkit import Closed, ConfigError, MemoryBus, State, Transition, VRRPInstance, VRRPKitError
+from vrrpkit.errors import NotEligible
 from vrrpkit.notify.function import FINISH, NotifyFunction
 from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.instance import run_of

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from builders import due, mastering, told
-from vrrp.routers import VIP, router
-from vrrp.routers import mastering as master
+from vrrp.routers import VIP, mastering as master, router
 from vrrpkit import values
 from vrrpkit.errors import ConfigError
 from vrrpkit.host.memory.bus import MemoryBus, MemoryInterface

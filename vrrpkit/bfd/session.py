@@ -56,7 +56,7 @@ class BFDSession(Observable[BFDEvent]):
     and then says that it is administratively down, so that the neighbour does not count it as a
     failure. After that it may be entered again.
 
-    The parameters are those of :class:`vrrpkit.BFDSessionConfig`, and ``random``.
+    The parameters are those of :class:`vrrpkit.bfd.BFDSessionConfig`, and ``random``.
     """
 
     @configured_by(_BFDSessionArguments)

@@ -111,9 +111,9 @@ class Checker:
 
         Return: the server is healthy (or a :class:`Weight`: healthy, with that weight). Raise: it
         is not, and the text of the exception says why; any exception will do. But one that is
-        trouble of this machine (:func:`vrrpkit.own_trouble`: no file descriptor, no permission, a
-        :class:`vrrpkit.CouldNotAsk`) leaves the verdict as it is. It is cancelled when its time is
-        up.
+        trouble of this machine (:func:`vrrpkit.checks.own_trouble`: no file descriptor, no
+        permission, a :class:`vrrpkit.errors.CouldNotAsk`) leaves the verdict as it is. It is
+        cancelled when its time is up.
         """
         raise NotImplementedError(f"{type(self).__name__} has no check() of its own: write one")
 

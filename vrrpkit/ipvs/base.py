@@ -47,8 +47,8 @@ def sync_group(value: str | IPAddress | None) -> IPAddress | None:
 class SyncDaemon:
     """A connection sync daemon of the kernel (keepalived: ``lvs_sync_daemon``).
 
-    The parameters besides ``role`` are those of :class:`vrrpkit.ConnectionSyncConfig`; ``None`` is
-    what the kernel chooses.
+    The parameters besides ``role`` are those of :class:`vrrpkit.ipvs.ConnectionSyncConfig`;
+    ``None`` is what the kernel chooses.
 
     :param role: see :class:`SyncRole`.
     """

@@ -24,8 +24,13 @@ from vrrpkit.ipvs.draining import Draining
 from vrrpkit.ipvs.first_results import Asking
 from vrrpkit.ipvs.health import Followed, PoolChecks
 from vrrpkit.ipvs.masquerade.lifecycle import MasqueradeLifecycle, forget_kept, load_rules
-from vrrpkit.ipvs.model.adoption import Adoptable, PoolMemory, Remembered, adopt
-from vrrpkit.ipvs.model.adoption import quorate as adopted_quorum
+from vrrpkit.ipvs.model.adoption import (
+    Adoptable,
+    PoolMemory,
+    Remembered,
+    adopt,
+    quorate as adopted_quorum,
+)
 from vrrpkit.ipvs.model.cache import placed
 from vrrpkit.ipvs.model.connections import entries_of, live
 from vrrpkit.ipvs.model.endpoints import destination_key

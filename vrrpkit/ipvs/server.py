@@ -103,7 +103,8 @@ class VirtualServer(Notifying[VirtualServerEvent]):
     began stay so without an interruption. Leaving, by whatever way, removes the services again,
     unless ``at_exit="keep"``.
 
-    The parameters are those of :class:`vrrpkit.VirtualServerConfig`, and live objects beside them.
+    The parameters are those of :class:`vrrpkit.ipvs.VirtualServerConfig`, and live objects beside
+    them.
     """
 
     @configured_by(_VirtualServerArguments)

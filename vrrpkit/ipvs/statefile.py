@@ -24,8 +24,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Set as AbstractSet
 from pathlib import Path
 from typing import cast
 

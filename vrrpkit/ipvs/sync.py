@@ -27,7 +27,7 @@ from vrrpkit.vrrp.instance import VRRPInstance
 from vrrpkit.vrrp.protocol.events import Transition
 from vrrpkit.vrrp.syncgroup import GroupTransition
 
-__all__ = ["ConnectionSync", "SyncNotice", "SyncRefused", "SyncSwitched"]
+__all__ = ["ConnectionSync", "SyncEvent", "SyncRefused", "SyncSwitched"]
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class SyncRefused(Stamped):
         )
 
 
-SyncNotice: TypeAlias = SyncSwitched | SyncRefused
+SyncEvent: TypeAlias = SyncSwitched | SyncRefused
 """What ``events()`` of a :class:`ConnectionSync` may yield, besides ``EventsLost``."""
 
 
@@ -102,7 +102,7 @@ class _ConnectionSyncArguments(ConnectionSyncConfig):
         require_table(_what(config), self.table)
 
 
-class ConnectionSync(Observable[SyncNotice]):
+class ConnectionSync(Observable[SyncEvent]):
     """Runs the kernel's connection sync daemons, so that a takeover cuts no connection::
 
         async with (
@@ -117,7 +117,8 @@ class ConnectionSync(Observable[SyncNotice]):
     the daemons. A table with daemons takes no real server of another address family than its
     service.
 
-    The parameters are those of :class:`vrrpkit.ConnectionSyncConfig`, and live objects beside them.
+    The parameters are those of :class:`vrrpkit.ipvs.ConnectionSyncConfig`, and live objects beside
+    them.
     """
 
     @configured_by(_ConnectionSyncArguments)
@@ -326,7 +327,7 @@ class ConnectionSync(Observable[SyncNotice]):
             notice = SyncRefused(interface=self._interface, at=_now(), failure=text, retry_in=RETRY)
             self._publish(notice)
 
-    def _publish(self, notice: SyncNotice) -> None:
+    def _publish(self, notice: SyncEvent) -> None:
         self._hub.publish(notice)
 
 

@@ -33,7 +33,7 @@ class TrackFunction(Tracker):
         one signal, and the function is called again ``interval`` seconds after the call before. If
         it returns an async iterator, each item is a signal. A signal is ``True``, ``False`` or a
         number; an exception is a bad one, unless it is trouble of this machine
-        (:func:`vrrpkit.own_trouble`): then what it said last holds on.
+        (:func:`vrrpkit.checks.own_trouble`): then what it said last holds on.
     :param interval: seconds between two calls, 0.01 to 86400.
     :param timeout: seconds that an awaitable may take, 0.001 to 86400; then the signal is bad. By
         default it may take for ever.

@@ -173,9 +173,9 @@ class VRRPInstanceConfig:
         removes an address, a route or a rule, or has an address too (``VIP(nodad=False)``).
     :param foreign_address: ``"tell"`` or ``"remove"``: when a virtual address is on the interface
         although this router is BACKUP or in FAULT, because somebody else put it there. It is told
-        either way (:class:`vrrpkit.ForeignAddress`). A MASTER uses it in place, and an owner never
-        minds. What a run of this library left there, or a keepalived that marks its addresses and
-        lives no more, is removed at the start.
+        either way (:class:`vrrpkit.events.ForeignAddress`). A MASTER uses it in place, and an owner
+        never minds. What a run of this library left there, or a keepalived that marks its addresses
+        and lives no more, is removed at the start.
     :param vip_lease: whole seconds, from 2: give the addresses a finite lifetime and renew it while
         MASTER, so that the kernel removes them when this process is killed or frozen. Off by
         default.

@@ -72,7 +72,7 @@ class VRRPInstanceArguments(VRRPInstanceConfig):
     """What :class:`vrrpkit.VRRPInstance` is made of: its description, and live objects.
 
     :param interface: a network interface by name, or an interface of a :class:`vrrpkit.MemoryBus`.
-    :param transport: another way for adverts to travel, see :class:`vrrpkit.Transport`.
+    :param transport: another way for adverts to travel, see :class:`vrrpkit.transport.Transport`.
     :param recorder: sees everything that the state machine does, see :mod:`vrrpkit.testing`.
     :param track: what moves the priority or makes the router unfit, see :class:`vrrpkit.Tracker`
         (``track_script``, ``track_interface``, ...).
@@ -355,8 +355,8 @@ class VRRPInstance(Notifying[RouterEvent]):
         """Return at once in one of these states, else the next time that one is entered, even if it
         was left again since. Returns that state.
 
-        MASTER is told once all addresses are in place (:class:`vrrpkit.AddressesInPlace`) or the
-        kernel has refused some, or after a second: what follows may bind them.
+        MASTER is told once all addresses are in place (:class:`vrrpkit.events.AddressesInPlace`) or
+        the kernel has refused some, or after a second: what follows may bind them.
 
         :raises ConfigError: one is no :class:`vrrpkit.State`.
         :raises Closed: the router ended before.

@@ -10,8 +10,7 @@ from typing import Any
 
 import dpkt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from strategies import quick
 from vrrpkit.checks.protocol import dns_records

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vrrpkit.errors import Closed, KernelRefused
 from vrrpkit.host.addresses.reconciler import Reconciler

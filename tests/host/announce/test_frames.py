@@ -8,8 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from namespaces import Net, heard
 from vrrpkit.host.announce.frames import FrameSender, gratuitous_arp, unsolicited_na

@@ -18,8 +18,7 @@ from vrrpkit.host.base import RouteClaim
 from vrrpkit.host.host import Host
 from vrrpkit.host.kernel_interface import KernelInterface
 from vrrpkit.host.liveness import SETTLE, Liveness
-from vrrpkit.host.routing import reconciler as routing
-from vrrpkit.host.routing import records
+from vrrpkit.host.routing import reconciler as routing, records
 from vrrpkit.host.routing.kernel import RouteTable
 from vrrpkit.host.routing.records import (
     RTM_DELROUTE,

@@ -10,16 +10,14 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pyroute2.netlink.generic.ipvs import ipvsmsg
 
 from ipvs.table_contract import HERE, MARK, WEB, WEB6, destination, key, server
 from kernel.table_strategies import entries
 from strategies import quick
 from vrrpkit.ipvs.base import ConnectionTimeouts, SyncDaemon, SyncRole
-from vrrpkit.ipvs.kernel import constants as n
-from vrrpkit.ipvs.kernel import records, requests
+from vrrpkit.ipvs.kernel import constants as n, records, requests
 from vrrpkit.ipvs.model.entries import (
     AddDestination,
     AddService,

@@ -7,8 +7,7 @@ from ipaddress import IPv4Address
 from typing import assert_never
 
 import attrs
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ipvs.entries_strategies import SERVERS, SERVICES, snapshot, snapshots, wishes
 from strategies import quick

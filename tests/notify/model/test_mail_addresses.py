@@ -10,8 +10,7 @@ from io import BytesIO
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vrrpkit import ConfigError
 from vrrpkit.notify.model.mail_addresses import (

@@ -7,8 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from strategies import addresses, advertisements, quick
 from vrrpkit.errors import ConfigError, DecodeError

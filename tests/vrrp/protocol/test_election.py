@@ -5,8 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from strategies import addresses, quick
 from vrrpkit.vrrp.protocol.election import advert_slack, advert_step, skew_time, wins

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vrrp.routers import VIP as ADDRESS
-from vrrp.routers import mastering, router
-from vrrpkit import VIP, ConfigError, ForeignAddress, MemoryBus, State, VRRPInstance
+from vrrp.routers import VIP as ADDRESS, mastering, router
+from vrrpkit import VIP, ConfigError, MemoryBus, State, VRRPInstance
+from vrrpkit.events import ForeignAddress
 from vrrpkit.testing import virtual_time
 from vrrpkit.vrrp.protocol.foreign_addresses import AGAIN, ForeignState, MisplacedAddress
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from ipaddress import ip_address
 
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from builders import PRIMARY, machine_config

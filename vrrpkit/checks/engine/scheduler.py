@@ -157,9 +157,9 @@ class CheckScheduler:
             it was cancelled, a ``max_concurrent`` that is far too small, or trouble of our own.
             Once, until the next result.
         :param on_not_made: called when a check could not be made, for a reason that is ours (see
-            :func:`vrrpkit.own_trouble`): no file descriptor, no local address, an exit status that
-            is lost. The verdict stays, and the check is due again after its interval. Called for
-            the first of several in a row.
+            :func:`vrrpkit.checks.own_trouble`): no file descriptor, no local address, an exit
+            status that is lost. The verdict stays, and the check is due again after its interval.
+            Called for the first of several in a row.
         :raises ConfigError: the checker cannot check this target, or one of them is no such thing.
         """
         _require(Checker, checker, "TCPChecker(), or FunctionChecker(function) around a function")

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from vrrpkit.host.links import records
-from vrrpkit.host.links import requests as link_requests
+from vrrpkit.host.links import records, requests as link_requests
 from vrrpkit.host.links.monitor import LinkMonitor
 from vrrpkit.host.links.records import AddressKey, AddressRecord
 from vrrpkit.linux.netlink import Netlink

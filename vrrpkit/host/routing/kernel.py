@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from vrrpkit.host.links.records import MARK
-from vrrpkit.host.routing import records
-from vrrpkit.host.routing import requests as routing_requests
+from vrrpkit.host.routing import records, requests as routing_requests
 from vrrpkit.host.routing.records import Key, RouteRecord
 from vrrpkit.linux.netlink import CHUNK, HEADER, REQUEST, Netlink, NetlinkMessage
 from vrrpkit.routes.route import Entry, Route, Rule

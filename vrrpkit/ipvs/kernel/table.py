@@ -15,8 +15,7 @@ import attrs
 
 from vrrpkit.errors import KernelRefused, ModuleMissing, PermissionMissing
 from vrrpkit.ipvs.base import ConnectionTimeouts, SyncDaemon, SyncRole
-from vrrpkit.ipvs.kernel import constants, records
-from vrrpkit.ipvs.kernel import requests as ipvs_requests
+from vrrpkit.ipvs.kernel import constants, records, requests as ipvs_requests
 from vrrpkit.ipvs.model.entries import (
     MIXED,
     DestinationEntry,

@@ -8,8 +8,7 @@ place; only their keys are for good.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from typing import TypeAlias
 
 from vrrpkit.ipvs.model.entries import (
