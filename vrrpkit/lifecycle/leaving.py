@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from weakref import WeakSet
 
-from vrrpkit.lifecycle.callbacks import LoopThread
 from vrrpkit.lifecycle.fork import ProcessOrigin
 from vrrpkit.lifecycle.shutdown import patience
 
@@ -150,7 +149,6 @@ class TaskGuard:
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
         self._origin: ProcessOrigin | None = None
-        self._home: LoopThread | None = None
         self._ending = False
         self._interrupted = False
 
@@ -158,16 +156,6 @@ class TaskGuard:
         """The object is being entered by the current task."""
         self._task = asyncio.current_task()
         self._origin = ProcessOrigin()
-        self._home = LoopThread()
-
-    def require_home(self, what: str) -> None:
-        """Refuse a call from another thread than that of the object's event loop.
-
-        :param what: what is called, for the message: ``"web.demote"``.
-        :raises VRRPKitError: this is another thread.
-        """
-        if self._home is not None:
-            self._home.require(what)
 
     def interrupt(self) -> None:
         """A bug has ended the run."""

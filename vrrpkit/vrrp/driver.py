@@ -411,7 +411,7 @@ class Driver:
             self.last_transition = notice
             if notice.state is State.MASTER:
                 self._statistics.master_transitions += 1
-                self._whole = self._claimed = self._feeding = self._left = False
+                self._whole = False
                 self.placement.begin()
             elif self.vrrp_link.source is not None and not self._writer.signs:
                 # Written now, for a takeover has no time for it.
