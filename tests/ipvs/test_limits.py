@@ -68,7 +68,7 @@ class TestDrain:
                 assert await draining == 4
                 await asyncio.sleep(0)
                 reading.cancel()
-            assert [event.left for event in drained] == [4]
+            assert [event.remaining for event in drained] == [4]
             assert await weights(table) == {B: 1}
 
     @virtual_time()

@@ -142,7 +142,7 @@ class PoolMachine(RuleBasedStateMachine):
         name=st.sampled_from(NAMES),
         weight=st.integers(0, 4),
         configured=st.integers(0, 4),
-        said=st.dictionaries(
+        check_weights=st.dictionaries(
             st.integers(0, CHECKS - 1), st.tuples(st.integers(0, 5), st.just(True))
         ),
         failing=st.sets(st.integers(0, CHECKS - 1)),
@@ -155,7 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
         name: str,
         weight: int,
         configured: int,
-        said: dict[int, tuple[int, bool]],
+        check_weights: dict[int, tuple[int, bool]],
         failing: set[int],
         disabled: bool,
         held: bool,
@@ -169,7 +169,7 @@ class PoolMachine(RuleBasedStateMachine):
             new,
             configured,
             set(failing),
-            dict(said),
+            dict(check_weights),
             rest=ServerState.DISABLED if disabled else None,
             held=held and bool(failing),
             adopted=adopted,
@@ -179,7 +179,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.up.add(name)
         known = Adopted(
             failing=dict.fromkeys(sorted(failing), "told"),
-            said=said,
+            check_weights=check_weights,
             configured=configured,
             weight=adopted,
             checks=CHECKS,
@@ -260,7 +260,7 @@ class PoolMachine(RuleBasedStateMachine):
             if rest is not known.rest:
                 known.kept = rest is ServerState.DRAINING and known.member.key in self.table
                 known.rest = rest
-            self.follow(self.pool.rest(name, rest, 0.0))
+            self.follow(self.pool.set_admin_state(name, rest, 0.0))
 
     @invariant()
     def it_is_as_the_model_says(self) -> None:

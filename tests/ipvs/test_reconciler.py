@@ -268,7 +268,7 @@ async def test_stale_services_go_unless_somebody_has_them() -> None:
     dns, _ = await claim(table, DNS)
     web, _ = await claim(table, WEB, stale=[OLD, DNS])
     assert table.operations[1:] == [[AddService(Service(key=WEB)), DeleteService(OLD)]]
-    assert web.left == (WEB,)
+    assert web.remaining == (WEB,)
     # Somebody else makes it again: that is not ours any more.
     await table.apply([AddService(Service(key=OLD))])
     await asyncio.sleep(11)
@@ -507,7 +507,7 @@ async def test_a_service_that_cannot_be_removed_is_told_and_left() -> None:
     assert listener.heard == [
         ("refused", "removing 192.0.2.10:80/tcp: Device or resource busy", 10.0)
     ]
-    assert web.left == (WEB,)
+    assert web.remaining == (WEB,)
 
 
 @virtual_time()

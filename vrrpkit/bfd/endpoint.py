@@ -85,8 +85,8 @@ class SessionSlot:
         return (config.source is not None) + (config.interface is not None)
 
 
-# Speakers are held by their sessions, never from here: one in use knows its loop, and would keep it
-# alive for ever.
+# Endpoints are held by their sessions, never from here: one in use knows its loop, and would keep
+# it alive for ever.
 _speakers: WeakKeyDictionary[
     asyncio.AbstractEventLoop, WeakValueDictionary[Hashable, BFDEndpoint]
 ] = WeakKeyDictionary()
@@ -109,7 +109,7 @@ class BFDEndpoint:
 
     @classmethod
     def current(cls, where: MemoryInterface | str | None) -> BFDEndpoint:
-        """The speaker of the running loop for an interface in memory, or for a network namespace
+        """The endpoint of the running loop for an interface in memory, or for a network namespace
         (``None`` is the one that the thread is in).
 
         :raises HostError: there is no such namespace.
@@ -179,7 +179,7 @@ class BFDEndpoint:
 
     def _new_discriminator(self) -> int:
         while True:
-            # Hard to guess, for whoever knows it can say that the session is down.
+            # Hard to guess, for a sender that knows it can say that the session is down.
             drawn = random.SystemRandom().randint(1, 0xFFFFFFFF)
             if drawn not in self._slots:
                 return drawn

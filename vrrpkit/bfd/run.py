@@ -26,7 +26,7 @@ class SessionRun:
     """Takes a place on the host when it is made, and gives it back at :meth:`end`. Everything meets
     in :meth:`feed`.
 
-    :param publish: is told what happens, and must not raise.
+    :param publish: gets what happens, and must not raise.
     :param chance: draws a number from 0 to 1.
     :raises HostError: the place is taken, or the host lacks something.
     """

@@ -248,7 +248,7 @@ class BFDSession(Observable[BFDEvent]):
 
         return self.on_transition(filtered)
 
-    # --- what it can be told ---------------------------------------------------------------------
+    # --- what it can be asked --------------------------------------------------------------------
 
     def admin_down(self) -> None:
         """Hold the session down, and let the neighbour know that this is no failure; also before it

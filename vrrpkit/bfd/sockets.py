@@ -69,7 +69,7 @@ _PKTINFO = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16sI")
 
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL, errno.EINVAL, errno.EBADF})
-"""A socket that fails like this is made anew: its interface or address is another one by now."""
+"""A socket that fails like this is made again: its interface or address is another one by now."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -238,12 +238,12 @@ class _ReceiveSocket:
 
 class _UDPSender(BFDSender):
     """Not connected: the kernel then looks for a route and a source each time, and keeps to itself
-    that nobody listens over there."""
+    that no program listens over there."""
 
     def __init__(self, namespace: Namespace, config: BFDSessionConfig) -> None:
         self._namespace = namespace
         self._config = config
-        # One for all packets of a session (RFC 5881 section 4), also when the socket is made anew.
+        # One for all packets of a session (RFC 5881 section 4), also when the socket is made again.
         self._port = random.randint(FIRST_SOURCE_PORT, LAST_SOURCE_PORT)
         self._sock: socket.socket | None = None
         self._destination: tuple[str, int] | tuple[str, int, int, int] = ("", 0)
@@ -286,7 +286,7 @@ class _UDPSender(BFDSender):
         sock = self._namespace.socket(family, kind, socket.IPPROTO_UDP)
         try:
             sock.setblocking(False)
-            # Nobody has anything to say to this port.
+            # Nothing that is sent to this port is wanted.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, TC_PRIO_INTERACTIVE)
             if self.ifindex is not None:

@@ -132,7 +132,7 @@ class Table(Protocol):
         ...
 
     async def flush(self) -> None:
-        """Remove every service, whoever made it (``lvs_flush``; ipvsadm: ``-C``)."""
+        """Remove every service, also those of other programs (``lvs_flush``; ipvsadm: ``-C``)."""
         ...
 
     async def timeouts(self) -> ConnectionTimeouts:

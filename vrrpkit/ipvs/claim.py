@@ -27,7 +27,7 @@ class ClaimListener(Protocol):
         ...
 
     def repaired(self, entries: Sequence[str]) -> None:
-        """Somebody else changed these entries, and they were put right."""
+        """Another program changed these entries, and they were put right."""
         ...
 
     def refused(self, failures: Sequence[str], retry_in: float) -> None:
@@ -39,7 +39,7 @@ class ClaimListener(Protocol):
         ...
 
     def foreign(self, services: Sequence[ServiceKey]) -> None:
-        """These services in the table are nobody's here."""
+        """No claim has these services of the table."""
         ...
 
     def polled(self) -> None:
@@ -114,7 +114,7 @@ class ServiceClaim:
         return self._reconciler.cache.excerpt(self.services)
 
     @property
-    def left(self) -> tuple[ServiceKey, ...]:
+    def remaining(self) -> tuple[ServiceKey, ...]:
         """Services, also of an earlier run, that the table holds."""
         return tuple(self._reconciler.cache.excerpt((*self.services, *self.stale)))
 
@@ -143,7 +143,7 @@ class ServiceClaim:
         await self._reconciler.settled(self)
 
     async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
-        """Read the services anew.
+        """Read the services again.
 
         :raises OSError: the table refused.
         """
@@ -160,5 +160,5 @@ class ServiceClaim:
             await self._reconciler.settled(self)
 
     async def drop(self) -> None:
-        """Give the services up: somebody else may claim them, and the table may be closed."""
+        """Give the services up: others may claim them, and the table may be closed."""
         await self._reconciler.drop(self)

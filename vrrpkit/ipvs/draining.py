@@ -58,7 +58,7 @@ class Draining:
         self._call_off()
 
     def hurry(self) -> None:
-        """The time of all calls is up, of those that come, too: somebody has no time for them."""
+        """The time of all calls is up, also of those that come later: the program ends."""
         self._hurried = True
         self._call_off()
 
@@ -67,31 +67,31 @@ class Draining:
             if not pause.done():
                 pause.set_result(None)
 
-    async def over(
-        self, claim: ServiceClaim, seat: PoolServer, call: object, timeout: float | None
+    async def wait(
+        self, claim: ServiceClaim, pool_server: PoolServer, call: object, timeout: float | None
     ) -> int:
-        """Wait until the connections are gone or the time is up; how many are left.
+        """Wait until the connections are gone or the time is up; returns how many remain.
 
         :raises VRRPKitError: the draining was given up.
         :raises Closed: the virtual server ended before.
         """
-        name = seat.member.name
+        name = pool_server.member.name
         now = asyncio.get_running_loop().time
         until = None if timeout is None else now() + timeout
-        left: int | None = None
+        remaining: int | None = None
         await claim.settled()
         while not self._ended:
             began = now()
-            found = await self._connections(claim, seat, left)
-            left = left if found is None else found
+            found = await self._connections(claim, pool_server, remaining)
+            remaining = remaining if found is None else found
             if self._calls.get(name) is not call:
                 raise VRRPKitError(f"{name} was enabled, disabled or removed while it drained")
-            wait = max(LOOK, PAUSE * (now() - began))
+            pause = max(LOOK, PAUSE * (now() - began))
             if until is not None:
-                wait = min(wait, until - now())
-            if left == 0 or wait <= 0 or self._hurried:
-                return left or 0
-            await self._pause(wait)
+                pause = min(pause, until - now())
+            if remaining == 0 or pause <= 0 or self._hurried:
+                return remaining or 0
+            await self._pause(pause)
         raise Closed(f"{self._name} has ended")
 
     async def _pause(self, seconds: float) -> None:
@@ -105,14 +105,14 @@ class Draining:
             self._pauses.discard(pause)
 
     async def _connections(
-        self, claim: ServiceClaim, seat: PoolServer, before: int | None
+        self, claim: ServiceClaim, pool_server: PoolServer, before: int | None
     ) -> int | None:
-        """How many connections a server has, ``None`` where nobody can tell now.
+        """How many connections a server has, ``None`` while the table cannot be read.
 
-        That it is not in the table does not mean that they have ended: somebody took it out, and
-        they go on when it is back.
+        That it is not in the table does not mean that they have ended: another program took it out,
+        and they go on when it is back.
         """
-        key = seat.member.key
+        key = pool_server.member.key
         try:
             entries = await claim.look()
             if not self._whole(claim, key, entries):

@@ -1,7 +1,7 @@
 """Runs one virtual server: checks go into the pool, and what it wants into the table.
 
 Everything that happens to the pool goes through :meth:`Driver._feed`, which has no ``await``: the
-events are published and the table is told before it returns.
+events are published and the table is asked to follow before it returns.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ class Driver:
         self.pool.changes()
         self.claim.begin(self.pool.wanted(), stale)
         await self.claim.settled()
-        self._record.keep((*self.claim.services, *self.claim.left))
+        self._record.keep((*self.claim.services, *self.claim.remaining))
         for configured_server in config.configured_server:
             pool_server = self.pool.pool_server(configured_server.member.name)
-            # Somebody may have removed it while the table was programmed.
+            # The program may have removed it while the table was programmed.
             if pool_server is not None and pool_server.member is configured_server.member:
                 self.checking.add(
                     configured_server,
@@ -231,10 +231,10 @@ class Driver:
     async def _withdraw(self, claim: ServiceClaim) -> None:
         remove = self.config.at_exit == "remove"
         await claim.withdraw(remove=remove)
-        if remove and claim.left:
-            kept = ", ".join(str(key) for key in claim.left)
+        if remove and claim.remaining:
+            kept = ", ".join(str(key) for key in claim.remaining)
             log.warning("%s: the kernel kept %s", self.config.label, kept)
-        self._record.keep(claim.left)
+        self._record.keep(claim.remaining)
 
     async def _begin_masquerading(self, claim: ServiceClaim) -> None:
         name = self.config.label
@@ -246,7 +246,7 @@ class Driver:
         masquerading = MasqueradeLifecycle(self._table, services, name, self._restored)
 
         async def end() -> None:
-            kept = self.config.at_exit == "keep" and bool(claim.left)
+            kept = self.config.at_exit == "keep" and bool(claim.remaining)
             await masquerading.end(keep=kept)
 
         self._stack.push_async_callback(end)
@@ -261,19 +261,21 @@ class Driver:
     def _checked(self, name: str, number: int, result: CheckResult) -> None:
         try:
             check = self.checking.of(name)[number]
-            said = None if check.weight is None else (check.weight.value, check.weight.relative)
+            check_weight = (
+                None if check.weight is None else (check.weight.value, check.weight.relative)
+            )
             pool_server = self.pool.pool_server(name)
-            if said is None and not result.passed and pool_server is not None:
-                # What it said in an earlier run outlasts a failure, too.
-                said = pool_server.said.get(number)
+            if check_weight is None and not result.passed and pool_server is not None:
+                # The weight that it gave in an earlier run outlasts a failure, too.
+                check_weight = pool_server.check_weights.get(number)
             self._feed(
                 self.pool.report(
                     name,
                     number,
                     healthy=result.healthy,
                     reason="" if result.passed else f"{result.checker}: {result.text}",
-                    weight=None if said is None else said[0],
-                    relative=said is not None and said[1],
+                    weight=None if check_weight is None else check_weight[0],
+                    relative=check_weight is not None and check_weight[1],
                     at=check.since,
                 )
             )
@@ -328,7 +330,7 @@ class Driver:
         ]
         for name, count in self._unchecked.items():
             missing += [(name, number) for number in range(count)]
-        await self._asking.over(missing)
+        await self._asking.wait(missing)
 
     async def add(self, server: RealServer) -> None:
         """See :meth:`vrrpkit.VirtualServer.add`."""
@@ -348,7 +350,7 @@ class Driver:
         await claim.settled()
 
     async def look(self) -> Mapping[ServiceKey, ServiceEntry]:
-        """Read the services anew.
+        """Read the services again.
 
         :raises OSError: the table refused.
         """
@@ -365,31 +367,33 @@ class Driver:
         self._feed(self.pool.set_weight(name, weight, self._now()))
         await claim.settled()
 
-    async def rest(self, server: str | RealServer, rest: ServerState | None) -> None:
+    async def set_admin_state(
+        self, server: str | RealServer, admin_state: ServerState | None
+    ) -> None:
         """See :meth:`vrrpkit.VirtualServer.disable` and :meth:`vrrpkit.VirtualServer.enable`."""
         claim = self._claimed
         name = self._sought(server).member.name
         self._draining.give_up(name)
-        self._feed(self.pool.rest(name, rest, self._now()))
+        self._feed(self.pool.set_admin_state(name, admin_state, self._now()))
         await claim.settled()
 
     async def drain(self, server: str | RealServer, timeout: float | None) -> int:
         """See :meth:`vrrpkit.VirtualServer.drain`."""
         pool_server = self._sought(server)
         name = pool_server.member.name
-        before = pool_server.rest
+        before = pool_server.admin_state
         call = self._draining.begin(name)
-        self._feed(self.pool.rest(name, ServerState.DRAINING, self._now()))
+        self._feed(self.pool.set_admin_state(name, ServerState.DRAINING, self._now()))
         try:
-            left = await self._draining.over(self._claimed, pool_server, call, timeout)
+            remaining = await self._draining.wait(self._claimed, pool_server, call, timeout)
         except BaseException:
             if self.running and self._draining.give_up(name, call):
-                self._feed(self.pool.rest(name, before, self._now()))
+                self._feed(self.pool.set_admin_state(name, before, self._now()))
             raise
-        await self._remove(pool_server, left=left)
-        return left
+        await self._remove(pool_server, remaining=remaining)
+        return remaining
 
-    async def _remove(self, pool_server: PoolServer, *, left: int | None = None) -> None:
+    async def _remove(self, pool_server: PoolServer, *, remaining: int | None = None) -> None:
         claim = self._claimed
         name = pool_server.member.name
         checks = self.checking.drop(name)
@@ -397,7 +401,7 @@ class Driver:
         self._unchecked.pop(name, None)
         self._asking.gone(name)
         self._configured.leave(pool_server.member)
-        self._feed(self.pool.remove(name, self._now(), left=left))
+        self._feed(self.pool.remove(name, self._now(), remaining=remaining))
         await claim.settled()
         if self._masquerading is not None:
             try:
@@ -407,7 +411,7 @@ class Driver:
         await settle(checks)
 
     def _sought(self, server: str | RealServer) -> PoolServer:
-        """The seat of a server, by its name or its endpoint.
+        """The server of the pool, by its name or its endpoint.
 
         :raises ConfigError: there is none.
         """
@@ -415,7 +419,7 @@ class Driver:
         if pool_server is None:
             endpoint = server.endpoint if isinstance(server, RealServer) else str(server)
             with contextlib.suppress(ConfigError):
-                pool_server = self.pool.seat_at(destination_key(endpoint))
+                pool_server = self.pool.server_at(destination_key(endpoint))
         if pool_server is None:
             known = ", ".join(pool_server.member.name for pool_server in self.pool.pool_servers)
             raise ConfigError(
@@ -429,7 +433,7 @@ class Driver:
             raise Closed(f"{self.config.label} has ended")
         return self.claim
 
-    # --- what the keeper asks and tells ---------------------------------------------------------
+    # --- what the reconciler asks and reports -----------------------------------------------------
 
     def healthy(self) -> list[DestinationKey]:
         """See :class:`vrrpkit.ipvs.claim.ClaimListener`."""

@@ -33,7 +33,7 @@ class ConfiguredServers:
 
     @property
     def members(self) -> list[Member]:
-        """Everybody who is there, or about to be."""
+        """The servers that are there, or about to be."""
         return list(self._members.values())
 
     def enter(self, member: Member) -> None:

@@ -16,7 +16,7 @@ class Asking:
     def __init__(self) -> None:
         self._waiters: dict[asyncio.Future[None], set[tuple[str, int]]] = {}
 
-    async def over(self, missing: Iterable[tuple[str, int]]) -> None:
+    async def wait(self, missing: Iterable[tuple[str, int]]) -> None:
         """Wait for a result of each of these checks: the name of a server, and a number.
 
         :raises Closed: the virtual server ended before.

@@ -38,7 +38,7 @@ __all__ = ["TableReconciler"]
 log = logging.getLogger(__name__)
 
 RETRY = 10.0
-"""Seconds after which what was refused is tried again where nobody polls."""
+"""Seconds after which what was refused is tried again when no claim polls."""
 
 LISTING = 10.0
 """Seconds after which foreign services are listed at latest."""
@@ -79,7 +79,7 @@ class Pass:
 
 
 class TableReconciler:
-    """The only one in this program who changes a table."""
+    """Makes all changes of one table that this program makes."""
 
     def __init__(self, table: Table) -> None:
         self.cache = TableCache()
@@ -100,7 +100,7 @@ class TableReconciler:
 
     @classmethod
     def of(cls, table: Table) -> TableReconciler:
-        """The keeper of a table; the same for everybody who has a claim."""
+        """The reconciler of a table, the same for all claims on it."""
         known = _keepers.get(table)
         reconciler = None if known is None else known()
         if reconciler is None:
@@ -120,7 +120,7 @@ class TableReconciler:
 
         :param poll_interval: seconds from one reading of the table to the next; the shortest of all
             claims counts.
-        :raises DuplicateService: somebody has one of them.
+        :raises DuplicateService: another claim has one of them.
         :raises OSError: the table cannot be read.
         """
         claim = ServiceClaim(self, services, listener, poll_interval)
@@ -160,7 +160,7 @@ class TableReconciler:
         asked = claim.looks
         async with self._turn:
             if claim.looked > asked:
-                # Somebody else asked too, and it was read since.
+                # Another call read it while this one waited for its turn.
                 return
             claim.looks += 1
             if not self._read or len(claim.services) > SINGLY:
@@ -225,7 +225,7 @@ class TableReconciler:
             for claim in self._claims:
                 claim.whole = claim.begun
             if is_own_end(problem) or isinstance(problem, KeyboardInterrupt | SystemExit):
-                # Perhaps a part was carried out: the next pass finds out.
+                # A part may have been carried out: the next pass reads the table.
                 self._due = bool(self._claims)
                 raise
             self._due = False
@@ -246,6 +246,9 @@ class TableReconciler:
                 self._unreadable(problem)
                 return
         job = self._plan(fresh)
+        # What adds comes before what takes away, so that no service is empty in between. Where the
+        # kernel refuses an addition, the removals that count on it must wait: they would leave the
+        # service with no server at all. A later pass, which reads the table first, tries again.
         first, then = stages(job.operations, partial(self._served, job))
         answers = await self._carry_out(first)
         if then:
@@ -268,13 +271,14 @@ class TableReconciler:
             held = [(each, held_back()) for each in operations if subject(each) in spared]
             operations = [each for each in operations if subject(each) not in spared]
         answers = await self._table.apply(operations) if operations else []
+        # The cache follows each answer at once: an error further on must not hide what was done.
         for operation, problem in zip(operations, answers, strict=True):
             if problem is None:
                 self.cache.carried_out(operation)
         return [*zip(operations, answers, strict=True), *held]
 
     def _spared(self, job: Pass, refused: Iterable[ServiceKey]) -> set[Subject]:
-        """Real servers that serve on in these services, because nobody else does."""
+        """Real servers that serve on in these services, because no other server does."""
         spared: set[Subject] = set()
         for service in refused:
             if not self._served(job, service):
@@ -283,7 +287,7 @@ class TableReconciler:
         return spared
 
     def _served(self, job: Pass, service: ServiceKey) -> bool:
-        """Whether somebody serves who shall go on to."""
+        """Whether a server of a service gets connections now and is wanted to go on."""
         entry = self.cache.get(service)
         assert entry is not None
         for key, wish in job.claims[service].wanted.items():
@@ -308,12 +312,14 @@ class TableReconciler:
 
     def _plan(self, fresh: bool) -> Pass:
         """Take the wishes of now; no ``await`` comes between the reading and this."""
+        # After a reading any claim may differ from the table, else only those with a new wish.
         begun = [claim for claim in (self._claims if fresh else self._dirty) if claim.begun]
         job = Pass(fresh, {claim: claim.epoch for claim in begun}, {}, set(), set(), [])
         table: dict[ServiceKey, ServiceEntry] = {}
         wanted: Wanted = {}
         going: set[ServiceKey] = set()
         for claim in begun:
+            # A service that an earlier run left, and that another claim has taken since, stays.
             claim.stale -= self._owners.keys()
             job.claims.update(dict.fromkeys((*claim.services, *claim.stale), claim))
             gone = {*claim.stale, *(claim.services if claim.leaving else ())}
@@ -322,6 +328,7 @@ class TableReconciler:
             table.update(self.cache.excerpt(gone))
             if not claim.leaving:
                 self._want(job, claim, table, wanted)
+            # What changes from here on belongs to the next pass, even while this one waits.
             claim.changed.clear()
             claim.whole = False
         job.operations.extend(diff(table, wanted, going))
@@ -349,6 +356,9 @@ class TableReconciler:
                 table[key] = entry
 
     def _conclude(self, job: Pass, answers: Answers) -> None:
+        # Sort the answers. A change that a reading made necessary, and that no wish explains, puts
+        # right what another program did: that is worth an event. What was refused before is not,
+        # for the table could not have had it.
         failures: dict[ServiceClaim, dict[Subject, str]] = {}
         repairs: dict[ServiceClaim, list[str]] = {}
         for operation, problem in answers:
@@ -361,21 +371,26 @@ class TableReconciler:
         for claim, epoch in job.epochs.items():
             failed = failures.get(claim, {})
             if failed and not job.fresh:
-                # Perhaps the table is not what it was: it is read before anything is said.
+                # The cache may be wrong about the table: the next pass reads it, and only a refusal
+                # that comes again is published.
                 self._due = True
                 continue
-            # Whoever makes one of them anew may keep it.
+            # What is gone is forgotten: a service that is made again later belongs to its maker.
             claim.stale = {key for key in claim.stale if key in self.cache}
+            # A partial pass says nothing of the refusals that it did not try again.
             known = {} if job.fresh else claim.refused
             claim.refused = failed | {
                 about: text for about, text in known.items() if not job.foreseen(about)
             }
+            # A wish that came while the table was changed is not carried out yet: the claim stays
+            # dirty, and only those who wait for earlier wishes go on.
             if claim.epoch == epoch:
                 self._settle(claim)
             else:
                 self._release(claim, epoch)
         if self._timer is None:
             self._arm()
+        # Listeners come last, when the state is consistent: they may wish again at once.
         for claim in job.epochs:
             if claim in repairs:
                 claim.listener.repaired(repairs[claim])
@@ -388,7 +403,7 @@ class TableReconciler:
         self._release(claim, claim.epoch, problem)
 
     def _release(self, claim: ServiceClaim, epoch: int, problem: Exception | None = None) -> None:
-        """Wake those who wait for wishes up to ``epoch``; later ones may well never end."""
+        """Wake the waiters of wishes up to ``epoch``; those of later wishes go on waiting."""
         waiters, claim.waiters = claim.waiters, []
         for since, waiter in waiters:
             if since > epoch:
@@ -408,7 +423,7 @@ class TableReconciler:
             claim.listener.follows()
 
     def _list(self) -> None:
-        """Say once what else is in the table, when those who enter together have entered."""
+        """Publish once what else is in the table, when claims that begin together have begun."""
         if self._listed:
             return
         self._listed = True

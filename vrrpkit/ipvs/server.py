@@ -330,7 +330,7 @@ class VirtualServer(Notifying[VirtualServerEvent]):
         self._require_callback("on_result", callback)
         return self._results.subscribe(callback)
 
-    # --- what it can be told --------------------------------------------------------------------
+    # --- what it can be asked -------------------------------------------------------------------
 
     # Each of these decides at once; what is waited for is that the table follows. A server is meant
     # by its name, its endpoint, or the RealServer that it was described by.
@@ -368,7 +368,7 @@ class VirtualServer(Notifying[VirtualServerEvent]):
         :raises ConfigError: there is none such.
         """
         self._require_home("disable")
-        await self._running.rest(server, ServerState.DISABLED)
+        await self._running.set_admin_state(server, ServerState.DISABLED)
 
     async def enable(self, server: str | RealServer) -> None:
         """Let a real server serve again after :meth:`disable`, or give up its draining.
@@ -376,7 +376,7 @@ class VirtualServer(Notifying[VirtualServerEvent]):
         :raises ConfigError: there is none such.
         """
         self._require_home("enable")
-        await self._running.rest(server, None)
+        await self._running.set_admin_state(server, None)
 
     async def drain(self, server: str | RealServer, timeout: float | None = None) -> int:
         """Send a real server no new connections, wait until those it has are gone or the time is
@@ -388,8 +388,7 @@ class VirtualServer(Notifying[VirtualServerEvent]):
 
         :param timeout: seconds, from 0; ``None`` waits as long as it takes.
         :raises ConfigError: there is none such, or the time is negative.
-        :raises VRRPKitError: it drains already, or somebody enabled, disabled or removed it
-            meanwhile.
+        :raises VRRPKitError: it drains already, or was enabled, disabled or removed meanwhile.
         :raises Closed: the virtual server ended before.
         """
         self._require_home("drain")

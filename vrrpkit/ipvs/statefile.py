@@ -9,7 +9,7 @@ outlives this program.
 
 The virtual servers of one program may share a file, each under its name. Two programs may not.
 
-Whoever can write the file decides which services are removed from the table. So it must be a
+A user who can write the file decides which services are removed from the table. So it must be a
 regular file of root or of this user that others cannot write, and what is asked about is the file
 that was opened, not the one that has its name.
 """
@@ -189,7 +189,7 @@ class StateRecord:
     def open(self) -> None:
         """Be the only one of this program who is on record there under this name.
 
-        :raises HostError: somebody else is.
+        :raises HostError: another program is.
         """
         if self._file is None:
             return
@@ -202,7 +202,7 @@ class StateRecord:
         self._open = True
 
     def close(self) -> None:
-        """Let somebody else be on record; what was written stays."""
+        """Let another program be on record; what was written stays."""
         if self._open:
             self._open = False
             _on_record.discard(self._place)
@@ -270,7 +270,7 @@ def _parsed(content: object) -> _Content:
         if not isinstance(texts, list):
             raise ConfigError(f"it has no list of services for {name!r}")
         keys = tuple(str(text) for text in cast("list[object]", texts))
-        # What is no service must not turn up when somebody reads it by its name.
+        # What is no service must not turn up when it is read by its name.
         for key in keys:
             service_keys(key)
         found[name] = keys

@@ -56,7 +56,7 @@ class SyncSwitched(Stamped):
 
 @attrs.frozen(kw_only=True)
 class SyncRefused(Stamped):
-    """The kernel did not start or stop a daemon. Told once, and tried again."""
+    """The kernel did not start or stop a daemon. Published once, and tried again."""
 
     interface: str
     at: float
@@ -139,7 +139,7 @@ class ConnectionSync(Observable[SyncEvent]):
         self._unfollow: Callable[[], None] | None = None
         self._origin: ProcessOrigin | None = None
         self._unsure = False
-        """Whether a switch was cut short, so that nobody knows what runs."""
+        """Whether a switch was cut short, so that it is unknown what runs."""
         self._worker = Worker(f"vrrpkit {self.name}", self._work, self._pending)
         self._timer: asyncio.TimerHandle | None = None
 

@@ -136,7 +136,7 @@ class TestByWhatWasWritten:
         assert state(begin(0, table=OTHERS_SERVE, known=known)) == "down"
 
     def test_weight_0_that_has_a_reason_is_no_failure(self) -> None:
-        said = memory(a=remembered(said={0: (0, False)}))
+        said = memory(a=remembered(check_weights={0: (0, False)}))
         adopted = begin(0, table=OTHERS_SERVE, known=said)
         assert (state(adopted), adopted.weight, adopted.seen) == ("up", None, True)
         assert state(begin(table=SORRY, known=memory(a=remembered()))) == "up"
@@ -147,9 +147,9 @@ class TestByWhatWasWritten:
         assert state(begin(table=NOBODY, known=known, alpha=alpha)) == begins
 
     def test_weights_that_were_said_and_set(self) -> None:
-        known = memory(a=remembered(configured=7, said={0: (-2, True)}))
+        known = memory(a=remembered(configured=7, check_weights={0: (-2, True)}))
         adopted = begin(5, known=known)
-        assert (adopted.configured, dict(adopted.said), adopted.weight) == (
+        assert (adopted.configured, dict(adopted.check_weights), adopted.weight) == (
             7,
             {0: (-2, True)},
             None,
@@ -158,7 +158,7 @@ class TestByWhatWasWritten:
         assert begin(6, known=known).weight == 6
         # Another check says something else.
         adopted = begin(5, known=known, checks=("TCP",))
-        assert (dict(adopted.said), adopted.weight) == ({}, 5)
+        assert (dict(adopted.check_weights), adopted.weight) == ({}, 5)
 
     def test_a_weight_that_was_edited_holds_at_once(self) -> None:
         known = memory(a=remembered(described=9, configured=7))
@@ -205,7 +205,7 @@ servers = st.builds(
     disabled=st.booleans(),
     checks=st.lists(st.text(), min_size=3, max_size=3).map(tuple),
     failing=st.dictionaries(st.integers(0, 2), st.text(max_size=20)),
-    said=st.dictionaries(
+    check_weights=st.dictionaries(
         st.integers(0, 2),
         st.tuples(st.integers(0, 9), st.booleans()) | st.tuples(st.integers(-9, -1), st.just(True)),
     ),
@@ -287,14 +287,14 @@ def test_a_seat_is_written_as_it_is() -> None:
     web.report("a", 0, healthy=True, weight=3, at=1.0)
     web.report("a", 0, healthy=False, reason="refused", weight=3, at=1.0)
     web.set_weight("a", 8, 1.0)
-    web.rest("a", ServerState.DISABLED, 1.0)
+    web.set_admin_state("a", ServerState.DISABLED, 1.0)
     seat = web.pool_server("a")
     assert seat is not None
     written = Remembered.of(seat, ["HTTP"])
     assert written == remembered(
-        configured=8, disabled=True, failing={0: "refused"}, said={0: (3, False)}
+        configured=8, disabled=True, failing={0: "refused"}, check_weights={0: (3, False)}
     )
-    web.rest("a", ServerState.DRAINING, 1.0)
+    web.set_admin_state("a", ServerState.DRAINING, 1.0)
     assert not Remembered.of(seat, ["HTTP"]).disabled
     again = PoolServer(
         member(), attrs.evolve(begin(0, table=OTHERS_SERVE, known=memory(a=written)), held=False)

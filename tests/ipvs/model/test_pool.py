@@ -271,8 +271,8 @@ class TestRest:
     @pytest.mark.parametrize("rest", [ServerState.DISABLED, ServerState.DRAINING])
     def test_it_stays_with_weight_0_and_counts_for_nothing(self, rest: ServerState) -> None:
         web = pool()
-        assert told(web.rest("a", rest, 1.0)) == [f"Server{rest.name.capitalize()} a"]
-        assert web.rest("a", rest, 1.0) == []
+        assert told(web.set_admin_state("a", rest, 1.0)) == [f"Server{rest.name.capitalize()} a"]
+        assert web.set_admin_state("a", rest, 1.0) == []
         pool_server = web.pool_server("a")
         assert pool_server is not None and (
             pool_server.state,
@@ -280,17 +280,20 @@ class TestRest:
             pool_server.quorum_weight,
         ) == (rest, True, 0)
         assert (entries(web), web.weight) == ({"a": 0, "b": 1}, 1)
-        assert told(web.rest("a", None, 1.0)) == ["ServerEnabled a"]
+        assert told(web.set_admin_state("a", None, 1.0)) == ["ServerEnabled a"]
         assert entries(web) == {"a": 1, "b": 1}
 
     def test_it_stays_also_when_the_sorry_server_comes(self) -> None:
         web = pool(["a"], sorry=SORRY)
-        assert told(web.rest("a", ServerState.DRAINING, 1.0)) == ["ServerDraining a", "QuorumDown"]
+        assert told(web.set_admin_state("a", ServerState.DRAINING, 1.0)) == [
+            "ServerDraining a",
+            "QuorumDown",
+        ]
         assert entries(web) == {"a": 0, "s": 1}
 
     def test_one_that_fails_meanwhile_leaves(self) -> None:
         web = pool()
-        web.rest("a", ServerState.DISABLED, 1.0)
+        web.set_admin_state("a", ServerState.DISABLED, 1.0)
         assert fail(web, "a") == ["ServerDown a"]
         assert entries(web) == {"b": 1}
         assert heal(web, "a") == ["ServerUp a"]
@@ -298,7 +301,7 @@ class TestRest:
 
     def test_one_that_drains_stays_whatever_its_checks_say(self) -> None:
         web = pool()
-        web.rest("a", ServerState.DRAINING, 1.0)
+        web.set_admin_state("a", ServerState.DRAINING, 1.0)
         assert fail(web, "a") == ["ServerDown a"]
         assert entries(web) == {"a": 0, "b": 1}
         assert heal(web, "a") == ["ServerUp a"]
@@ -306,20 +309,20 @@ class TestRest:
         fail(web, "a")
         web.changes()
         # Given up, it is as any other that is down.
-        web.rest("a", None, 1.0)
+        web.set_admin_state("a", None, 1.0)
         assert (entries(web), web.changes()) == ({"b": 1}, {member("a").key: None})
 
     def test_one_that_is_out_already_does_not_come_back_to_drain(self) -> None:
         web = pool()
         fail(web, "a")
-        web.rest("a", ServerState.DRAINING, 1.0)
+        web.set_admin_state("a", ServerState.DRAINING, 1.0)
         assert entries(web) == {"b": 1}
 
     def test_disabled_while_it_drains_it_leaves_if_it_fails(self) -> None:
         web = pool()
-        web.rest("a", ServerState.DRAINING, 1.0)
+        web.set_admin_state("a", ServerState.DRAINING, 1.0)
         fail(web, "a")
-        web.rest("a", ServerState.DISABLED, 1.0)
+        web.set_admin_state("a", ServerState.DISABLED, 1.0)
         assert entries(web) == {"b": 1}
 
 
@@ -354,13 +357,15 @@ class TestAdopted:
 
     def test_what_was_disabled_said_and_failing(self) -> None:
         web = Pool("web")
-        web.adopt(member("a"), Adopted(configured=2, said={0: (7, False)}, disabled=True), 0.0)
+        web.adopt(
+            member("a"), Adopted(configured=2, check_weights={0: (7, False)}, disabled=True), 0.0
+        )
         web.adopt(member("b"), Adopted(configured=1, failing={0: "old"}, held=True), 0.0)
-        web.adopt(member("c"), Adopted(configured=4, said={0: (-1, True)}), 0.0)
+        web.adopt(member("c"), Adopted(configured=4, check_weights={0: (-1, True)}), 0.0)
         web.start(0.0)
         assert entries(web) == {"a": 0, "b": 0, "c": 3}
         assert [pool_server.reason for pool_server in web.pool_servers] == ["", "old", ""]
-        web.rest("a", None, 1.0)
+        web.set_admin_state("a", None, 1.0)
         assert entries(web)["a"] == 7
 
 
@@ -379,10 +384,10 @@ class TestMembers:
 
     def test_what_is_left_of_one_that_drained_is_told(self) -> None:
         web = pool()
-        drained, removed = web.remove("a", 1.0, left=3)
+        drained, removed = web.remove("a", 1.0, remaining=3)
         assert str(drained) == "web: a was drained, 3 connections are left"
         assert str(removed) == "web: a was removed"
-        assert str(web.remove("b", 1.0, left=0)[0]) == "web: b was drained"
+        assert str(web.remove("b", 1.0, remaining=0)[0]) == "web: b was drained"
 
     def test_everything_of_an_entry_comes_from_the_member(self) -> None:
         odd = member("a", upper=9, lower=4, weight=2)

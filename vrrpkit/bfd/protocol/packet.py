@@ -60,7 +60,7 @@ class BFDDiagnostic(enum.StrEnum):
     PATH_DOWN = "path down"
     CONCATENATED_PATH_DOWN = "concatenated path down"
     ADMIN_DOWN = "administratively down"
-    """Somebody holds it down on purpose."""
+    """It is held down on purpose."""
     REVERSE_CONCATENATED_PATH_DOWN = "reverse concatenated path down"
     RESERVED = "reserved"
     """Any code without a meaning."""

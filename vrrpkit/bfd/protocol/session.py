@@ -1,7 +1,7 @@
 """One BFD session as a state machine: the asynchronous mode of RFC 5880 section 6. Pure.
 
 ``handle(event, now)`` returns effects in the order in which they must be carried out. Time is an
-argument and deadlines are numbers: whoever drives the session wakes it at
+argument and deadlines are numbers: the driver of the session wakes it at
 :attr:`SessionMachine.deadline`. Both timers follow from what was last sent, last heard and agreed,
 so that nothing needs to be moved when an interval changes.
 """
@@ -49,7 +49,7 @@ RISES = (1.0, 10.0)
 and Down is the side on which an error costs least."""
 
 NOTICES = (10.0, 20.0)
-"""Notices of timers, likewise; the last ones are told as soon as they may be."""
+"""Notices of timers, likewise; the last ones are published as soon as they may be."""
 
 DEAF = 5
 """Detection Times by which packets that were lost on this host can put the detection off."""

@@ -24,7 +24,7 @@ class BFDStatistics:
     """How often it left Up."""
     send_errors: int = 0
     losses: int = 0
-    """How often the kernel had to drop packets because nobody read them in time."""
+    """How often the kernel had to drop packets because they were not read in time."""
     rejected: Counter[BFDRejectReason] = attrs.field(factory=Counter[BFDRejectReason])
     """Packets from the neighbour that were dropped, by reason."""
 

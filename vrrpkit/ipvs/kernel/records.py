@@ -1,6 +1,6 @@
 """What the kernel's IPVS answers, decoded.
 
-Other kernels may leave attributes out, cut them short, or send what nobody here knows. Whatever
+Other kernels may leave attributes out, cut them short, or send what is unknown here. Whatever
 comes, a decoder returns a value or raises :class:`Garbled`.
 """
 

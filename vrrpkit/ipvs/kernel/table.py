@@ -78,7 +78,7 @@ class KernelTable:
 
     @classmethod
     def current(cls, netns: str | None = None) -> KernelTable:
-        """The table of the running loop and of a network namespace: the same object for everybody.
+        """The table of the running loop and of a network namespace: the same object for all.
 
         :raises HostError: there is no such namespace.
         """
@@ -218,7 +218,7 @@ class KernelTable:
         return answers
 
     async def flush(self) -> None:
-        """Remove every service, whoever made it.
+        """Remove every service, also those of other programs.
 
         :raises KernelRefused: the kernel did not.
         """

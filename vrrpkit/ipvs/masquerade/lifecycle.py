@@ -21,7 +21,7 @@ class MasqueradeLifecycle:
     """The masquerading of one virtual server. A table in memory has none, and takes it as done.
 
     :param name: of the virtual server: what is kept is found again by it.
-    :param restored: called when somebody had removed the rules and they are back.
+    :param restored: called when another program had removed the rules and they are back.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class MasqueradeLifecycle:
             self._rules = Masquerade(services, netns=table.netns, name=name)
         self._restored = restored
         self._due = False
-        """Whether somebody asked for a look that was not made yet."""
+        """Whether a look was asked for and not made yet."""
         self._worker = Worker("vrrpkit masquerading", self._ensure, lambda: self._due)
 
     async def start(self, members: Iterable[Member]) -> None:

@@ -94,7 +94,7 @@ class Masquerade:
             await shielded(firewall.release(self), "vrrpkit: ends masquerading")
 
     async def keep(self) -> None:
-        """Leave, with the rules and the setting in force until somebody enters under this name."""
+        """Leave; rules and setting stay in force until another run enters under this name."""
         firewall, self._firewall = self._firewall, None
         if firewall is not None:
             await shielded(firewall.keep(self, self._name), "vrrpkit: masquerading is kept")
@@ -111,8 +111,8 @@ class Masquerade:
             self._rules = wanted
 
     async def ensure(self) -> bool:
-        """Put the rules back if somebody has removed them, as ``nft flush ruleset`` does; whether
-        that was so.
+        """Put the rules back if another program removed them, as ``nft flush ruleset`` does;
+        whether that was so.
 
         :raises HostError: the program ``nft`` cannot do it.
         """

@@ -7,7 +7,7 @@
         (web,) = service_keys("192.0.2.10:80")
         server = table.connect(web, client="198.51.100.7")
 
-It refuses what the kernel refuses, with the same errors. Somebody else who changes the table is
+It refuses what the kernel refuses, with the same errors. Another program that changes the table is
 played by calling :meth:`MemoryTable.apply`.
 """
 
@@ -150,7 +150,7 @@ class MemoryTable:
         return answers
 
     async def flush(self) -> None:
-        """Remove every service, whoever made it."""
+        """Remove every service, also those of other programs."""
         for key in list(self._records):
             self._delete_service(key)
         await asyncio.sleep(self.delay)

@@ -120,7 +120,7 @@ class Traffic:
         return min(ready, key=load)
 
     def _by_turns(self, ready: dict[DestinationKey, int]) -> DestinationKey:
-        # Everybody saves its weight; the richest is chosen and pays for the round.
+        # Each server saves its weight; the richest is chosen and pays for the round.
         for key, weight in ready.items():
             self._turns[key] = self._turns.get(key, 0) + weight
         chosen = max(ready, key=self._turns.__getitem__)

@@ -1,15 +1,15 @@
-"""What a restart takes over: from the table, and from what the run before it wrote down. Pure.
+"""What a restart takes over: from the table, and from what the run before it recorded. Pure.
 
 A restart changes nothing before a check has spoken. The table says who serves and with what
 weight, and it is never older than what was written. What was written says why: which check failed
-and with which reason, what checks said about the weight, what the program set or disabled, and
+and with which reason, the weights that checks gave, what the program set or disabled, and
 whether the quorum was reached. Without it the table alone decides:
 
-- who has a weight there is up, also with ``alpha``, and keeps that weight until its checks passed;
-- who has weight 0 there while somebody else serves stays at 0 until they did; one without checks
+- a server with a weight there is up, also with ``alpha``, and keeps it until its checks passed;
+- one with weight 0 there while another one serves stays at 0 until they did; one without checks
   counts as disabled;
-- who is missing there while somebody else serves has failed, and waits for its checks;
-- where nobody serves, all begin as they are configured.
+- a server that is missing there while another one serves has failed, and waits for its checks;
+- where no server serves, all begin as they are configured.
 
 With it, a server that is not in it is new, and begins as it is configured. What the configuration
 says otherwise than at that time holds at once.
@@ -61,20 +61,20 @@ class Remembered:
     checks: tuple[str, ...] = ()
     """What its checkers are called."""
     failing: Mapping[int, str] = attrs.field(factory=dict[int, str])
-    said: Mapping[int, tuple[int, bool]] = attrs.field(factory=dict[int, tuple[int, bool]])
+    check_weights: Mapping[int, tuple[int, bool]] = attrs.field(factory=dict[int, tuple[int, bool]])
 
     @classmethod
-    def of(cls, seat: PoolServer, checks: Sequence[str]) -> Remembered:
+    def of(cls, pool_server: PoolServer, checks: Sequence[str]) -> Remembered:
         """What is to be written of a server now."""
-        member = seat.member
+        member = pool_server.member
         return cls(
             endpoint=str(member.key),
             described=member.weight,
-            configured=seat.configured,
-            disabled=seat.rest is ServerState.DISABLED,
+            configured=pool_server.configured,
+            disabled=pool_server.admin_state is ServerState.DISABLED,
             checks=tuple(checks),
-            failing=dict(seat.failing),
-            said=dict(seat.said),
+            failing=dict(pool_server.failing),
+            check_weights=dict(pool_server.check_weights),
         )
 
 
@@ -137,7 +137,7 @@ def adopt(
     elif known is None:
         new = not table.serves or (memory is not None and not found)
         failing = as_configured if new else every
-        # No check will ever say that it may serve again: somebody has to.
+        # No check will ever say that it may serve again: the program has to.
         idle = bool(found and member.weight) and not (new or table.stands_in)
         disabled = idle and not checks
     elif not (failing or disabled):
@@ -149,7 +149,7 @@ def adopt(
     differs = serves > 0 and bool(checks) and not touched and serves != _weight_of(member, begins)
     return Adopted(
         failing=failing,
-        said=begins.said,
+        check_weights=begins.check_weights,
         configured=begins.configured,
         weight=serves if differs else None,
         checks=len(checks),
@@ -177,13 +177,15 @@ def _begins(
         configured=known.configured if known.described == member.weight else member.weight,
         disabled=known.disabled,
         failing=known.failing if same or not known.failing else every,
-        said=known.said if same else {},
+        check_weights=known.check_weights if same else {},
     )
 
 
 def _weight_of(member: Member, begins: Remembered) -> int:
     """The weight that a server has by what is known of it."""
-    return PoolServer(member, Adopted(configured=begins.configured, said=begins.said)).weight
+    return PoolServer(
+        member, Adopted(configured=begins.configured, check_weights=begins.check_weights)
+    ).weight
 
 
 def quorate(table: Adoptable, sorry: bool, memory: PoolMemory | None) -> bool:
@@ -219,8 +221,8 @@ def _encoded(server: Remembered) -> dict[str, object]:
         fields["checks"] = list(server.checks)
     if server.failing:
         fields["failing"] = [[check, reason] for check, reason in server.failing.items()]
-    if server.said:
-        fields["said"] = [[check, *said] for check, said in server.said.items()]
+    if server.check_weights:
+        fields["said"] = [[check, *weight] for check, weight in server.check_weights.items()]
     return fields
 
 
@@ -247,13 +249,13 @@ def _decoded(value: object) -> Remembered:
     configured = fields.get("configured")
     checks = tuple(str(name) for name in _list(fields.get("checks", [])))
     failing: dict[int, str] = {}
-    said: dict[int, tuple[int, bool]] = {}
+    check_weights: dict[int, tuple[int, bool]] = {}
     for row in _list(fields.get("failing", [])):
         check, reason = _row(row, 2, len(checks))
         failing[check] = str(reason[0])[:REASON_LIMIT]
     for row in _list(fields.get("said", [])):
         check, (number, relative) = _row(row, 3, len(checks))
-        said[check] = _weight(number, relative is True), relative is True
+        check_weights[check] = _weight(number, relative is True), relative is True
     return Remembered(
         endpoint=str(fields.get("endpoint")),
         described=described,
@@ -261,7 +263,7 @@ def _decoded(value: object) -> Remembered:
         disabled=fields.get("disabled") is True,
         checks=checks,
         failing=failing,
-        said=said,
+        check_weights=check_weights,
     )
 
 

@@ -80,7 +80,7 @@ def _request(operation: Operation) -> str:
 
 
 def found(operation: Operation) -> str:
-    """What somebody else must have done for an operation to be needed, for people."""
+    """What another program must have done for an operation to be needed, in words."""
     match operation:
         case AddService() | AddDestination():
             return f"{_named(operation)} was gone"

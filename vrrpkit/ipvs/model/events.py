@@ -131,12 +131,12 @@ class ServerDrained(Stamped):
     virtual_server: str
     at: float
     server: str
-    left: int
+    remaining: int
     """Connections that are cut because the time was up."""
 
     def __str__(self) -> str:
-        left = f", {self.left} connections are left" if self.left else ""
-        return f"{self.virtual_server}: {self.server} was drained{left}"
+        rest = f", {self.remaining} connections are left" if self.remaining else ""
+        return f"{self.virtual_server}: {self.server} was drained{rest}"
 
 
 @attrs.frozen(kw_only=True)
@@ -251,8 +251,8 @@ class CheckOverdue(Stamped):
 @attrs.frozen(kw_only=True)
 class CheckPostponed(Stamped):
     """A check of a real server could not be made, for a reason that is this machine's: no file
-    descriptor, no local address, an exit status that is lost. The verdict stays. Told for the first
-    of several in a row."""
+    descriptor, no local address, an exit status that is lost. The verdict stays. Published for the
+    first of several in a row."""
 
     virtual_server: str
     at: float
@@ -281,7 +281,7 @@ class ServicesAdopted(Stamped):
 
 @attrs.frozen(kw_only=True)
 class StaleServices(Stamped):
-    """Services that an earlier run made, and that nobody wants any more, are being removed."""
+    """Services that an earlier run made, and that are not wanted any more, are being removed."""
 
     virtual_server: str
     at: float
@@ -293,8 +293,8 @@ class StaleServices(Stamped):
 
 @attrs.frozen(kw_only=True)
 class ForeignServices(Stamped):
-    """The table holds services that nobody in this program made. They are left alone, and listed
-    once."""
+    """The table holds services that no virtual server of this program made. They are left alone,
+    and listed once."""
 
     virtual_server: str
     at: float
@@ -306,7 +306,7 @@ class ForeignServices(Stamped):
 
 @attrs.frozen(kw_only=True)
 class TableRepaired(Stamped):
-    """Somebody else changed entries of ours, and they were put right."""
+    """Another program changed entries of ours, and they were put right."""
 
     virtual_server: str
     at: float
@@ -320,7 +320,7 @@ class TableRepaired(Stamped):
 
 @attrs.frozen(kw_only=True)
 class TableRefused(Stamped):
-    """The kernel refused changes, or to be read. Told once, and tried again at each poll."""
+    """The kernel refused changes, or to be read. Published once, and tried again at each poll."""
 
     virtual_server: str
     at: float

@@ -4,7 +4,7 @@ The rules are those of keepalived's ``check/ipwrapper.c``:
 
 - a server is down from the first of its checks that fails until the last one recovers;
 - one that is down is taken out of the table, or stays with weight 0 (``inhibit_on_failure``);
-- what several checks say about its weight adds up, as differences to the configured weight;
+- the weights that several checks give it add up, as differences to the configured weight;
 - the quorum is reached at ``quorum + hysteresis`` and lost at 0 or below ``quorum - hysteresis``;
 - without a quorum a sorry server, if there is one, stands in, and those that are up leave as if
   they had failed.
@@ -42,7 +42,7 @@ from vrrpkit.ipvs.model.events import (
 __all__ = ["UNKNOWN", "Adopted", "Member", "Pool", "PoolServer", "ServerState"]
 
 UNKNOWN = "not checked yet"
-"""Why a server is down of which no check has said anything in this run."""
+"""Why a server is down before any check of this run has a result."""
 
 
 class ServerState(enum.StrEnum):
@@ -91,8 +91,8 @@ class Adopted:
 
     failing: Mapping[int, str] = attrs.field(factory=dict[int, str])
     """The checks that failed, with the reason of each."""
-    said: Mapping[int, tuple[int, bool]] = attrs.field(factory=dict[int, tuple[int, bool]])
-    """What checks said about the weight: a number, and whether it is a difference."""
+    check_weights: Mapping[int, tuple[int, bool]] = attrs.field(factory=dict[int, tuple[int, bool]])
+    """The weights that checks gave it: a number, and whether it is a difference."""
     configured: int
     """The weight that the program gave it last."""
     weight: int | None = None
@@ -111,14 +111,14 @@ class PoolServer:
     """A member of a pool with what is known of it; made by :meth:`Pool.add`."""
 
     __slots__ = (
+        "admin_state",
+        "check_weights",
         "configured",
         "counted",
         "failing",
         "held",
         "kept",
         "member",
-        "rest",
-        "said",
         "table_weight",
         "unheard",
     )
@@ -129,12 +129,12 @@ class PoolServer:
         """The weight that the program gave it last."""
         self.failing = dict(adopted.failing)
         """The checks that fail, the first one first, with the reason of each."""
-        self.said = dict(adopted.said)
-        """What checks say about the weight: a number, and whether it is a difference."""
-        self.rest = ServerState.DISABLED if adopted.disabled else None
-        """DISABLED or DRAINING."""
+        self.check_weights = dict(adopted.check_weights)
+        """The weights that checks give it: a number, and whether it is a difference."""
+        self.admin_state = ServerState.DISABLED if adopted.disabled else None
+        """DISABLED or DRAINING, or ``None`` while it is in service."""
         self.counted = 0
-        """What it contributes to the weight of the pool."""
+        """Its share of the weight of the pool."""
         self.held = adopted.held and bool(self.failing)
         """Whether it stays in the table with weight 0 until a check has failed or all passed."""
         self.kept = False
@@ -151,9 +151,9 @@ class PoolServer:
 
     @property
     def state(self) -> ServerState:
-        """What it is in."""
-        if self.rest is not None:
-            return self.rest
+        """What the program set, else what the checks say."""
+        if self.admin_state is not None:
+            return self.admin_state
         return ServerState.DOWN if self.failing else ServerState.UP
 
     @property
@@ -166,20 +166,20 @@ class PoolServer:
         """The effective weight while it is in service."""
         if self.table_weight is not None:
             return self.table_weight
-        if not self.said:
+        if not self.check_weights:
             return self.configured
         total = self.configured
-        for value, relative in self.said.values():
+        for value, relative in self.check_weights.values():
             total += value if relative else value - self.configured
         return min(max(total, 0), WEIGHT_LIMIT)
 
     @property
     def quorum_weight(self) -> int:
         """The weight that counts for the quorum."""
-        return 0 if self.failing or self.rest else self.weight
+        return 0 if self.failing or self.admin_state else self.weight
 
 
-_RESTS: dict[ServerState | None, type[ServerDisabled | ServerDraining | ServerEnabled]] = {
+_ADMIN_EVENTS: dict[ServerState | None, type[ServerDisabled | ServerDraining | ServerEnabled]] = {
     ServerState.DISABLED: ServerDisabled,
     ServerState.DRAINING: ServerDraining,
     None: ServerEnabled,
@@ -217,7 +217,7 @@ class Pool:
         self._warned = False
         self._configured = 0
         self.weight = 0
-        """What the servers that are up carry."""
+        """The sum of the weights of the servers that are up."""
         self.quorate = False
         """Whether the quorum is reached."""
         if sorry is not None:
@@ -234,7 +234,7 @@ class Pool:
         """The member ``name``."""
         return self._pool_servers.get(name)
 
-    def seat_at(self, key: DestinationKey) -> PoolServer | None:
+    def server_at(self, key: DestinationKey) -> PoolServer | None:
         """The member with this address and port."""
         return self._by_key.get(key)
 
@@ -263,27 +263,27 @@ class Pool:
     # --- what happens to it ---------------------------------------------------------------------
 
     def start(self, at: float, *, quorate: bool = False) -> list[PoolEvent]:
-        """Decide on the quorum for the first time; members that were added before tell nothing.
+        """Decide on the quorum for the first time; members that were added before publish nothing.
 
         :param quorate: an earlier run had it, so that it takes no hysteresis to have it again.
         """
         self._started = True
         self.quorate = quorate
-        notices = self._judge(at)
+        events = self._judge(at)
         if self.quorate is quorate:
-            notices.append(self._reached(at) if quorate else self._lost(at))
-        return notices
+            events.append(self._reached(at) if quorate else self._lost(at))
+        return events
 
     def present(self, at: float) -> list[PoolEvent]:
-        """What who listens from now on must know: which servers are down, and of the quorum."""
-        told: list[PoolEvent] = [
+        """The events that a new listener begins with: the servers that are down, and the quorum."""
+        events: list[PoolEvent] = [
             ServerDown(virtual_server=self._name, at=at, server=name, reason=pool_server.reason)
             for name, pool_server in self._pool_servers.items()
             if not pool_server.up
         ]
         if not self.quorate:
-            return [*told, self._lost(at)]
-        return [*told, self._reached(at)]
+            return [*events, self._lost(at)]
+        return [*events, self._reached(at)]
 
     def add(
         self, member: Member, failing: Iterable[int], at: float, *, held: bool = False
@@ -304,23 +304,27 @@ class Pool:
             member, adopted
         )
         self._configured += pool_server.configured
-        told: list[PoolEvent] = [ServerAdded(virtual_server=self._name, at=at, server=member.name)]
-        return self._settle(pool_server, told, at)
+        events: list[PoolEvent] = [
+            ServerAdded(virtual_server=self._name, at=at, server=member.name)
+        ]
+        return self._settle(pool_server, events, at)
 
-    def remove(self, name: str, at: float, *, left: int | None = None) -> list[PoolEvent]:
+    def remove(self, name: str, at: float, *, remaining: int | None = None) -> list[PoolEvent]:
         """Drop a server.
 
-        :param left: it was drained, and so many connections are left.
+        :param remaining: it was drained, and has so many connections yet.
         """
         pool_server = self._pool_servers.pop(name)
         del self._by_key[pool_server.member.key]
         self._configured -= pool_server.configured
-        pool_server.rest = ServerState.DRAINING
-        told: list[PoolEvent] = []
-        if left is not None:
-            told.append(ServerDrained(virtual_server=self._name, at=at, server=name, left=left))
-        told.append(ServerRemoved(virtual_server=self._name, at=at, server=name))
-        return self._settle(pool_server, told, at)
+        pool_server.admin_state = ServerState.DRAINING
+        events: list[PoolEvent] = []
+        if remaining is not None:
+            events.append(
+                ServerDrained(virtual_server=self._name, at=at, server=name, remaining=remaining)
+            )
+        events.append(ServerRemoved(virtual_server=self._name, at=at, server=name))
+        return self._settle(pool_server, events, at)
 
     def report(
         self,
@@ -336,15 +340,14 @@ class Pool:
         """Learn the verdict of one check of a server.
 
         :param reason: why the check failed; empty if it passed, be it not often enough yet.
-        :param weight: what the last check that passed said about the weight, if anything.
+        :param weight: the weight that the last check that passed gave, if any.
         :param relative: it is a difference to the configured weight.
         """
         pool_server = self._pool_servers[name]
-        said = None if weight is None else (weight, relative)
+        check_weight = None if weight is None else (weight, relative)
         was_up, before, was_held = pool_server.up, pool_server.weight, pool_server.held
-        known = healthy is (check not in pool_server.failing) and said == pool_server.said.get(
-            check
-        )
+        known = healthy is (check not in pool_server.failing)
+        known = known and check_weight == pool_server.check_weights.get(check)
         if not reason and check in pool_server.unheard:
             known = False
             pool_server.unheard.discard(check)
@@ -357,18 +360,18 @@ class Pool:
         pool_server.held = was_held and not pool_server.up and (healthy or not reason)
         if known and pool_server.held is was_held:
             return []
-        if said is None:
-            pool_server.said.pop(check, None)
+        if check_weight is None:
+            pool_server.check_weights.pop(check, None)
         else:
-            pool_server.said[check] = said
-        told = self._weighed(pool_server, before, at)
+            pool_server.check_weights[check] = check_weight
+        events = self._weighed(pool_server, before, at)
         if pool_server.up and not was_up:
-            told.append(ServerUp(virtual_server=self._name, at=at, server=name))
+            events.append(ServerUp(virtual_server=self._name, at=at, server=name))
         elif was_up and not pool_server.up:
-            told.append(
+            events.append(
                 ServerDown(virtual_server=self._name, at=at, server=name, reason=pool_server.reason)
             )
-        return self._settle(pool_server, told, at)
+        return self._settle(pool_server, events, at)
 
     def set_weight(self, name: str, weight: int, at: float) -> list[PoolEvent]:
         """Give a server another configured weight."""
@@ -380,31 +383,34 @@ class Pool:
         pool_server.unheard.clear()
         return self._settle(pool_server, self._weighed(pool_server, before, at), at)
 
-    def rest(self, name: str, rest: ServerState | None, at: float) -> list[PoolEvent]:
+    def set_admin_state(
+        self, name: str, admin_state: ServerState | None, at: float
+    ) -> list[PoolEvent]:
         """Send a server no new connections, or let it serve again.
 
-        :param rest: DISABLED, DRAINING, or ``None`` for service.
+        :param admin_state: DISABLED, DRAINING, or ``None`` for service.
         """
         pool_server = self._pool_servers[name]
-        if pool_server.rest is rest:
+        if pool_server.admin_state is admin_state:
             return []
-        # Its connections go on whatever its checks say meanwhile: a server that is told to stop
-        # often says so there first. One that is out already has none that could.
-        pool_server.kept = rest is ServerState.DRAINING and self._place(pool_server) is not None
-        pool_server.rest = rest
-        kind = _RESTS[rest]
+        # Its connections go on whatever its checks say meanwhile: a server that is to stop often
+        # fails its checks first. One that is out already has no connections that could go on.
+        draining = admin_state is ServerState.DRAINING
+        pool_server.kept = draining and self._place(pool_server) is not None
+        pool_server.admin_state = admin_state
+        kind = _ADMIN_EVENTS[admin_state]
         return self._settle(pool_server, [kind(virtual_server=self._name, at=at, server=name)], at)
 
     def end(self, at: float) -> list[PoolEvent]:
-        """Tell of every server that is up, and of the quorum, as if all had failed (``omega``)."""
-        notices: list[PoolEvent] = [
+        """The events of a pool whose servers all fail at once (``omega``)."""
+        events: list[PoolEvent] = [
             ServerDown(virtual_server=self._name, at=at, server=name, reason="shutdown")
             for name, pool_server in self._pool_servers.items()
             if pool_server.up
         ]
         if self.quorate:
-            notices.append(QuorumDown(virtual_server=self._name, at=at, weight=0))
-        return notices
+            events.append(QuorumDown(virtual_server=self._name, at=at, weight=0))
+        return events
 
     # --- how it decides -------------------------------------------------------------------------
 
@@ -421,29 +427,31 @@ class Pool:
             )
         ]
 
-    def _settle(self, pool_server: PoolServer, told: list[PoolEvent], at: float) -> list[PoolEvent]:
+    def _settle(
+        self, pool_server: PoolServer, events: list[PoolEvent], at: float
+    ) -> list[PoolEvent]:
         self._changed[pool_server.member.key] = None
         quorum_weight = pool_server.quorum_weight
         self.weight += quorum_weight - pool_server.counted
         pool_server.counted = quorum_weight
-        return told + self._judge(at) if self._started else []
+        return events + self._judge(at) if self._started else []
 
     def _judge(self, at: float) -> list[PoolEvent]:
-        notices = self._doubt(at)
+        events = self._doubt(at)
         if self.quorate:
             if self.weight and self.weight >= self._quorum - self._hysteresis:
-                return notices
+                return events
             self.quorate = False
-            notices.append(self._lost(at))
+            events.append(self._lost(at))
         else:
             if self.weight < self._quorum + self._hysteresis:
-                return notices
+                return events
             self.quorate = True
-            notices.append(self._reached(at))
+            events.append(self._reached(at))
         if self._sorry is not None:
             self._changed.update(dict.fromkeys(self._by_key))
             self._changed[self._sorry.key] = None
-        return notices
+        return events
 
     def _reached(self, at: float) -> PoolEvent:
         return QuorumUp(virtual_server=self._name, at=at, weight=self.weight)
@@ -454,7 +462,7 @@ class Pool:
 
     def _doubt(self, at: float) -> list[PoolEvent]:
         needed = self._quorum + self._hysteresis
-        # An empty pool says nothing: it waits for its first servers.
+        # An empty pool gives no warning: it waits for its first servers.
         short = bool(self._pool_servers) and self._configured < needed
         warned, self._warned = self._warned, short
         if warned or not short:
@@ -467,7 +475,7 @@ class Pool:
 
     def _place(self, pool_server: PoolServer) -> Destination | None:
         out = pool_server.failing or (
-            self._sorry is not None and not self.quorate and not pool_server.rest
+            self._sorry is not None and not self.quorate and not pool_server.admin_state
         )
         if out:
             stays = pool_server.member.inhibit_on_failure or pool_server.held or pool_server.kept

@@ -22,14 +22,14 @@ __all__ = ["held_back", "makes", "stages"]
 
 
 def makes(operation: Operation) -> bool:
-    """Whether it lets a real server serve."""
+    """Whether an operation lets a real server serve."""
     if isinstance(operation, AddDestination | EditDestination):
         return operation.destination.weight > 0
     return False
 
 
 def _breaks(operation: Operation) -> bool:
-    """Whether it keeps a real server from serving."""
+    """Whether an operation ends the service of a real server."""
     if isinstance(operation, EditDestination):
         return not operation.destination.weight
     return isinstance(operation, DeleteDestination)
@@ -39,7 +39,7 @@ def stages(
     operations: Sequence[Operation], served: Callable[[ServiceKey], bool]
 ) -> tuple[Sequence[Operation], Sequence[Operation]]:
     """What is to be carried out first, and what depends on the answers to that: whatever breaks in
-    a service where something is made that nobody else does.
+    a service that has no other server than one that is made.
 
     :param served: whether a service has a server already that serves before and after.
     """
@@ -57,5 +57,5 @@ def stages(
 
 
 def held_back() -> OSError:
-    """The answer to what was not even asked for."""
+    """The answer for an operation that the table was not asked for."""
     return OSError(errno.EBUSY, "it serves on until what replaces it is accepted")
