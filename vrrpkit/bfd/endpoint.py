@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Protocol
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from vrrpkit.bfd.base import BFDDatagram, BFDSender, BFDTransport
 from vrrpkit.bfd.config import BFDSessionConfig
@@ -18,6 +16,7 @@ from vrrpkit.bfd.sockets import KernelBFDTransport
 from vrrpkit.errors import DecodeError, HostError
 from vrrpkit.host.memory.bus import MemoryInterface
 from vrrpkit.linux.netns import identity
+from vrrpkit.runtime import Runtime
 from vrrpkit.timers import Deadlines
 from vrrpkit.values import IPAddress
 
@@ -85,13 +84,6 @@ class SessionSlot:
         return (config.source is not None) + (config.interface is not None)
 
 
-# Endpoints are held by their sessions, never from here: one in use knows its loop, and would keep
-# it alive for ever.
-_speakers: WeakKeyDictionary[
-    asyncio.AbstractEventLoop, WeakValueDictionary[Hashable, BFDEndpoint]
-] = WeakKeyDictionary()
-
-
 class BFDEndpoint:
     """Opens what its first session needs, and closes all of it with the last.
 
@@ -114,16 +106,11 @@ class BFDEndpoint:
 
         :raises HostError: there is no such namespace.
         """
-        speakers = _speakers.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        key: Hashable = where if isinstance(where, MemoryInterface) else identity(where)
-        endpoint = speakers.get(key)
-        if endpoint is None:
-            endpoint = speakers[key] = cls(
-                (lambda: MemoryBFDTransport(where))
-                if isinstance(where, MemoryInterface)
-                else lambda: KernelBFDTransport(where)
-            )
-        return endpoint
+        runtime = Runtime.current()
+        if isinstance(where, MemoryInterface):
+            return runtime.use(cls, where, lambda: cls(lambda: MemoryBFDTransport(where)))
+        key = identity(where)
+        return runtime.use(cls, key, lambda: cls(lambda: KernelBFDTransport(where)))
 
     @property
     def deadlines(self) -> Deadlines:
@@ -173,7 +160,12 @@ class BFDEndpoint:
         rest = [other for other in self._neighbors.pop(neighbor, []) if other is not slot]
         if rest:
             self._neighbors[neighbor] = rest
-        if not self._slots and self._transport is not None:
+        if not self._slots:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        if self._transport is not None:
             transport, self._transport = self._transport, None
             transport.close()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from vrrpkit.host.addresses.kernel import GONE
 from vrrpkit.host.addresses.leftovers import Users
@@ -13,21 +12,16 @@ from vrrpkit.host.links.monitor import Removal
 from vrrpkit.host.links.records import AddressKey, to_address
 from vrrpkit.host.links.requests import add_found, delete_found
 from vrrpkit.host.resources import Resources
-from vrrpkit.linux.netns import Identity, identity
+from vrrpkit.linux.netns import identity
+from vrrpkit.runtime import Runtime
 
 __all__ = ["Host"]
 
 log = logging.getLogger(__name__)
 
-# Hosts are held by their interfaces, never from here: a Host in use knows its loop, and would keep
-# it alive for ever.
-_hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[Identity, Host]] = (
-    WeakKeyDictionary()
-)
-
 
 class Host:
-    """Sockets, netlink, deadlines and interfaces of one (running loop, network namespace).
+    """Sockets, netlink, deadlines and interfaces of one runtime and network namespace.
 
     It opens what it needs when its first interface is opened, and closes all of it with the last.
     """
@@ -45,12 +39,7 @@ class Host:
 
         :raises HostError: there is no such namespace.
         """
-        hosts = _hosts.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        key = identity(netns)
-        host = hosts.get(key)
-        if host is None:
-            host = hosts[key] = cls(netns)
-        return host
+        return Runtime.current().use(cls, identity(netns), lambda: cls(netns))
 
     def interface(self, name: str) -> KernelInterface:
         """The interface ``name``, whether there is one or not: the same object for everybody."""
@@ -72,8 +61,14 @@ class Host:
 
     def release(self, interface: KernelInterface) -> None:
         """End what :meth:`acquire` began."""
-        del self._opened[interface.name]
-        if not self._opened and self._resources is not None:
+        self._opened.pop(interface.name, None)
+        if not self._opened:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        self._opened.clear()
+        if self._resources is not None:
             resources, self._resources = self._resources, None
             resources.close()
 

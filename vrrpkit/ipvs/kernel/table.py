@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
 
@@ -27,7 +26,8 @@ from vrrpkit.ipvs.model.entries import (
 )
 from vrrpkit.linux import capabilities
 from vrrpkit.linux.netlink import CHUNK, GENERIC, Netlink, NetlinkMessage
-from vrrpkit.linux.netns import Identity, Namespace, identity
+from vrrpkit.linux.netns import Namespace, identity
+from vrrpkit.runtime import Runtime
 from vrrpkit.validate import whole_number
 
 __all__ = ["KernelTable"]
@@ -46,11 +46,6 @@ TURN = 0.005
 """Seconds that the event loop may wait for a chunk before the next one is made smaller."""
 
 NEEDED = {"CAP_NET_ADMIN": "balancing connections with IPVS"}
-
-# Held by their users, never from here: see vrrpkit.host.host.
-_tables: WeakKeyDictionary[
-    asyncio.AbstractEventLoop, WeakValueDictionary[Identity, KernelTable]
-] = WeakKeyDictionary()
 
 
 class _Kernel(NamedTuple):
@@ -82,12 +77,7 @@ class KernelTable:
 
         :raises HostError: there is no such namespace.
         """
-        tables = _tables.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        key = identity(netns)
-        table = tables.get(key)
-        if table is None:
-            table = tables[key] = cls(netns)
-        return table
+        return Runtime.current().use(cls, identity(netns), lambda: cls(netns))
 
     @property
     def netns(self) -> str | None:
@@ -108,7 +98,12 @@ class KernelTable:
     async def close(self) -> None:
         """Give up one :meth:`open`; with the last one the socket is closed. The entries stay."""
         self._users -= 1
-        if self._users == 0 and self._opened is not None:
+        if self._users == 0:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        if self._opened is not None:
             opened, self._opened = self._opened, None
             opened.resources.close()
 
