@@ -70,10 +70,11 @@ async def test_all_who_ask_get_the_same_while_any_of_them_holds_it() -> None:
 @virtual_time()
 async def test_what_is_forgotten_is_another_for_those_who_come_later() -> None:
     runtime = Runtime.current()
-    first = runtime.use(Pump)
-    runtime.forget(first)
-    runtime.forget(first)
+    first, other = runtime.use(Pump), runtime.use(Pump, "eth0")
+    runtime.forget(Pump)
+    runtime.forget(Pump)
     assert runtime.use(Pump) is not first
+    assert runtime.use(Pump, "eth0") is other
 
 
 @virtual_time()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Protocol, TypeVar, cast
@@ -63,7 +63,7 @@ class Runtime:
     def __init__(self) -> None:
         self._loop = ref(asyncio.get_running_loop())
         self._origin = ProcessOrigin()
-        self._shared: WeakValueDictionary[tuple[type[Shared], Hashable], Shared] = (
+        self._shared: WeakValueDictionary[tuple[type[Shared], object], Shared] = (
             WeakValueDictionary()
         )
         self._token: Token[Runtime | None] | None = None
@@ -86,31 +86,33 @@ class Runtime:
             default = _defaults[loop] = cls()
         return default
 
-    def use(self, kind: type[S], key: Hashable = None, make: Callable[[], S] | None = None) -> S:
+    def use(self, kind: type[S], key: object = None, make: Callable[[], S] | None = None) -> S:
         """The object of this kind that all share who give the same key, while any of them holds
         it.
 
-        :param key: what there is one object for: a network namespace, a table, an interface.
+        :param key: what there is one object for: a network namespace, a table, an interface. It is
+            compared like the key of a dictionary.
         :param make: makes it if there is none; else ``kind()`` does.
         :raises Closed: the runtime has ended.
         """
         if self._ended:
             raise Closed("this runtime has ended; 'async with Runtime()' makes another one")
-        found = self.find(kind, key)
+        # Asked in each attempt of a check: no call that can be spared.
+        found = self._shared.get((kind, key))
         if found is None:
-            found = kind() if make is None else make()
-            self._shared[kind, key] = found
-        return found
+            made = kind() if make is None else make()
+            self._shared[kind, key] = made
+            return made
+        return cast("S", found)
 
-    def find(self, kind: type[S], key: Hashable = None) -> S | None:
+    def find(self, kind: type[S], key: object = None) -> S | None:
         """As :meth:`use`, or ``None`` where nobody has it."""
         return cast("S | None", self._shared.get((kind, key)))
 
-    def forget(self, shared: Shared) -> None:
-        """Share an object no more: who asks from now on gets another. Once more is harmless."""
-        for name, known in list(self._shared.items()):
-            if known is shared:
-                del self._shared[name]
+    def forget(self, kind: type[Shared], key: object = None) -> None:
+        """Share the object of this kind and key no more: who asks from now on gets another. Where
+        there is none, nothing happens."""
+        self._shared.pop((kind, key), None)
 
     async def close(self) -> None:
         """Close everything that is open, the last that was made first; again does nothing."""
