@@ -22,7 +22,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
-from weakref import WeakKeyDictionary, WeakMethod, WeakValueDictionary
+from weakref import WeakMethod
 
 import attrs
 
@@ -33,9 +33,10 @@ from vrrpkit.host.liveness import Liveness
 from vrrpkit.lifecycle.leaving import shielded
 from vrrpkit.lifecycle.worker import Worker
 from vrrpkit.linux import capabilities
-from vrrpkit.linux.netns import Identity, Namespace, identity
+from vrrpkit.linux.netns import Namespace, identity
 from vrrpkit.linux.nfnetlink import TableWatch
 from vrrpkit.linux.sysctl import Sysctls
+from vrrpkit.runtime import Runtime
 
 __all__ = ["Chain", "Firewall", "Rules"]
 
@@ -114,12 +115,6 @@ def _kept(name: str) -> str:
     return f"{KEPT}-{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-# Held by their users, never from here: see vrrpkit.host.host.
-_firewalls: WeakKeyDictionary[
-    asyncio.AbstractEventLoop, WeakValueDictionary[Identity, Firewall]
-] = WeakKeyDictionary()
-
-
 class Firewall:
     """The rules of this process in one network namespace.
 
@@ -146,12 +141,12 @@ class Firewall:
 
         :raises HostError: there is no such namespace.
         """
-        firewalls = _firewalls.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-        key = identity(netns)
-        firewall = firewalls.get(key)
-        if firewall is None:
-            firewall = firewalls[key] = cls(netns)
-        return firewall
+        return Runtime.current().use(cls, identity(netns), lambda: cls(netns))
+
+    async def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        for holder in list(self._wishes):
+            await self.release(holder)
 
     @property
     def table(self) -> str | None:
