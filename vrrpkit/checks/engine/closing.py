@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from weakref import WeakKeyDictionary
 
 from vrrpkit.checks.engine.check import Check
 from vrrpkit.lifecycle.shutdown import patience
+from vrrpkit.runtime import Runtime
 
 __all__ = ["settle"]
 
@@ -26,8 +26,16 @@ MOMENT = 30.0
 AGAIN = 0.1
 """Seconds after a second cancellation."""
 
-# When checks were left behind last, in seconds of the loop.
-_left: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+
+class _LeftBehind:
+    """Checks were left behind a moment ago. The timer keeps it for as long as that is so."""
+
+    def __init__(self) -> None:
+        self._expiry = asyncio.get_running_loop().call_later(MOMENT, self.shutdown)
+
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        self._expiry.cancel()
 
 
 async def settle(checks: Iterable[Check]) -> None:
@@ -38,7 +46,8 @@ async def settle(checks: Iterable[Check]) -> None:
         return
     loop = asyncio.get_running_loop()
     since = loop.time()
-    recently = since - _left.get(loop, -MOMENT) < MOMENT
+    runtime = Runtime.current(loop)
+    recently = runtime.find(_LeftBehind) is not None
     try:
         async with patience(SHORT if recently else PATIENCE, SHORT):
             await asyncio.wait(pending)
@@ -49,7 +58,8 @@ async def settle(checks: Iterable[Check]) -> None:
         await asyncio.wait(pending, timeout=AGAIN)
     stuck = [check for task, check in pending.items() if not task.done()]
     if stuck:
-        _left[loop] = loop.time()
+        runtime.forget(_LeftBehind)
+        runtime.use(_LeftBehind)
         names = ", ".join(f"{check.checker} of {check.target}" for check in stuck[:5])
         more = f" and {len(stuck) - 5} more" if len(stuck) > 5 else ""
         log.warning(

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random as randomness
 import resource
-import weakref
 from collections.abc import Callable
 from math import ceil
 from types import TracebackType
@@ -21,6 +20,7 @@ from vrrpkit.checks.target import Target
 from vrrpkit.errors import ConfigError
 from vrrpkit.lifecycle.turns import Turns
 from vrrpkit.local_errors import Complaints
+from vrrpkit.runtime import Runtime
 from vrrpkit.timers import Deadlines, LoopAlarm
 from vrrpkit.validate import whole_number
 
@@ -33,12 +33,6 @@ TASKS = 2
 
 FILES_AT_MOST = 65536
 """What no limit on open files counts as."""
-
-# A scheduler in use is held by its checks, never from here: it knows its loop, and would keep it
-# alive for ever.
-_schedulers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[CheckScheduler]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 def _affordable() -> int:
@@ -97,13 +91,7 @@ class CheckScheduler:
     def current(cls) -> CheckScheduler:
         """The scheduler that everybody on the running loop shares; made on first use, and gone when
         nobody has it or a check of it."""
-        loop = asyncio.get_running_loop()
-        known = _schedulers.get(loop)
-        scheduler = None if known is None else known()
-        if scheduler is None:
-            scheduler = cls()
-            _schedulers[loop] = weakref.ref(scheduler)
-        return scheduler
+        return Runtime.current().use(cls)
 
     @property
     def max_concurrent(self) -> int:
@@ -205,6 +193,10 @@ class CheckScheduler:
         for check in checks:
             check.close()
         await settle(checks)
+
+    async def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        await self.stop()
 
     async def __aenter__(self) -> CheckScheduler:
         return self

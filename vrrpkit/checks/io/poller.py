@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import select
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from vrrpkit.lifecycle.fork import ProcessOrigin, renew_epoll
+from vrrpkit.runtime import Runtime
 
 __all__ = ["Poller", "Ready"]
 
@@ -29,18 +29,12 @@ BATCH = 64
 IDLE = 30.0
 """Seconds without a socket after which the epoll is closed."""
 
-# A poller is held by its loop, which calls it, and by the attempts that use it, never from here: so
-# it goes when the loop is closed, and keeps none alive.
-_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Poller]] = (
-    weakref.WeakKeyDictionary()
-)
-
 
 class Poller:
     """The sockets of one event loop.
 
     It needs no closing: it goes when nothing was watched for half a minute, or when the loop is
-    closed.
+    closed, which holds it as the attempts do that use it.
     """
 
     def __init__(self) -> None:
@@ -65,13 +59,12 @@ class Poller:
         :param loop: the running loop, if the caller has it.
         :raises OSError: too many files are open.
         """
-        if loop is None:
-            loop = asyncio.get_running_loop()
-        known = _pollers.get(loop)
-        poller = None if known is None else known()
-        if poller is None:
-            poller = cls()
-            _pollers[loop] = weakref.ref(poller)
+        runtime = Runtime.current(loop)
+        poller = runtime.use(cls)
+        if poller._epoll.closed:
+            # It was idle for long, and somebody has it still.
+            runtime.forget(cls)
+            poller = runtime.use(cls)
         return poller
 
     def watch(self, descriptor: int, ready: Ready) -> None:
@@ -106,9 +99,10 @@ class Poller:
             loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._owners.clear()
-            known = _pollers.get(loop)
-            if known is not None and known() is self:
-                del _pollers[loop]
+
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        self.close()
 
     def _wake(self) -> None:
         # Owners are looked up before the first is called: what that one closes and opens may get
