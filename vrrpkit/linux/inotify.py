@@ -14,10 +14,10 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from weakref import WeakKeyDictionary
 
 from vrrpkit.lifecycle.callbacks import contain
 from vrrpkit.lifecycle.fork import share_nothing
+from vrrpkit.runtime import Runtime
 
 __all__ = ["watch"]
 
@@ -72,7 +72,7 @@ class _Watch:
 
 
 class _Inotify:
-    """One inotify descriptor, for all watches of one event loop."""
+    """One inotify descriptor, for all watches of one runtime."""
 
     def __init__(self) -> None:
         self.descriptor = -1
@@ -106,7 +106,9 @@ class _Inotify:
         self._loop.add_reader(descriptor, self.readable)
         return True
 
-    def close(self) -> None:
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        self.watches.clear()
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -263,9 +265,6 @@ def _call(changed: Callable[[], None]) -> None:
         contain(problem, log, "the callback %r failed", changed)
 
 
-_open: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inotify] = WeakKeyDictionary()
-
-
 def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable[[], None]:
     """Call ``changed`` on the running event loop after each change to the file ``path``: written
     and closed, replaced, removed, made, or other permissions; also by a change to a directory or a
@@ -279,10 +278,8 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
     watch (``fs.inotify.max_user_watches``), ``changed`` is called every second; the system is asked
     again every 30 seconds.
     """
-    loop = asyncio.get_running_loop()
-    inotify = _open.get(loop)
-    if inotify is None:
-        inotify = _open[loop] = _Inotify()
+    runtime = Runtime.current()
+    inotify = runtime.use(_Inotify)
     name = os.fspath(path)
     watched = _Watch(name if name.startswith("/") else os.path.join(os.getcwd(), name), changed)
     inotify.add(watched)
@@ -292,7 +289,7 @@ def watch(path: str | os.PathLike[str], changed: Callable[[], None]) -> Callable
             return
         inotify.remove(watched)
         if not inotify.watches:
-            del _open[loop]
-            inotify.close()
+            runtime.forget(_Inotify)
+            inotify.shutdown()
 
     return stop

@@ -21,12 +21,12 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 import attrs
 
 from vrrpkit.lifecycle.fork import share_nothing
 from vrrpkit.linux.sysctl import read_proc
+from vrrpkit.runtime import Runtime
 
 __all__ = ["Process", "Processes"]
 
@@ -104,7 +104,7 @@ Listener: TypeAlias = Callable[[Mapping[int, Process | None]], None]
 
 
 class Processes:
-    """Tells of processes that start, end, or become another program; one for each event loop."""
+    """Tells of processes that start, end, or become another program; one for each runtime."""
 
     def __init__(self) -> None:
         self._listeners: dict[object, Listener] = {}
@@ -121,12 +121,14 @@ class Processes:
 
     @classmethod
     def current(cls) -> Processes:
-        """The one of the running loop."""
-        loop = asyncio.get_running_loop()
-        found = _processes.get(loop)
-        if found is None:
-            found = _processes[loop] = cls()
-        return found
+        """The one of the current runtime."""
+        return Runtime.current().use(cls)
+
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        if self._listeners:
+            self._listeners.clear()
+            self._close()
 
     @property
     def told(self) -> bool:
@@ -356,9 +358,6 @@ class Processes:
                 changed.add(pid)
         if changed:
             self._read_now(changed)
-
-
-_processes: WeakKeyDictionary[asyncio.AbstractEventLoop, Processes] = WeakKeyDictionary()
 
 
 def _connector() -> socket.socket:
