@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Hashable
-from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -18,6 +17,7 @@ from vrrpkit.checks.target import Target
 from vrrpkit.configured import advised, values_of
 from vrrpkit.errors import CheckFailed, HostError
 from vrrpkit.local_errors import own_trouble
+from vrrpkit.runtime import Runtime
 from vrrpkit.validate import times_field
 
 __all__ = ["BFDChecker"]
@@ -44,15 +44,11 @@ class _SessionWatch:
             self._open = True
             self.since = asyncio.get_running_loop().time()
 
-    def stop(self) -> None:
+    def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
         if self._open:
             self.session.close()
             self._open = False
-
-
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _SessionWatch]] = (
-    WeakKeyDictionary()
-)
 
 
 @advised
@@ -80,11 +76,9 @@ class BFDChecker(BFDSettings, Checker):
         self._session(target)
 
     def attach(self, target: Target, soon: Callable[[], None]) -> Callable[[], None]:
-        watches = _watches.setdefault(asyncio.get_running_loop(), {})
+        runtime = Runtime.current()
         key = self._key(target)
-        watch = watches.get(key)
-        if watch is None:
-            watch = watches[key] = _SessionWatch(self._session(target))
+        watch = runtime.use(_SessionWatch, key, lambda: _SessionWatch(self._session(target)))
         watch.users += 1
 
         def changed(transition: BFDTransition) -> None:
@@ -100,14 +94,14 @@ class BFDChecker(BFDSettings, Checker):
             unsubscribe()
             watch.users -= 1
             if not watch.users:
-                del watches[key]
-                watch.stop()
+                runtime.forget(_SessionWatch, key)
+                watch.shutdown()
 
         return detach
 
     async def check(self, target: Target) -> None:
         loop = asyncio.get_running_loop()
-        watch = _watches.get(loop, {}).get(self._key(target))
+        watch = Runtime.current(loop).find(_SessionWatch, self._key(target))
         if watch is None:
             # Nobody checks it regularly.
             async with self._session(target) as session:

@@ -9,7 +9,6 @@ import functools
 import logging
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from typing import TypeAlias, cast
-from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -19,6 +18,7 @@ from vrrpkit.lifecycle.callbacks import is_own_end, pass_on
 from vrrpkit.lifecycle.shutdown import patience
 from vrrpkit.lifecycle.worker import Worker
 from vrrpkit.local_errors import Complaints, advised, own_trouble
+from vrrpkit.runtime import Runtime
 from vrrpkit.tracking.tracker import Signal, Tracker, TrackerState, is_fault
 
 __all__ = ["Reasons", "TrackerRunner", "complain"]
@@ -130,6 +130,14 @@ class _Source:
         self._worker.cancel()
         return self._worker
 
+    async def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`."""
+        self._listeners.clear()
+        self._worker.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with patience(GRACE, HURRIED):
+                await self._worker.idle()
+
     async def _look(self) -> None:
         # A tracker may have taken the cancellation for something else.
         while self._listeners:
@@ -206,11 +214,6 @@ class _Source:
                 listener(signal)
 
 
-_sources: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Source]] = (
-    WeakKeyDictionary()
-)
-
-
 def _subject(tracker: Tracker) -> Hashable:
     """Equal for trackers that look at the same thing."""
     kind = type(tracker)
@@ -263,12 +266,10 @@ class TrackerRunner:
         them wait in turn."""
         if not self.trackers:
             return
-        known = _sources.setdefault(asyncio.get_running_loop(), {})
+        runtime = Runtime.current()
         for place, tracker in enumerate(self.trackers):
             subject = _subject(tracker)
-            source = known.get(subject)
-            if source is None:
-                source = known[subject] = _Source(tracker)
+            source = runtime.use(_Source, subject, functools.partial(_Source, tracker))
             self._joined.append((subject, source))
             if not tracker.weight:
                 self._awaited[place] = source
@@ -296,7 +297,7 @@ class TrackerRunner:
     async def stop(self) -> None:
         """Look no more; calling it twice is harmless."""
         self._started = False
-        known = _sources.get(asyncio.get_running_loop(), {})
+        runtime = Runtime.current()
         joined, self._joined = self._joined, []
         ending: dict[Worker, str] = {}
         for place, (subject, source) in enumerate(joined):
@@ -304,7 +305,7 @@ class TrackerRunner:
             if worker is not None:
                 ending[worker] = self.trackers[place].label
                 # Whoever comes while this one ends begins anew.
-                known.pop(subject, None)
+                runtime.forget(_Source, subject)
         began = asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
             async with patience(GRACE, HURRIED):
