@@ -12,11 +12,10 @@ import logging
 from collections.abc import Iterable, Sequence, Set as AbstractSet
 from functools import partial
 from typing import TypeAlias
-from weakref import WeakKeyDictionary, ref
 
 import attrs
 
-from vrrpkit.errors import DuplicateService
+from vrrpkit.errors import Closed, DuplicateService
 from vrrpkit.ipvs.base import Table
 from vrrpkit.ipvs.claim import ClaimListener, ServiceClaim
 from vrrpkit.ipvs.model.cache import Subject, TableCache, found, placed, refusal, subject
@@ -32,6 +31,7 @@ from vrrpkit.ipvs.model.entries import (
 from vrrpkit.ipvs.model.stages import held_back, makes, stages
 from vrrpkit.lifecycle.callbacks import as_bug, contain, is_own_end
 from vrrpkit.lifecycle.worker import Worker
+from vrrpkit.runtime import Runtime
 
 __all__ = ["TableReconciler"]
 
@@ -53,9 +53,6 @@ Wanted: TypeAlias = dict[ServiceKey, tuple[Service, Sequence[Destination]]]
 
 Answers: TypeAlias = list[tuple[Operation, OSError | None]]
 """Operations, and how each of them ended."""
-
-# Keepers are held by their claims, never from here: they hold their table.
-_keepers: WeakKeyDictionary[Table, ref[TableReconciler]] = WeakKeyDictionary()
 
 
 @attrs.frozen
@@ -101,12 +98,17 @@ class TableReconciler:
     @classmethod
     def of(cls, table: Table) -> TableReconciler:
         """The reconciler of a table, the same for all claims on it."""
-        known = _keepers.get(table)
-        reconciler = None if known is None else known()
-        if reconciler is None:
-            reconciler = cls(table)
-            _keepers[table] = ref(reconciler)
-        return reconciler
+        return Runtime.current().use(cls, table, lambda: cls(table))
+
+    async def shutdown(self) -> None:
+        """See :meth:`vrrpkit.runtime.Shared.shutdown`. The table stays as it is."""
+        for timer in (self._timer, self._listing):
+            if timer is not None:
+                timer.cancel()
+        self._worker.cancel()
+        await self._worker.idle()
+        for claim in list(self._claims):
+            self._settle(claim, Closed("the runtime of the IPVS table has ended"))
 
     # --- what claims ask ------------------------------------------------------------------------
 
