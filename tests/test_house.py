@@ -284,3 +284,14 @@ def test_each_module_has_its_test_module_or_is_listed() -> None:
                 alone.add(str(place))
     assert alone == TESTED_WITH.keys()
     assert [name for name in TESTED_WITH.values() if not (tests / name).exists()] == []
+
+
+def test_only_the_runtime_lists_what_event_loops_share() -> None:
+    """Below it, ``lifecycle`` knows what an event loop itself is: ending, in a hurry, forked; and
+    ``eventlog`` what was logged on it."""
+    found = {
+        path.relative_to(ROOT).parts[0]
+        for path in modules(ROOT).values()
+        if "Dictionary[asyncio.AbstractEventLoop" in "".join(path.read_text().split())
+    }
+    assert found == {"eventlog.py", "lifecycle", "runtime.py"}
