@@ -104,7 +104,7 @@ def test_own_checker() -> None:
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    up, down = "redis healthy by Redis", "redis not healthy by Redis: [Errno 111] Connect call"
+    up, down = "redis healthy by Redis", "redis not healthy by Redis: [Errno 111] cannot connect"
     states = [line.startswith(up) for line in done.stdout.splitlines()]
     assert [state for state, _group in groupby(states)] == [True, False, True, False]
     assert down in done.stdout

@@ -9,6 +9,7 @@ import pytest
 
 import vrrpkit
 from vrrpkit import ConfigError
+from vrrpkit.checks import URL
 from vrrpkit.hostnames import ascii_form, fault_in_name, is_address
 
 LABEL = "a" * 63
@@ -89,7 +90,7 @@ def test_ascii_form() -> None:
 
 MAKERS: dict[str, Callable[[str], object]] = {
     "HTTPChecker": lambda name: vrrpkit.HTTPChecker(host=name),
-    "URL": lambda name: vrrpkit.URL("/", host=name),
+    "URL": lambda name: URL("/", host=name),
     "HTTPSChecker": lambda name: vrrpkit.HTTPSChecker(server_name=name),
     "SMTPChecker": lambda name: vrrpkit.SMTPChecker(starttls=True, server_name=name),
     "helo_name": lambda name: vrrpkit.SMTPChecker(helo_name=name),

@@ -131,7 +131,7 @@ async def test_a_single_attempt_needs_no_scheduler() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_tx": 0}, "BFD: min_tx 0 must be"),
+        ({"min_tx": 0}, "BFDChecker: min_tx 0 must be"),
         ({"multihop": True}, "multihop needs max_hops="),
         ({"source": "nowhere"}, "BFD source 'nowhere'"),
         ({"retry": -1}, "retry"),

@@ -74,7 +74,7 @@ def parameters() -> Iterator[Any]:
     for kind in KINDS:
         for field in attrs.fields(kind):
             # The scheduler's to set.
-            if field.init and field.alias != "checker":
+            if field.init and field.alias != "via":
                 yield pytest.param(kind, field.alias, id=f"{kind.__name__}-{field.alias}")
 
 

@@ -72,6 +72,10 @@ class BFDChecker(BFDSettings, Checker):
 
     retry: int = attrs.field(default=0, validator=times_field(0))
 
+    @property
+    def who(self) -> str:
+        return "BFDChecker"
+
     def validate(self, target: Target) -> None:
         self._session(target)
 
