@@ -17,8 +17,6 @@ myst_heading_anchors = 3
 
 # The pytest plugin is documented without pytest.
 autodoc_mock_imports = ["pytest"]
-# A constructor that is derived from a description has the text of its parameters.
-autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

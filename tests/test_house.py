@@ -202,7 +202,6 @@ TESTED_WITH = {
     "checks/io/tcp.py": "checks/test_tcp.py",
     "checks/model/concurrency.py": "checks/engine/test_scheduler.py",
     "checks/protocol/dns_records.py": "checks/protocol/test_dns_message.py",
-    "checks/protocol/http_exchange.py": "checks/protocol/test_http_status.py",
     "checks/protocol/smtp.py": "checks/test_smtp.py",
     "commands/process.py": "commands/test_command.py",
     "host/firewall/nft.py": "host/firewall/test_nftables.py",

@@ -375,3 +375,8 @@ def test_other_mistakes_of_arguments_stay_python_s() -> None:
         VRRPInstance("web", I, 5, ["192.0.2.10/24"])  # type: ignore[misc]
     with pytest.raises(TypeError, match="has no option xyzzy=; it knows name, interface, vrid, "):
         R(xyzzy=1)
+
+
+def test_what_else_is_wrong_with_a_call_is_as_python_says_it() -> None:
+    with pytest.raises(TypeError, match="missing 1 required"):
+        vrrpkit.Mail("mail.example.net")  # type: ignore[call-arg]

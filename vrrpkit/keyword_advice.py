@@ -69,8 +69,6 @@ def advised(cls: type[T]) -> type[T]:
 def _advice(name: str, unknown: str, words: dict[str, str], known: list[str]) -> str:
     if unknown in words:
         use, _, unit = words[unknown].partition(" ")
-        if use == "nothing:":
-            return f"{name}: {unknown}= is not needed: {unit}"
         if use.isidentifier() or not use.endswith("="):
             return f"{name}: instead of {unknown}= write {words[unknown]}"
         return f"{name}: {unknown}= is called {use} here {unit}".rstrip()

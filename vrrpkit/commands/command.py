@@ -366,7 +366,7 @@ async def attempted(
     """Run a command whose exit status is an answer; see :meth:`Command.run`.
 
     :raises CouldNotAsk: this machine could not start it now, or its exit status is lost.
-    :raises Untrusted: as there.
+    :raises UntrustedCommand: as there.
     :raises OSError: as there.
     """
     try:

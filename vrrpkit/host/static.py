@@ -41,7 +41,7 @@ class StaticNetwork:
 
     ::
 
-        async with StaticAddresses(
+        async with StaticNetwork(
             ["192.0.2.7/24 dev eth1", "2001:db8::7/64 dev eth1"],
             routes=["10.0.0.0/8 via 192.0.2.254"],
             rules=["from 192.0.2.7 table 100 priority 1000"],
@@ -79,8 +79,7 @@ class StaticNetwork:
         self.rules = parse_rules(rules)
         if not (self.addresses or self.routes or self.rules):
             raise ConfigError(
-                "nothing is static here; write for example StaticAddresses(['192.0.2.7/24 dev "
-                "eth1'])"
+                "nothing is static here; write for example StaticNetwork(['192.0.2.7/24 dev eth1'])"
             )
         if netns is not None and interfaces is not None:
             raise ConfigError("netns goes with names of interfaces; leave it out")
