@@ -34,3 +34,24 @@ def test_the_rules_are_loaded_aside_and_for_the_kernel_only() -> None:
         [sys.executable, "-c", TEXT], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == ["False", "True", "False"], done.stderr
+
+
+POOL = """
+import asyncio, sys
+from vrrpkit import MemoryTable, VirtualServer
+
+async def main():
+    table, servers = MemoryTable(), ["10.0.0.1:80"]
+    async with VirtualServer("192.0.2.10:80/tcp", servers=servers, table=table, masquerade=True):
+        print(*(name for name in sys.modules if name.startswith("vrrpkit.ipvs.kernel.")))
+        print("vrrpkit.linux.netlink" in sys.modules)
+
+asyncio.run(main())
+"""
+
+
+def test_a_pool_in_memory_loads_no_netlink() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", POOL], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["", "False"], done.stderr

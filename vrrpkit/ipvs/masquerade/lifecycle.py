@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from vrrpkit.errors import HostError
 from vrrpkit.ipvs.base import Table
@@ -11,6 +13,9 @@ from vrrpkit.ipvs.model.entries import Destination, ServiceKey
 from vrrpkit.ipvs.model.pool import Member
 from vrrpkit.lifecycle.loading import load
 from vrrpkit.lifecycle.worker import Worker
+
+if TYPE_CHECKING:
+    from vrrpkit.ipvs.kernel.table import KernelTable
 
 __all__ = ["MasqueradeLifecycle", "forget_kept", "load_rules"]
 
@@ -31,13 +36,12 @@ class MasqueradeLifecycle:
         name: str,
         restored: Callable[[], None],
     ) -> None:
-        # Imported at need: a program that stays in memory never loads netlink.
-        from vrrpkit.ipvs.kernel.table import KernelTable
-        from vrrpkit.ipvs.masquerade.rules import Masquerade
-
         self._rules: Masquerade | None = None
-        if isinstance(table, KernelTable):
-            self._rules = Masquerade(services, netns=table.netns, name=name)
+        kernel = _of_the_kernel(table)
+        if kernel is not None:
+            from vrrpkit.ipvs.masquerade.rules import Masquerade
+
+            self._rules = Masquerade(services, netns=kernel.netns, name=name)
         self._restored = restored
         self._due = False
         """Whether a look was asked for and not made yet."""
@@ -89,23 +93,30 @@ class MasqueradeLifecycle:
             self._restored()
 
 
-async def load_rules(table: Table) -> None:
-    """Load what masquerading needs, unless the table is in memory."""
+def _of_the_kernel(table: Table) -> KernelTable | None:
+    """The table, if it is the kernel's. There is no object of a module that is not loaded, and a
+    program that stays in memory never loads netlink."""
+    if "vrrpkit.ipvs.kernel.table" not in sys.modules:
+        return None
     from vrrpkit.ipvs.kernel.table import KernelTable
 
-    if isinstance(table, KernelTable):
+    return table if isinstance(table, KernelTable) else None
+
+
+async def load_rules(table: Table) -> None:
+    """Load what masquerading needs, unless the table is in memory."""
+    if _of_the_kernel(table) is not None:
         await load("vrrpkit.ipvs.masquerade.rules")
 
 
 async def forget_kept(table: Table, name: str) -> None:
     """Remove the rules that an earlier run kept under this name: they are not wanted any more."""
-    from vrrpkit.ipvs.kernel.table import KernelTable
-
-    if isinstance(table, KernelTable):
-        await load_rules(table)
+    kernel = _of_the_kernel(table)
+    if kernel is not None:
+        await load_rules(kernel)
         from vrrpkit.ipvs.masquerade.rules import discard
 
-        await discard(name, table.netns)
+        await discard(name, kernel.netns)
 
 
 def _entries(members: Iterable[Member]) -> list[Destination]:
